@@ -1,0 +1,64 @@
+"""The table of environments by name, and the two doors to them."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
+
+ENVIRONMENTS = {
+    "metaworld": "envs.metaworld:MetaWorldEnv",
+    "pusht": "envs.pusht:PushTEnv",
+}
+
+
+def make(name: str, **kwargs: Any) -> gym.Env:
+    """Build one environment; the simulator is imported here.
+
+    Args:
+        name: A key of `ENVIRONMENTS`.
+        kwargs: Arguments of that environment, such as ``task="assembly-v3"`` for ``"metaworld"``.
+
+    Returns:
+        The environment, truncated after its `max_episode_steps`.
+
+    Raises:
+        ValueError: No environment has that name.
+    """
+    if name not in ENVIRONMENTS:
+        raise ValueError(f"env {name!r}: no such environment. {suggest(name, ENVIRONMENTS)}")
+    module, _, cls = ENVIRONMENTS[name].partition(":")
+    env = getattr(importlib.import_module(module), cls)(**kwargs)
+    return TimeLimit(env, env.max_episode_steps)
+
+
+def make_vec(
+    name: str, num_envs: int, *, autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP, **kwargs: Any
+) -> SyncVectorEnv:
+    """Build `num_envs` copies of an environment that step together in this process.
+
+    ``reset(seed=[s0, s1, ...])`` gives row i the episode that a single environment has after
+    ``reset(seed=si)``; rows do not influence each other.
+
+    Args:
+        name: A key of `ENVIRONMENTS`.
+        num_envs: How many, at least 1.
+        autoreset_mode: What happens to a row whose episode is over (gymnasium's).
+        kwargs: Arguments of each environment, see `make`.
+
+    Raises:
+        ValueError: No environment has that name, or `num_envs` is below 1.
+    """
+    if num_envs < 1:
+        raise ValueError(f"num_envs: at least one environment is needed, got {num_envs}")
+    return SyncVectorEnv([lambda: make(name, **kwargs)] * num_envs, autoreset_mode=autoreset_mode)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Say which of the `known` names are closest to `name`, or all of them if none is close."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
