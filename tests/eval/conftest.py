@@ -1,0 +1,77 @@
+"""Small exact stand-ins for a policy and a world, as fixtures."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+
+class CountingWorld(gym.Env):
+    """A point on a line: action[0] moves it, success at 1.0, `agent_pos` starts at seed / 100."""
+
+    control_hz = 10.0
+    max_episode_steps = 23
+
+    def __init__(self) -> None:
+        self.position = 0.0
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        self.position, self._steps = (seed or 0) / 100, 0
+        return self._observation(), {"is_success": False}
+
+    def step(self, action: np.ndarray):
+        self.position += float(action[0])
+        self._steps += 1
+        success = self.position >= 1.0
+        info = {"is_success": success}
+        return self._observation(), 0.0, success, self._steps >= self.max_episode_steps, info
+
+    def score(self) -> float:
+        return float(np.clip(self.position, 0, 1))
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        return {
+            "agent_pos": np.array([self.position], np.float32),
+            "environment_state": np.array([self._steps, 1.0], np.float32),
+        }
+
+
+class NoisyPolicy:
+    """Moves by 0.03 plus one row of noise drawn from its own generator; remembers what it saw."""
+
+    config = SimpleNamespace(n_obs_steps=2, n_action_steps=3)
+
+    def __init__(self) -> None:
+        self.batch_sizes: list[int] = []
+        self.observations: list[torch.Tensor] = []
+
+    def eval(self) -> "NoisyPolicy":
+        return self
+
+    def reset(self) -> None:
+        pass
+
+    def predict_action_chunk(self, batch, noise=None, generator=None):
+        state = batch["observation.state"]
+        self.observations.append(state.clone())
+        self.batch_sizes.append(len(state))
+        noise = torch.stack([torch.randn(3, 2, generator=g) for g in generator])
+        return 0.03 + 0.01 * noise
+
+
+@pytest.fixture
+def make_world() -> Callable[[], gym.Env]:
+    """Builds a world."""
+    return CountingWorld
+
+
+@pytest.fixture
+def make_loaded() -> Callable[[], SimpleNamespace]:
+    """Builds a policy with processors that do nothing."""
+    return lambda: SimpleNamespace(
+        policy=NoisyPolicy(), preprocessor=lambda batch: batch, postprocessor=lambda chunk: chunk
+    )
