@@ -1,0 +1,65 @@
+"""What an adapter finds in a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from bac.block import Block
+from bac.fingerprint import Fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Host:
+    """A policy, taken apart: where its denoiser is, what its blocks are, and when a denoising run starts.
+
+    Attributes:
+        policy: The whole policy.
+        predict: Observations to action chunk; called to calibrate.
+        reset: Forgets the episode.
+        denoiser: The network evaluated once (or once per context) per denoising step.
+        sampler_owner: Module whose method `sampler_attribute` is called once per action chunk: one denoising run.
+        sampler_attribute: Name of that method.
+        blocks: In order of evaluation.
+        num_steps: Denoising steps K, if known before a run.
+        solver: Class name of the noise scheduler or solver, if known.
+        timesteps: Noise levels in order of evaluation, `[K]`, if known.
+        num_contexts: Evaluations of the denoiser per denoising step, one after the other.
+        batch_dim: Dimension of a block's output that counts samples.
+        in_place: The host writes into what a block returns, so reuse hands out copies.
+    """
+
+    policy: nn.Module
+    predict: Callable[[Any], Any]
+    reset: Callable[[], Any]
+    denoiser: nn.Module
+    sampler_owner: nn.Module
+    sampler_attribute: str
+    blocks: tuple[Block, ...]
+    num_steps: int | None = None
+    solver: str | None = None
+    timesteps: tuple[float, ...] = ()
+    num_contexts: int = 1
+    batch_dim: int = 0
+    in_place: bool = False
+
+    def fingerprint(self) -> Fingerprint:
+        """The policy as a schedule sees it."""
+        parameter = next(self.denoiser.parameters(), None)
+        return Fingerprint(
+            policy=dotted_name(type(self.policy)),
+            denoiser=dotted_name(type(self.denoiser)),
+            block_names=tuple(block.name for block in self.blocks),
+            num_steps=self.num_steps,
+            solver=self.solver,
+            timesteps=self.timesteps,
+            dtype=None if parameter is None else str(parameter.dtype).removeprefix("torch."),
+        )
+
+
+def dotted_name(cls: type) -> str:
+    """``package.module.Class``."""
+    return f"{cls.__module__}.{cls.__qualname__}"

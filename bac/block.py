@@ -1,0 +1,58 @@
+"""The unit that is cached: one residual branch of one transformer layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from torch import nn
+
+from bac.errors import UnsupportedPolicyError
+
+
+class BlockKind(str, Enum):
+    """What a block computes (SA, CA, FFN in the paper), or a whole layer where that is what is cached."""
+
+    SELF_ATTENTION = "self_attention"
+    CROSS_ATTENTION = "cross_attention"
+    FEED_FORWARD = "feed_forward"
+    LAYER = "layer"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One residual branch, and how to stand in its way.
+
+    The branch is reached as ``owner.attribute``: a method of a layer (``layer._ff_block``) or the ``forward`` of a
+    sub-module. A block that describes rather than touches a model (in a calibration) has no owner.
+
+    Attributes:
+        name: Unique within the denoiser, e.g. ``decoder.layers.0.ffn``.
+        kind: What it computes; only `FEED_FORWARD` blocks make upstream blocks bubble.
+        layer: Index of its layer, 0 the most upstream.
+        owner: The module that holds `attribute`.
+        attribute: The callable's name on `owner`.
+    """
+
+    name: str
+    kind: BlockKind
+    layer: int
+    owner: nn.Module | None = None
+    attribute: str = "forward"
+
+    def require_owner(self) -> nn.Module:
+        """The owner of a block that is to be patched.
+
+        Raises:
+            UnsupportedPolicyError: The block only describes a model.
+        """
+        if self.owner is None:
+            raise UnsupportedPolicyError(
+                f"{self.name}: this block has no owner to patch. Name the module that holds it: "
+                "bac.Block(name, kind, layer, owner=module, attribute='forward')"
+            )
+        return self.owner
+
+    def described(self) -> Block:
+        """The same block without its module, so that keeping it does not keep a model alive."""
+        return replace(self, owner=None)

@@ -1,0 +1,199 @@
+"""What is stored during one denoising run, and the interceptors that store and reuse it.
+
+A run begins when the policy's sampler is entered and ends when it returns or raises; both times the cache is empty, so
+nothing outlives an action chunk. The denoising step of a block is the number of its own evaluations in the run, never
+a timestep. Whatever would make reuse unsafe is an error, not a guess.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bac.errors import RunError
+from bac.patch import Interceptor
+
+Signature = tuple[torch.Size, torch.dtype, torch.device]
+
+
+@dataclass(slots=True)
+class Slot:
+    """What one block has done in the current run; features and input signatures by context."""
+
+    num_evaluations: int = 0
+    features: dict[int, Any] = field(default_factory=dict)
+    signatures: dict[int, Signature | None] = field(default_factory=dict)
+
+
+class DenoisingRun:
+    """The current denoising run of one policy: who is in it, and what each block has stored.
+
+    Args:
+        names: Blocks that take part, in order of evaluation.
+        num_steps: Evaluations that each block makes in a complete run, per context.
+        num_contexts: Evaluations of one denoising step, made one after the other ("cond", "uncond"); each context has
+            features of its own.
+    """
+
+    def __init__(self, names: Sequence[str], num_steps: int, num_contexts: int = 1) -> None:
+        self.names = tuple(names)
+        self.num_steps = num_steps
+        self.num_contexts = num_contexts
+        self.slots: list[Slot] = []
+        self.thread: int | None = None
+        self._entered = threading.Lock()
+        self._warned = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DenoisingRun:
+        """A run of the copied policy: same blocks, nothing stored, not entered."""
+        memo[id(self)] = clone = DenoisingRun(self.names, self.num_steps, self.num_contexts)
+        return clone
+
+    def begin(self) -> None:
+        """Enter with an empty cache. Raises `RunError` if a run is going on already."""
+        if not self._entered.acquire(blocking=False):
+            whose = "this thread" if self.thread == threading.get_ident() else "another thread"
+            raise RunError(
+                f"a denoising run of this policy is going on in {whose}; give each thread a policy of its own: "
+                "copy.deepcopy(policy)"
+            )
+        self.slots = [Slot() for _ in self.names]
+        self.thread = threading.get_ident()
+
+    def end(self) -> None:
+        """Leave and empty the cache."""
+        self.thread = None
+        self.slots = []
+        self._entered.release()
+
+    def check_complete(self) -> None:
+        """Raise `RunError` unless every block was evaluated exactly once at each denoising step."""
+        expected = self.num_steps * self.num_contexts
+        for name, slot in zip(self.names, self.slots, strict=True):
+            if slot.num_evaluations != expected:
+                raise RunError(self._miscount(name, slot.num_evaluations))
+
+    def locate(self, index: int, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Slot, int, int]:
+        """Count an evaluation of block `index`; return its slot, denoising step and context.
+
+        Raises:
+            RunError: Another thread evaluates the block, it was evaluated more than K times, or its input changed
+                shape, dtype or device since the run's first step.
+        """
+        slot = self.slots[index]
+        if self.thread != threading.get_ident():
+            raise RunError(
+                f"{self.names[index]}: evaluated by another thread than the one in the denoising run; give each "
+                "thread a policy of its own: copy.deepcopy(policy)"
+            )
+        step, context = divmod(slot.num_evaluations, self.num_contexts)
+        if step >= self.num_steps:
+            raise RunError(self._miscount(self.names[index], slot.num_evaluations + 1))
+        slot.num_evaluations += 1
+        signature = _signature(inputs, options)
+        if slot.signatures.setdefault(context, signature) != signature:
+            raise RunError(
+                f"{self.names[index]}: its input was {slot.signatures[context]} and is {signature} at denoising step "
+                f"{step}; shape, dtype and device must not change within a run"
+            )
+        return slot, step, context
+
+    def note_outside(self, index: int) -> None:
+        """Warn once that a block was evaluated where no run is going on; it is then computed as without `bac`."""
+        if not self._warned and not torch.is_grad_enabled():
+            self._warned = True
+            warnings.warn(
+                f"{self.names[index]}: evaluated outside a denoising run, so it was computed and nothing was reused; "
+                "caching works through the policy's own sampler (predict_action_chunk, select_action)",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def _miscount(self, name: str, num_evaluations: int) -> str:
+        if num_evaluations == 0:
+            return (
+                f"{name}: never evaluated in a denoising run, so something else computed its layer (a fused path?); "
+                "the action chunk was discarded. Leave the block out: bac.wrap(policy, schedule, blocks=[...])"
+            )
+        return (
+            f"{name}: evaluated {num_evaluations} times in a denoising run, the schedule is for "
+            f"{self.num_steps * self.num_contexts}; the action chunk was discarded. Set the policy back to "
+            f"{self.num_steps} denoising steps, or calibrate and schedule again for the steps it makes"
+        )
+
+
+class CachedBlock(Interceptor):
+    """Computes and stores a block's output at its update steps; returns the stored one at all others.
+
+    Args:
+        run: The run it takes part in.
+        index: Its place in `run.names`.
+        updates: Whether it updates, by denoising step, `[K]`.
+        in_place: The host writes into what it is given, so it is given copies.
+    """
+
+    def __init__(self, run: DenoisingRun, index: int, updates: Sequence[bool], *, in_place: bool = False) -> None:
+        self.run = run
+        self.index = index
+        self.updates = tuple(map(bool, updates))
+        self.in_place = in_place
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if self.run.thread is None:
+            self.run.note_outside(self.index)
+            return self.original(*inputs, **options)
+        slot, step, context = self.run.locate(self.index, inputs, options)
+        if not self.updates[step]:
+            return _map_tensors(self._usable, slot.features[context])
+        output = self.original(*inputs, **options)
+        slot.features[context] = _map_tensors(self._kept, output)
+        return output
+
+    def _kept(self, output: Tensor) -> Tensor:
+        return output.detach().clone() if self.in_place else output.detach()
+
+    def _usable(self, feature: Tensor) -> Tensor:
+        foreign = feature.is_inference() and not torch.is_inference_mode_enabled()
+        return feature.clone() if self.in_place or foreign else feature
+
+
+class RunScope(Interceptor):
+    """Makes one call of a policy's sampler one denoising run."""
+
+    def __init__(self, run: DenoisingRun, denoiser: nn.Module) -> None:
+        self.run = run
+        self.denoiser = denoiser
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if self.denoiser.training:
+            raise RunError(
+                "the policy is in training mode, where dropout differs from step to step; call policy.eval()"
+            )
+        self.run.begin()
+        try:
+            output = self.original(*inputs, **options)
+            self.run.check_complete()
+            return output
+        finally:
+            self.run.end()
+
+
+def _signature(inputs: tuple[Any, ...], options: dict[str, Any]) -> Signature | None:
+    for value in (*inputs, *options.values()):
+        if isinstance(value, Tensor):
+            return value.shape, value.dtype, value.device
+    return None
+
+
+def _map_tensors(function: Callable[[Tensor], Tensor], output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return function(output)
+    if isinstance(output, tuple):
+        return tuple(_map_tensors(function, part) for part in output)
+    return output

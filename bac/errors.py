@@ -1,0 +1,29 @@
+"""Errors a user can meet. Each message names the thing, the rule, what came, and the next line to type."""
+
+
+class BacError(Exception):
+    """Base of every error that `bac` raises on purpose."""
+
+
+class ScheduleError(BacError, ValueError):
+    """A schedule, or what it is made from, breaks a rule."""
+
+
+class CalibrationError(BacError, ValueError):
+    """A calibration could not be made, saved or loaded."""
+
+
+class UnsupportedPolicyError(BacError, TypeError):
+    """`bac` does not know where this policy's denoiser, blocks or sampler are."""
+
+
+class MismatchError(BacError, ValueError):
+    """A schedule was made for another policy, solver or number of steps."""
+
+
+class RunError(BacError, RuntimeError):
+    """A denoising run did something that makes reuse unsafe."""
+
+
+class PatchError(BacError, RuntimeError):
+    """A wrapped policy was asked for something that only an untouched one can do."""

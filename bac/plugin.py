@@ -1,0 +1,92 @@
+"""Put a schedule on a policy, and take it off again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from torch import nn
+
+from bac.adapters import find_host
+from bac.adapters.host import Host
+from bac.block import Block
+from bac.cache import CachedBlock, DenoisingRun, RunScope
+from bac.errors import MismatchError, ScheduleError
+from bac.fingerprint import Fingerprint
+from bac.patch import put_on, take_off_all
+from bac.schedule import Schedule
+
+Policy = TypeVar("Policy", bound=nn.Module)
+
+
+def wrap(policy: Policy, schedule: Schedule, *, blocks: Sequence[Block] | None = None, strict: bool = True) -> Policy:
+    """Let a policy reuse its blocks' stored outputs, in place.
+
+    From now on every call of the policy's sampler follows `schedule`: a block is computed at its update steps and its
+    stored output is returned at all others. Where the schedule updates everywhere the result is bit-equal to the
+    untouched policy's. Wrapping again replaces the schedule; if anything is refused the policy stays as it was.
+
+    Args:
+        policy: A policy with a transformer denoiser, in eval mode when it is run.
+        schedule: From `bac.adaptive_schedule`, `bac.Schedule.load` or by hand.
+        blocks: The blocks to cache, in order of evaluation, where `bac` does not find them itself.
+        strict: Refuse a schedule made for another policy class, solver, timestep list or dtype.
+
+    Returns:
+        `policy` itself.
+
+    Raises:
+        UnsupportedPolicyError: The policy's blocks or sampler were not found.
+        ScheduleError: The schedule's blocks are not the policy's.
+        MismatchError: The schedule's fingerprint differs from the policy's and `strict` is true.
+    """
+    if not isinstance(schedule, Schedule):
+        raise ScheduleError(
+            f"schedule: must be a bac.Schedule, got {type(schedule).__name__}; for a file: bac.Schedule.load(path)"
+        )
+    host = find_host(policy, blocks)
+    _check_blocks(schedule, host.blocks)
+    if strict:
+        _check_fingerprint(schedule, host)
+
+    take_off_all(policy)
+    run = DenoisingRun(schedule.block_names, schedule.num_steps, host.num_contexts)
+    by_name = {block.name: block for block in host.blocks}
+    for index, (name, updates) in enumerate(zip(schedule.block_names, schedule.mask.T, strict=True)):
+        block = by_name[name]
+        put_on(block.require_owner(), block.attribute, CachedBlock(run, index, updates, in_place=host.in_place))
+    put_on(host.sampler_owner, host.sampler_attribute, RunScope(run, host.denoiser))
+    return policy
+
+
+def unwrap(policy: Policy) -> Policy:
+    """Take the schedule off; the policy's attributes are as they were before `bac.wrap`. Harmless if not wrapped.
+
+    Returns:
+        `policy` itself.
+    """
+    take_off_all(policy)
+    return policy
+
+
+def _check_blocks(schedule: Schedule, blocks: Sequence[Block]) -> None:
+    names = [block.name for block in blocks if block.require_owner()]
+    unknown = [name for name in schedule.block_names if name not in names]
+    missing = [name for name in names if name not in schedule.block_names]
+    if unknown or missing:
+        raise ScheduleError(
+            f"schedule: is for other blocks than the policy's {len(names)}: it has {len(unknown)} unknown "
+            f"({', '.join(unknown[:3]) or 'none'}) and lacks {len(missing)} ({', '.join(missing[:3]) or 'none'}). "
+            "Make one for this policy: bac.adaptive_schedule(bac.calibrate(policy, batches), num_updates=10)"
+        )
+
+
+def _check_fingerprint(schedule: Schedule, host: Host) -> None:
+    expected = schedule.fingerprint or Fingerprint(num_steps=schedule.num_steps)
+    differences = expected.differences(host.fingerprint())
+    if differences:
+        raise MismatchError(
+            f"{type(host.policy).__name__}: the schedule was made for something else.\n  "
+            + "\n  ".join(differences)
+            + "\nCalibrate and schedule again, or accept the differences: bac.wrap(policy, schedule, strict=False)"
+        )
