@@ -1,93 +1,157 @@
-"""Push-T: push a T-shaped block onto a goal with a point effector; gym-pusht as it is, plus its demonstrations.
+"""Push-T: push a T-shaped block onto a goal with a round effector; gym-pusht as it is, plus its demonstrations.
 
-The demonstrations store the block's pose, gym-pusht observes the block's corners. Both go through gym-pusht's own
-`get_keypoints`, so a policy sees in training exactly what it will see live.
+The 206 human demonstrations (Chi et al., RSS 2023) store the block's pose; gym-pusht observes the block's corners.
+Both go through gym-pusht's own keypoint code, so a policy sees in training exactly what it will see live.
 """
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import pymunk
-from gym_pusht.envs.pusht import PushTEnv as Simulator
-from gymnasium import spaces
+
+with warnings.catch_warnings():  # pygame imports pkg_resources, which announces its end
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    import pymunk
+    from gym_pusht.envs.pusht import PushTEnv as Simulator
+
+from envs.replay_buffer import ReplayBuffer, open_group
+from envs.spaces import Observation, checked_action, observation_space
 
 
-class PushTEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
-    """gym-pusht with `environment_state_agent_pos` observations in pixels; ends when coverage exceeds 0.95.
+class PushTEnv(gym.Env[Observation, np.ndarray]):
+    """gym-pusht's `environment_state_agent_pos` observations, in pixels; ends when coverage exceeds 0.95.
 
-    Actions are target positions of the effector, `[2]` in [0, 512] pixels. The reward is
-    min(coverage / 0.95, 1) at this control step.
+    Actions are target positions of the effector, `[2]` in [0, 512] pixels. The reward of a control step is
+    min(coverage / 0.95, 1).
 
     Args:
+        task: There is one, ``"pusht"``.
         max_episode_steps: Control steps until truncation; Diffusion Policy evaluates with 300.
         width: Width of rendered frames [pixels].
         height: Height of rendered frames [pixels].
 
     Raises:
-        ValueError: `max_episode_steps` below 1.
+        ValueError: Another task, or `max_episode_steps` below 1.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     render_mode = "rgb_array"
 
-    def __init__(self, *, max_episode_steps: int = 300, width: int = 240, height: int = 240) -> None:
+    def __init__(
+        self, task: str = "pusht", *, max_episode_steps: int = 300, width: int = 240, height: int = 240
+    ) -> None:
+        if task != "pusht":
+            raise ValueError(f"pusht task {task!r}: no such task. Known: pusht.")
         if max_episode_steps < 1:
             raise ValueError(f"max_episode_steps: must be at least 1, got {max_episode_steps}")
+        self.task = task
         self.max_episode_steps = max_episode_steps
         self._simulator = Simulator(
-            obs_type="environment_state_agent_pos", visualization_width=width, visualization_height=height
+            "environment_state_agent_pos", visualization_width=width, visualization_height=height
         )
-        self._score = 0.0
-        self.control_hz = float(self._simulator.control_hz)
+        self.observation_space = observation_space(2, 16)
         self.action_space = self._simulator.action_space
-        self.observation_space = spaces.Dict(  # the effector overshoots, corners leave the table at the start
-            {
-                "agent_pos": spaces.Box(-np.inf, np.inf, (2,), np.float32),
-                "environment_state": spaces.Box(-np.inf, np.inf, (16,), np.float32),
-            }
-        )
+        self.control_hz = float(self._simulator.control_hz)
+        self._score = 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode; without a seed, the next one of the present generator."""
         super().reset(seed=seed)
         observation, _ = self._simulator.reset(seed=seed)
         self._score = 0.0
         return _as_float32(observation), {"is_success": False}
 
-    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        observation, reward, _, _, info = self._simulator.step(np.asarray(action, np.float64))
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Take one control step; the info adds ``coverage``, the covered part of the goal in [0, 1].
+
+        Raises:
+            ValueError: An action of another shape, or not finite.
+        """
+        observation, reward, _, _, info = self._simulator.step(checked_action(action, self.action_space))
         self._score = max(self._score, float(reward))
         success = bool(info["is_success"])
         details = {"is_success": success, "coverage": float(info["coverage"])}
         return _as_float32(observation), float(reward), success, False, details
 
     def score(self) -> float:
-        """The best min(coverage / 0.95, 1) of the episode so far: Diffusion Policy's Push-T score."""
+        """The best min(coverage / 0.95, 1) of the episode so far: the Push-T score of Diffusion Policy."""
         return self._score
 
     def render(self) -> np.ndarray:
+        """The table now, with the last target as a red cross, `[height, width, 3]` uint8; needs no OpenGL."""
         return self._simulator.render()
 
 
 def keypoints(block_poses: np.ndarray) -> np.ndarray:
-    """Corners of the block's two bars in gym-pusht's order.
+    """Corners of the block's two bars, as gym-pusht observes them.
 
     Args:
         block_poses: x, y [pixels] and angle [rad], `[n, 3]`.
 
     Returns:
-        x, y of eight corners [pixels], `[n, 16]` float32.
+        x, y of the eight corners [pixels], `[n, 16]` float32.
     """
     block, shapes = Simulator.add_tee(pymunk.Space(), (0, 0), 0)
     corners = np.empty((len(block_poses), 16), np.float32)
-    for row, (x, y, angle) in enumerate(block_poses.tolist()):
-        block.angle = angle  # before the position: turning moves the origin, it is not the centre of gravity
-        block.position = (x, y)
+    for row, pose in enumerate(block_poses):
+        place(block, pose)
         corners[row] = Simulator.get_keypoints(shapes).ravel()
     return corners
 
 
-def _as_float32(observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def place(block: pymunk.Body, pose: np.ndarray) -> None:
+    """Put the block at x, y [pixels], angle [rad]; the angle first, since turning moves the block's origin."""
+    x, y, angle = map(float, pose)
+    block.angle = angle
+    block.position = (x, y)
+
+
+def load_human_demonstrations(path: str | Path) -> ReplayBuffer:
+    """Read the human demonstrations and give them the observations of `PushTEnv`.
+
+    Args:
+        path: The public zarr folder (pusht_cchi_v7_replay.zarr), or an npz of its ``state``, ``action`` and
+            ``episode_ends``.
+
+    Returns:
+        `state` `[n, 2]`, `environment_state` `[n, 16]` and `action` `[n, 2]` [pixels], float32.
+
+    Raises:
+        FileNotFoundError: Nothing to read at `path`.
+        ValueError: An array is missing, or has another shape.
+    """
+    names = {"data/state": 5, "data/action": 2}
+    arrays = _read(path, [*names, "meta/episode_ends"])
+    for name, size in names.items():
+        if arrays[name].ndim != 2 or arrays[name].shape[1] != size:
+            raise ValueError(f"{path}: {name} must be [n, {size}], got {list(arrays[name].shape)}")
+    state = arrays["data/state"]
+    recorded = {
+        "state": state[:, :2].astype(np.float32),
+        "environment_state": keypoints(state[:, 2:]),
+        "action": arrays["data/action"].astype(np.float32),
+    }
+    control_hz = float(Simulator.metadata["render_fps"])
+    return ReplayBuffer(
+        recorded, arrays["meta/episode_ends"], {"env": "pusht", "task": "pusht", "control_hz": control_hz}
+    )
+
+
+def _read(path: str | Path, names: list[str]) -> dict[str, np.ndarray]:
+    if Path(path).suffix == ".npz":
+        with np.load(path) as archive:
+            arrays = {name: archive[key] for name in names if (key := name.split("/")[-1]) in archive}
+    else:
+        group = open_group(path)
+        arrays = {name: group[name][:] for name in names if name in group}
+    if missing := [name for name in names if name not in arrays]:
+        raise ValueError(f"{path}: the Push-T demonstrations have {', '.join(names)}; this lacks {missing}")
+    return arrays
+
+
+def _as_float32(observation: Observation) -> Observation:
     return {name: value.astype(np.float32) for name, value in observation.items()}

@@ -9,14 +9,16 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from envs.offscreen import choose_headless_gl
+
 ENVIRONMENTS = {
     "metaworld": "envs.metaworld:MetaWorldEnv",
     "pusht": "envs.pusht:PushTEnv",
 }
 
 
-def make(name: str, **kwargs: Any) -> gym.Env:
-    """Build one environment; the simulator is imported here.
+def make(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
+    """Build one environment; its simulator is imported here.
 
     Args:
         name: A key of `ENVIRONMENTS`.
@@ -30,6 +32,7 @@ def make(name: str, **kwargs: Any) -> gym.Env:
     """
     if name not in ENVIRONMENTS:
         raise ValueError(f"env {name!r}: no such environment. {suggest(name, ENVIRONMENTS)}")
+    choose_headless_gl()
     module, _, cls = ENVIRONMENTS[name].partition(":")
     env = getattr(importlib.import_module(module), cls)(**kwargs)
     return TimeLimit(env, env.max_episode_steps)

@@ -1,0 +1,58 @@
+"""Make the demonstrations of one task: ``python -m envs.collect --help`` shows every option.
+
+::
+
+    python -m envs.collect env=metaworld task=assembly-v3 episodes=100      # MetaWorld's scripted expert
+    python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr       # the 206 human episodes
+"""
+
+import logging
+from collections.abc import Callable
+
+import hydra
+from omegaconf import DictConfig
+
+from envs.registry import make
+from envs.replay_buffer import ReplayBuffer
+
+log = logging.getLogger("envs.collect")
+
+
+def collect_metaworld(config: DictConfig) -> ReplayBuffer:
+    """Record the scripted expert of ``config.task``."""
+    from envs.expert import record_expert
+
+    env = make("metaworld", task=config.task, max_episode_steps=config.env.max_episode_steps).unwrapped
+    buffer, attempts = record_expert(env, config.episodes, first_seed=config.first_seed, noise=config.noise)
+    log.info("%s: kept %d of %d attempts", config.task, buffer.num_episodes, attempts)
+    return buffer
+
+
+def collect_pusht(config: DictConfig) -> ReplayBuffer:
+    """Convert the human demonstrations at ``config.source``."""
+    from envs.pusht import load_human_demonstrations
+
+    if config.source is None:
+        raise ValueError(
+            "source: say where Diffusion Policy's Push-T demonstrations are (they are in pusht.zip among its "
+            "published training data): python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr"
+        )
+    return load_human_demonstrations(config.source)
+
+
+COLLECTORS: dict[str, Callable[[DictConfig], ReplayBuffer]] = {
+    "metaworld": collect_metaworld,
+    "pusht": collect_pusht,
+}
+
+
+@hydra.main(version_base=None, config_path="../configs", config_name="collect")
+def main(config: DictConfig) -> None:
+    """Collect, save and say what was saved."""
+    buffer = COLLECTORS[config.env.name](config)
+    buffer.save(config.output)
+    log.info("%s: %d episodes, %d control steps", config.output, buffer.num_episodes, buffer.episode_ends[-1])
+
+
+if __name__ == "__main__":
+    main()

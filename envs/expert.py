@@ -1,0 +1,74 @@
+"""Demonstrations by MetaWorld's scripted experts."""
+
+import numpy as np
+from tqdm import tqdm
+
+from envs.metaworld import MetaWorldEnv
+from envs.replay_buffer import ReplayBuffer
+
+FIRST_SEED = 100_000  # evaluation counts up from 0
+MOST_FAILURES = 10  # per episode asked for
+
+
+def record_expert(
+    env: MetaWorldEnv,
+    num_episodes: int,
+    *,
+    first_seed: int = FIRST_SEED,
+    noise: float = 0.0,
+    progress: bool = True,
+) -> tuple[ReplayBuffer, int]:
+    """Record the expert of one task, keeping the episodes that succeed, up to the step that succeeds.
+
+    With `noise` the world executes a disturbed action while the expert's clean one is recorded, so that the buffer
+    also shows how to come back. Noise injection: DART, Laskey et al. (CoRL 2017).
+
+    Args:
+        num_episodes: How many successful episodes to record, at least 1.
+        first_seed: Seed of the first attempt; further attempts count up from it.
+        noise: Standard deviation of the Gaussian disturbance; actions are in [-1, 1].
+
+    Returns:
+        `state` `[n, 4]`, `environment_state` `[n, 35]`, `action` `[n, 4]`; and the number of attempts it took.
+
+    Raises:
+        ValueError: `num_episodes` below 1 or `noise` below 0.
+        RuntimeError: The expert fails at least ten times as often as it succeeds.
+    """
+    if num_episodes < 1 or noise < 0:
+        raise ValueError(f"need num_episodes >= 1 and noise >= 0, got {num_episodes} and {noise}")
+    episodes: list[dict[str, np.ndarray]] = []
+    attempts = 0
+    with tqdm(total=num_episodes, desc=f"{env.task} expert", unit="episode", disable=not progress) as bar:
+        while len(episodes) < num_episodes:
+            if attempts - len(episodes) >= MOST_FAILURES * num_episodes:
+                raise RuntimeError(
+                    f"{env.task}: the expert succeeded in {len(episodes)} of {attempts} attempts with noise={noise}"
+                )
+            episode, success = play_expert(env, first_seed + attempts, noise)
+            attempts += 1
+            if success:
+                episodes.append(episode)
+                bar.update()
+    attrs = {"env": "metaworld", "task": env.task, "control_hz": env.control_hz}
+    return ReplayBuffer.from_episodes(episodes, attrs), attempts
+
+
+def play_expert(env: MetaWorldEnv, seed: int, noise: float = 0.0) -> tuple[dict[str, np.ndarray], bool]:
+    """Let the expert play one episode; see `record_expert`.
+
+    Returns:
+        What was observed and what the expert then did, `[steps, ...]` each; and whether the episode succeeded.
+    """
+    rng = np.random.default_rng(seed)
+    observation, info = env.reset(seed=seed)
+    recorded: dict[str, list[np.ndarray]] = {"state": [], "environment_state": [], "action": []}
+    for _ in range(env.max_episode_steps):
+        action = env.expert_action()
+        recorded["state"].append(observation["agent_pos"])
+        recorded["environment_state"].append(observation["environment_state"])
+        recorded["action"].append(action)
+        observation, _, _, _, info = env.step(action + noise * rng.standard_normal(action.shape))
+        if info["is_success"]:
+            break
+    return {name: np.stack(values) for name, values in recorded.items()}, info["is_success"]
