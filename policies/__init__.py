@@ -1,0 +1,6 @@
+"""Policies to accelerate. ``policies.load("policies/checkpoints/assembly-v3")`` reads one with its processors."""
+
+from policies.checkpoints import CHECKPOINTS
+from policies.loading import LoadedPolicy, load
+
+__all__ = ["CHECKPOINTS", "LoadedPolicy", "load"]

@@ -1,0 +1,73 @@
+"""Demonstrations on disk, in Diffusion Policy's zarr layout, under LeRobot's names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+
+KEYS = {"state": OBS_STATE, "environment_state": OBS_ENV_STATE, "action": ACTION}
+FEATURE_TYPES = {OBS_STATE: FeatureType.STATE, OBS_ENV_STATE: FeatureType.ENV, ACTION: FeatureType.ACTION}
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Episodes of control steps, one after the other.
+
+    Args:
+        arrays: `[n, size]` float32 by LeRobot key; "observation.state" and "action" at least.
+        episode_ends: Exclusive end of each episode, `[E]`.
+        attrs: Where they come from: "env", "task", "control_hz" [Hz].
+    """
+
+    arrays: dict[str, np.ndarray]
+    episode_ends: np.ndarray
+    attrs: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Demonstrations":
+        """Read a replay buffer whole into memory.
+
+        Raises:
+            FileNotFoundError: There is no zarr group at `path`.
+            ValueError: The group lacks states, actions or episode ends.
+        """
+        try:
+            group = zarr.open_group(path, mode="r")
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{path}: no demonstrations here. Record them: python -m envs.collect") from error
+        missing = [name for name in ("data/state", "data/action", "meta/episode_ends") if name not in group]
+        if missing:
+            raise ValueError(f"{path}: demonstrations have data/state, data/action and meta/episode_ends; lacks {missing}")
+        arrays = {
+            key: np.asarray(group[f"data/{name}"], np.float32)
+            for name, key in KEYS.items()
+            if f"data/{name}" in group
+        }
+        return cls(arrays, np.asarray(group["meta/episode_ends"], np.int64), dict(group.attrs))
+
+    @property
+    def num_episodes(self) -> int:
+        """How many episodes there are."""
+        return len(self.episode_ends)
+
+    def features(self) -> dict[str, PolicyFeature]:
+        """Name, kind and size of what a policy gets and gives."""
+        return {
+            key: PolicyFeature(type=FEATURE_TYPES[key], shape=array.shape[1:]) for key, array in self.arrays.items()
+        }
+
+    def stats(self) -> dict[str, dict[str, np.ndarray]]:
+        """Per key and dimension: "min", "max", "mean", "std"."""
+        return {
+            key: {"min": a.min(0), "max": a.max(0), "mean": a.mean(0), "std": a.std(0)}
+            for key, a in self.arrays.items()
+        }
+
+    def episode(self, index: int) -> dict[str, np.ndarray]:
+        """The arrays of one episode, each `[steps, size]`."""
+        start = 0 if index == 0 else self.episode_ends[index - 1]
+        return {key: array[start : self.episode_ends[index]] for key, array in self.arrays.items()}

@@ -1,0 +1,64 @@
+"""diffusers' noise schedulers under the names that configurations use."""
+
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
+
+from policies.diffusion_transformer.configuration_diffusion_transformer import (
+    NOISE_SCHEDULERS,
+    TIMESTEP_SPACINGS,
+    DiffusionTransformerConfig,
+)
+
+USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading", "DPM-Solver++": "linspace"}  # diffusers' own defaults
+
+
+def make_noise_scheduler(
+    config: DiffusionTransformerConfig, name: str, timestep_spacing: str | None = None
+) -> SchedulerMixin:
+    """Build a noise scheduler for a denoiser trained under `config`.
+
+    DDPM draws with the small (posterior) variance; DPM-Solver++ is the second-order multistep one, which does not
+    clip (Lu et al., 2022).
+
+    Args:
+        name: One of `NOISE_SCHEDULERS`.
+        timestep_spacing: One of `TIMESTEP_SPACINGS`; `None` takes `USUAL_SPACING`.
+
+    Raises:
+        ValueError: There is no such noise scheduler or spacing.
+    """
+    if name not in NOISE_SCHEDULERS:
+        raise ValueError(f"solver: must be one of {', '.join(NOISE_SCHEDULERS)}, got {name!r}")
+    spacing = timestep_spacing or USUAL_SPACING[name]
+    if spacing not in TIMESTEP_SPACINGS:
+        raise ValueError(f"timestep_spacing: must be one of {', '.join(TIMESTEP_SPACINGS)}, got {spacing!r}")
+    shared = {
+        "num_train_timesteps": config.num_train_timesteps,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "beta_schedule": config.beta_schedule,
+        "prediction_type": config.prediction_type,
+        "timestep_spacing": spacing,
+    }
+    if name == "DPM-Solver++":
+        return DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", solver_order=2)
+    clip = {"clip_sample": config.clip_sample, "clip_sample_range": config.clip_sample_range}
+    if name == "DDIM":
+        return DDIMScheduler(**shared, **clip)
+    return DDPMScheduler(**shared, **clip, variance_type="fixed_small")
+
+
+def set_timesteps(noise_scheduler: SchedulerMixin, num_inference_steps: int) -> None:
+    """Start a denoising run of exactly `num_inference_steps` evaluations.
+
+    Raises:
+        ValueError: The noise scheduler cannot place that many distinct timesteps with its spacing.
+    """
+    noise_scheduler.set_timesteps(num_inference_steps)
+    timesteps = noise_scheduler.timesteps.tolist()
+    if len(set(timesteps)) != num_inference_steps or len(timesteps) != num_inference_steps:
+        spacing = noise_scheduler.config.timestep_spacing
+        raise ValueError(
+            f"num_inference_steps: {type(noise_scheduler).__name__} with {spacing!r} spacing gives "
+            f"{len(set(timesteps))} distinct timesteps for {num_inference_steps} steps. "
+            f"Take another of {', '.join(TIMESTEP_SPACINGS)}, or another number of steps"
+        )

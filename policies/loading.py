@@ -1,0 +1,77 @@
+"""Read a LeRobot checkpoint folder: the policy and the processors it was trained with."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lerobot.policies.pretrained import PreTrainedPolicy
+    from lerobot.processor import PolicyProcessorPipeline
+
+
+class LoadedPolicy(NamedTuple):
+    """A policy ready to run.
+
+    Args:
+        policy: In evaluation mode, on its device.
+        preprocessor: Observations as the world gives them to normalised batches.
+        postprocessor: Normalised actions to actions in the world's units, on the CPU.
+    """
+
+    policy: "PreTrainedPolicy"
+    preprocessor: "PolicyProcessorPipeline"
+    postprocessor: "PolicyProcessorPipeline"
+
+
+def load(
+    path: str | Path,
+    *,
+    solver: str | None = None,
+    num_inference_steps: int | None = None,
+    device: str = "cpu",
+) -> LoadedPolicy:
+    """Load a DP-T checkpoint.
+
+    Args:
+        path: Folder that LeRobot's trainer, `policies.train` or the converter wrote.
+        solver: "DDPM", "DDIM" or "DPM-Solver++"; `None` keeps the checkpoint's.
+        num_inference_steps: Denoising steps per run (K); `None` keeps the checkpoint's.
+        device: Where the policy runs, such as "cuda".
+
+    Raises:
+        FileNotFoundError: `path` holds no checkpoint.
+        ValueError: It is another policy than DP-T, or the solver cannot make that many steps.
+    """
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{path}: no checkpoint here (config.json is missing). Train one: "
+            f"python -m policies.train task={path.name}"
+        )
+    # These imports take seconds: only who loads a policy pays.
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.processor import PolicyProcessorPipeline
+    from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
+
+    from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
+
+    config = PreTrainedConfig.from_pretrained(path, local_files_only=True)
+    if not isinstance(config, DiffusionTransformerPolicy.config_class):
+        raise ValueError(f"{path}: this is a {config.type!r} checkpoint; policies.load reads 'diffusion_transformer'")
+    config.device = device
+    policy = DiffusionTransformerPolicy.from_pretrained(path, config=config, local_files_only=True, strict=True)
+    if solver is not None or num_inference_steps is not None:
+        name = solver or config.noise_scheduler_type
+        steps = num_inference_steps or policy.diffusion.num_inference_steps
+        policy.diffusion.use_solver(name, steps, config.timestep_spacing if solver is None else None)
+    on_device = {"device_processor": {"device": device}}
+    preprocessor = PolicyProcessorPipeline.from_pretrained(
+        path, config_filename="policy_preprocessor.json", overrides=on_device, local_files_only=True
+    )
+    postprocessor = PolicyProcessorPipeline.from_pretrained(
+        path,
+        config_filename="policy_postprocessor.json",
+        to_transition=policy_action_to_transition,
+        to_output=transition_to_policy_action,
+        local_files_only=True,
+    )
+    return LoadedPolicy(policy.eval(), preprocessor, postprocessor)

@@ -1,0 +1,76 @@
+"""What a policy learns from: windows of demonstrations.
+
+A window is placed by its current step: To observations that end there, T actions that begin with the first of those
+observations. Where it reaches over an end of its episode, the nearest step stands in, and `action_is_pad` says so.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lerobot.utils.constants import ACTION
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All windows of a set of episodes, as rows of tensors in memory.
+
+    Args:
+        tensors: Normalised control steps by LeRobot key, each `[n, size]`.
+        observation_rows: `[windows, To]`.
+        action_rows: `[windows, T]`.
+        action_is_pad: Where an action row stands in for one outside the episode, `[windows, T]` bool.
+    """
+
+    tensors: dict[str, Tensor]
+    observation_rows: Tensor
+    action_rows: Tensor
+    action_is_pad: Tensor
+
+    @classmethod
+    def cut(
+        cls,
+        tensors: dict[str, Tensor],
+        episode_ends: np.ndarray,
+        observation_offsets: list[int],
+        action_offsets: list[int],
+        drop_n_last: int,
+    ) -> "Windows":
+        """Cut windows from normalised control steps; see `window_rows`."""
+        observation_rows, _ = window_rows(episode_ends, observation_offsets, drop_n_last)
+        action_rows, padded = window_rows(episode_ends, action_offsets, drop_n_last)
+        return cls(tensors, *map(torch.from_numpy, (observation_rows, action_rows, padded)))
+
+    def __len__(self) -> int:
+        return len(self.action_rows)
+
+    def batch(self, chosen: Tensor) -> dict[str, Tensor]:
+        """Windows `chosen` `[B]`, as `DiffusionTransformerPolicy.forward` takes them."""
+        batch = {
+            key: tensor[self.action_rows[chosen] if key == ACTION else self.observation_rows[chosen]]
+            for key, tensor in self.tensors.items()
+        }
+        return {**batch, "action_is_pad": self.action_is_pad[chosen]}
+
+
+def window_rows(
+    episode_ends: np.ndarray, offsets: list[int], drop_n_last: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of every window: one window per control step, all in the control step's own episode.
+
+    Args:
+        episode_ends: Exclusive end of each episode, `[E]`.
+        offsets: Steps of a window relative to its current step, such as ``[-1, 0]``.
+        drop_n_last: Last control steps of each episode that get no window.
+
+    Returns:
+        Rows `[windows, len(offsets)]`, and where they stand in for a step outside the episode, bool of that shape.
+    """
+    rows, padded = [], []
+    for start, end in zip(np.concatenate([[0], episode_ends[:-1]]), episode_ends, strict=True):
+        current = np.arange(start, max(end - drop_n_last, start))
+        wanted = current[:, None] + np.asarray(offsets)[None, :]
+        rows.append(wanted.clip(start, end - 1))
+        padded.append((wanted < start) | (wanted >= end))
+    return np.concatenate(rows), np.concatenate(padded)
