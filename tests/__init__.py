@@ -1,0 +1,1 @@
+"""A package, so that test files can import the contract kits whatever else is called `tests`."""

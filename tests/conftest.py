@@ -1,0 +1,17 @@
+"""One thread, offline, and no display for every test."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+import hypothesis
+import torch
+
+torch.set_num_threads(1)  # two threads on a busy two-core machine spin for milliseconds on a microsecond's work
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
