@@ -15,7 +15,7 @@ from gymnasium import spaces
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE as SIMULATORS
 from metaworld.policies import ENV_POLICY_MAP as EXPERTS
 
-from envs.offscreen import open_renderer
+from envs.offscreen import OffscreenRenderer
 from envs.registry import suggest
 from envs.spaces import Observation, checked_action, observation_space
 
@@ -69,7 +69,7 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
         self._succeeded = False
         self._frame_size = (height, width)
         self._camera = self._find_camera(camera)
-        self._renderer: Any = None
+        self._renderer: OffscreenRenderer | None = None
         self.control_hz = 1.0 / self._simulator.dt
 
     def reset(
@@ -112,10 +112,9 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
             RuntimeError: There is no OpenGL here.
         """
         if self._renderer is None:
-            self._renderer = open_renderer(self._simulator.model, *self._frame_size)
-        self._renderer.update_scene(self._simulator.data, self._camera)
-        frame = self._renderer.render()
-        return np.ascontiguousarray(frame[::-1, ::-1]) if self._camera == "corner2" else frame
+            self._renderer = OffscreenRenderer(self._simulator.model, *self._frame_size)
+        picture = self._renderer.draw(self._simulator.data, self._camera)
+        return np.ascontiguousarray(picture[::-1, ::-1] if self._camera == "corner2" else picture)
 
     def close(self) -> None:
         """Free the renderer."""

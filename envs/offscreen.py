@@ -1,42 +1,77 @@
-"""MuJoCo pictures without a display: which OpenGL to use, and what to do when there is none."""
+"""MuJoCo pictures without a display.
 
+`mujoco.Renderer` takes the OpenGL that MuJoCo chose when it was imported, and by default that one needs a display.
+This renderer chooses when the first picture is asked for, so nobody has to set MUJOCO_GL before Python starts.
+"""
+
+import atexit
 import os
 import sys
-from ctypes.util import find_library
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    import mujoco
-
-
-def choose_headless_gl() -> None:
-    """On Linux without a display, make EGL MuJoCo's OpenGL, unless the user has chosen or there is no EGL.
-
-    MuJoCo chooses once, when it is imported, and its own default needs a display. Call this before.
-    """
-    headless = sys.platform == "linux" and not os.environ.get("DISPLAY")
-    if headless and "MUJOCO_GL" not in os.environ and find_library("EGL"):
-        os.environ["MUJOCO_GL"] = "egl"
+import mujoco
+import numpy as np
 
 
-def open_renderer(model: "mujoco.MjModel", height: int, width: int) -> "mujoco.Renderer":
-    """Open an off-screen renderer, without shadows and reflections: a quarter of the time in software.
+class OffscreenRenderer:
+    """Draws one model without a window, and without shadows and reflections: a quarter of the time in software.
+
+    Args:
+        model: The model to draw.
+        height: Height of the pictures [pixels].
+        width: Width of the pictures [pixels].
 
     Raises:
         RuntimeError: There is no OpenGL here.
     """
-    import mujoco
 
-    frame = model.vis.global_
-    frame.offwidth, frame.offheight = max(frame.offwidth, width), max(frame.offheight, height)
-    try:
-        renderer = mujoco.Renderer(model, height, width)
-    except Exception as error:  # EGL, OSMesa and GLFW each fail with kinds of their own
-        raise RuntimeError(
-            f"render: MuJoCo found no OpenGL (MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: {error}). Without a "
-            "display install a software driver (Debian: apt-get install libegl1 libgl1-mesa-dri) and set "
-            "MUJOCO_GL=egl before Python starts. Everything but render() works without."
-        ) from error
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-    return renderer
+    def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+        frame = model.vis.global_
+        frame.offheight, frame.offwidth = max(frame.offheight, height), max(frame.offwidth, width)
+        try:
+            self._gl = gl_context_class()(width, height)
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except Exception as error:  # EGL, OSMesa and GLFW each fail with kinds of their own
+            raise RuntimeError(
+                f"render: MuJoCo found no OpenGL (MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: {error}). Without "
+                "a display, install a software driver (Debian: apt-get install libegl1 libgl1-mesa-dri) and set "
+                "MUJOCO_GL=egl before Python starts. Everything but render() works without."
+            ) from error
+        atexit.register(self.close)  # before EGL closes its display, which would make freeing fail
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._model = model
+        self._viewport = mujoco.MjrRect(0, 0, width, height)
+        self._scene = mujoco.MjvScene(model, maxgeom=10_000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+
+    def draw(self, data: mujoco.MjData, camera: str) -> np.ndarray:
+        """The state `data` seen from one of the model's cameras, `[height, width, 3]` uint8."""
+        self._camera.fixedcamid = self._model.camera(camera).id
+        self._gl.make_current()
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, data, mujoco.MjvOption(), None, self._camera, everything, self._scene)
+        mujoco.mjr_render(self._viewport, self._scene, self._context)
+        picture = np.empty((self._viewport.height, self._viewport.width, 3), np.uint8)
+        mujoco.mjr_readPixels(picture, None, self._viewport, self._context)
+        return picture[::-1]  # OpenGL's rows go up
+
+    def close(self) -> None:
+        """Free the OpenGL context; done at exit if not before."""
+        atexit.unregister(self.close)
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+
+
+def gl_context_class() -> Any:
+    """MuJoCo's choice, which follows MUJOCO_GL; but EGL on Linux if that is not set and there is no display."""
+    left_open = not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY")
+    if sys.platform == "linux" and left_open:
+        from mujoco.egl import GLContext
+
+        return GLContext
+    return mujoco.gl_context.GLContext

@@ -9,8 +9,6 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from envs.offscreen import choose_headless_gl
-
 ENVIRONMENTS = {
     "metaworld": "envs.metaworld:MetaWorldEnv",
     "pusht": "envs.pusht:PushTEnv",
@@ -32,7 +30,6 @@ def make(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """
     if name not in ENVIRONMENTS:
         raise ValueError(f"env {name!r}: no such environment. {suggest(name, ENVIRONMENTS)}")
-    choose_headless_gl()
     module, _, cls = ENVIRONMENTS[name].partition(":")
     env = getattr(importlib.import_module(module), cls)(**kwargs)
     return TimeLimit(env, env.max_episode_steps)

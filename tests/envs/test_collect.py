@@ -1,0 +1,42 @@
+"""`python -m envs.collect`, from the command line to the file."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from envs.replay_buffer import ReplayBuffer
+
+pytestmark = [pytest.mark.sim, pytest.mark.slow]
+EXCERPT = Path(__file__).parent / "data" / "pusht_human_excerpt.npz"
+
+
+def collect(*overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "envs.collect", *overrides]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_scripted_expert_is_recorded(tmp_path):
+    output = tmp_path / "push.zarr"
+    done = collect("env=metaworld", "task=push-wall-v3", "episodes=2", f"output={output}")
+    assert "push-wall-v3: kept 2 of 2 attempts" in done.stdout, done.stderr
+    buffer = ReplayBuffer.load(output)
+    assert (buffer.num_episodes, buffer.attrs["task"]) == (2, "push-wall-v3")
+    assert {name: array.shape[1] for name, array in buffer.arrays.items()} == {
+        "state": 4,
+        "environment_state": 35,
+        "action": 4,
+    }
+
+
+def test_the_human_demonstrations_are_converted(tmp_path):
+    done = collect("env=pusht", f"source={EXCERPT}", f"output={tmp_path / 'pusht.zarr'}")
+    assert "3 episodes, 165 control steps" in done.stdout, done.stderr
+    assert ReplayBuffer.load(tmp_path / "pusht.zarr").num_episodes == 3
+
+
+def test_a_missing_source_is_answered_with_the_line_to_type():
+    done = collect("env=pusht")
+    assert done.returncode == 1
+    assert "python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr" in done.stderr

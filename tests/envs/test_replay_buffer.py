@@ -1,0 +1,82 @@
+"""The replay buffer: what goes in comes out, and what is broken is refused."""
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.replay_buffer import ReplayBuffer
+
+
+def buffer(lengths=(3, 2)) -> ReplayBuffer:
+    total = sum(lengths)
+    state = np.arange(total * 7, dtype=np.float32).reshape(total, 7)
+    action = np.arange(total * 5, dtype=np.float32).reshape(total, 5)
+    return ReplayBuffer({"state": state, "action": action}, np.cumsum(lengths), {"env": "line", "control_hz": 11.0})
+
+
+def test_saving_and_loading_changes_nothing(tmp_path):
+    saved = buffer()
+    saved.save(tmp_path / "new" / "line.zarr")
+    loaded = ReplayBuffer.load(tmp_path / "new" / "line.zarr")
+    assert loaded.attrs == saved.attrs
+    assert loaded.episode_ends.tolist() == [3, 5]
+    assert sorted(loaded.arrays) == ["action", "state"]
+    for name, array in saved.arrays.items():
+        assert loaded.arrays[name].dtype == np.float32
+        np.testing.assert_array_equal(loaded.arrays[name], array)
+
+
+def test_the_layout_on_disk_is_diffusion_policy_s(tmp_path):
+    buffer().save(tmp_path / "line.zarr")
+    group = zarr.open_group(tmp_path / "line.zarr", mode="r", zarr_format=2)
+    assert (group["data/state"].shape, group["data/action"].shape) == ((5, 7), (5, 5))
+    assert group["meta/episode_ends"][:].tolist() == [3, 5]
+
+
+def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
+    buffer().save(tmp_path / "line.zarr")
+    buffer((2,)).save(tmp_path / "line.zarr")
+    assert ReplayBuffer.load(tmp_path / "line.zarr").episode_ends.tolist() == [2]
+    assert [path.name for path in tmp_path.iterdir()] == ["line.zarr"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=7))
+def test_episodes_are_what_they_were_made_of(lengths):
+    whole = buffer(lengths)
+    episodes = [whole.episode(index) for index in range(whole.num_episodes)]
+    assert [len(episode["action"]) for episode in episodes] == lengths
+    again = ReplayBuffer.from_episodes(episodes, whole.attrs)
+    assert again.episode_ends.tolist() == whole.episode_ends.tolist()
+    np.testing.assert_array_equal(again.arrays["state"], whole.arrays["state"])
+
+
+@pytest.mark.parametrize("ends", [[], [0, 5], [5, 3], [3, 3, 5], [[3, 5]]])
+def test_ends_that_do_not_increase_are_refused(ends):
+    with pytest.raises(ValueError, match="episode_ends: must increase from above 0"):
+        ReplayBuffer({"action": np.zeros((5, 2))}, np.array(ends))
+
+
+def test_an_array_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="action: must have 5 rows, the last episode end, got 7"):
+        ReplayBuffer({"action": np.zeros((7, 2))}, np.array([3, 5]))
+
+
+def test_a_number_that_is_not_finite_is_refused():
+    action = np.zeros((5, 2))
+    action[3, 1] = np.inf
+    with pytest.raises(ValueError, match=r"action: must be finite, row 3 is \[ 0. inf\]"):
+        ReplayBuffer({"action": action}, np.array([3, 5]))
+
+
+def test_a_missing_folder_is_answered_with_how_to_make_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m envs.collect env=metaworld"):
+        ReplayBuffer.load(tmp_path / "nothing.zarr")
+
+
+def test_a_zarr_group_of_another_kind_is_refused(tmp_path):
+    zarr.open_group(tmp_path / "other.zarr", mode="w").create_group("images")
+    with pytest.raises(ValueError, match=r"this has \['images'\]"):
+        ReplayBuffer.load(tmp_path / "other.zarr")
