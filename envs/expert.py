@@ -33,7 +33,7 @@ def record_expert(
 
     Raises:
         ValueError: `num_episodes` below 1 or `noise` below 0.
-        RuntimeError: The expert fails at least ten times as often as it succeeds.
+        RuntimeError: The expert failed ten times for every episode asked for.
     """
     if num_episodes < 1 or noise < 0:
         raise ValueError(f"need num_episodes >= 1 and noise >= 0, got {num_episodes} and {noise}")

@@ -9,7 +9,7 @@ import pytest
 from envs.replay_buffer import ReplayBuffer
 
 pytestmark = [pytest.mark.sim, pytest.mark.slow]
-EXCERPT = Path(__file__).parent / "data" / "pusht_human_excerpt.npz"
+EXCERPT = Path(__file__).parent / "pusht_human_excerpt.npz"
 
 
 def collect(*overrides: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,6 @@
 """Push-T: the contract, and demonstrations that look as the live world does.
 
-`data/pusht_human_excerpt.npz` holds the three shortest of the 206 human episodes, as published.
+`pusht_human_excerpt.npz` holds the three shortest of the 206 human episodes, as published.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import envs
 from envs.pusht import PushTEnv, keypoints, load_human_demonstrations, place
 from tests.contracts_env import EnvContract
 
-EXCERPT = Path(__file__).parent / "data" / "pusht_human_excerpt.npz"
+EXCERPT = Path(__file__).parent / "pusht_human_excerpt.npz"
 
 
 @pytest.mark.sim
