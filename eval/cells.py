@@ -78,9 +78,7 @@ def build_schedule(cell: Cell, calibration: bac.Calibration) -> bac.Schedule | N
         case "unified", updates:
             return unified_schedule(calibration, updates, force_last=cell.force_last)
         case _, updates:
-            return bac.adaptive_schedule(
-                calibration, updates, num_bubbled=cell.num_bubbled, force_last=cell.force_last
-            )
+            return bac.adaptive_schedule(calibration, updates, num_bubbled=cell.num_bubbled, force_last=cell.force_last)
 
 
 @contextmanager

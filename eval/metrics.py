@@ -40,6 +40,19 @@ def success_rate(successes: int, n: int, *, confidence: float = 0.95) -> Estimat
     return Estimate(successes / n, max(0.0, float(low)), min(1.0, float(high)))
 
 
+def mean_score(scores: Sequence[float], *, confidence: float = 0.95) -> Estimate:
+    """Mean of scores in [0, 1] with Student's t interval, cut to [0, 1].
+
+    Raises:
+        ValueError: Fewer than two scores.
+    """
+    values = np.asarray(scores, dtype=float)
+    if len(values) < 2:
+        raise ValueError(f"mean_score: an interval needs at least 2 scores, got {len(values)}")
+    mean, half = _t_interval(values, confidence)
+    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
 def paired_success_difference(
     reference: Sequence[bool], other: Sequence[bool], *, confidence: float = 0.95
 ) -> Estimate:
@@ -79,10 +92,14 @@ def paired_score_difference(
     before, after = _pairs(reference, other, float)
     if len(before) < 2:
         raise ValueError("paired_score_difference: an interval needs at least 2 pairs, got 1")
-    differences = after - before
-    mean = float(differences.mean())
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(before) - 1) * stats.sem(differences))
+    mean, half = _t_interval(after - before, confidence)
     return Estimate(mean, mean - half, mean + half)
+
+
+def _t_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Mean and half width."""
+    half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * stats.sem(values)
+    return float(values.mean()), float(half)
 
 
 def _corrected_phi(first: np.ndarray, second: np.ndarray) -> float:

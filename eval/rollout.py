@@ -64,12 +64,10 @@ class Slot:
     Args:
         env: The world.
         num_obs_steps: Observations To the policy sees; the first one is repeated at the start.
-        on_step: Called with the environment and whether the policy was still thinking, after every control step.
+        on_step: Called after every control step with whether the policy was still thinking.
     """
 
-    def __init__(
-        self, env: gym.Env, num_obs_steps: int, on_step: Callable[[gym.Env, bool], None] | None = None
-    ) -> None:
+    def __init__(self, env: gym.Env, num_obs_steps: int, on_step: Callable[[bool], None] | None = None) -> None:
         self._env = env
         self._history: deque[dict[str, np.ndarray]] = deque(maxlen=num_obs_steps)
         self._on_step = on_step
@@ -87,6 +85,11 @@ class Slot:
         """The last observations of one kind, oldest first, `[To, D]`."""
         return np.stack([observation[name] for observation in self._history])
 
+    @property
+    def newest(self) -> dict[str, np.ndarray]:
+        """The last observation."""
+        return self._history[-1]
+
     def generator(self) -> torch.Generator:
         """Fresh noise for the next chunk, the same for every method."""
         return chunk_generator(self.seed, self.chunk_index)
@@ -95,7 +98,7 @@ class Slot:
         """Let the world go on for `num_steps` control steps while the policy thinks."""
         for _ in range(num_steps):
             if not self.done:
-                self._step(hold(self.last_action, self._history[-1]), thinking=True)
+                self._step(hold(self.last_action, self.newest), thinking=True)
 
     def execute(self, chunk: np.ndarray) -> None:
         """Execute an action chunk, `[Ta, Da]` in the environment's units, until its end or the episode's."""
@@ -116,7 +119,7 @@ class Slot:
         self.success |= bool(info["is_success"])
         self.done = terminated or truncated
         if self._on_step is not None:
-            self._on_step(self._env, thinking)
+            self._on_step(thinking)
 
 
 def chunk_generator(seed: int, chunk_index: int) -> torch.Generator:
@@ -128,8 +131,7 @@ def chunk_generator(seed: int, chunk_index: int) -> torch.Generator:
 def predict_chunks(loaded: Any, slots: Sequence[Slot], observe: Callable[[Batch], None] | None = None) -> np.ndarray:
     """One batched policy call: the next chunk of every slot, `[B, Ta, Da]` float32 in the environment's units."""
     raw = {
-        key: torch.from_numpy(np.stack([slot.observation(name) for slot in slots]))
-        for name, key in LEROBOT_KEY.items()
+        key: torch.from_numpy(np.stack([slot.observation(name) for slot in slots])) for name, key in LEROBOT_KEY.items()
     }
     with torch.inference_mode():
         batch = loaded.preprocessor(raw)

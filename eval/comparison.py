@@ -1,0 +1,189 @@
+"""The phases of a comparison, each resumable: calibrate, latency, episodes, report.
+
+Everything computed is kept under `settings.folder`; a phase computes what is missing and no more. Latency alone is
+measured anew whenever its phase is asked for by name, since it wants an idle machine.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import bac
+from eval.calibrated import Calibrated
+from eval.cells import SOLVERS, Cell, core_cells, dense, equal_cost_cells, running, sweep_cells
+from eval.fidelity import action_chunks, action_error, reference_of
+from eval.flops import policy_flops
+from eval.latency import Latency
+from eval.matching import SpacingChooser, matched_steps, measure_cells
+from eval.realtime import think_steps
+from eval.records import EpisodeLog, comparison_key, write_json
+from eval.rollout import EpisodeResult
+from eval.settings import Settings
+from eval.workers import Unit, play_units, unit_key
+
+logger = logging.getLogger(__name__)
+PHASES = ("calibrate", "latency", "episodes", "report")
+
+
+class Comparison:
+    """One policy in one world, run in many ways.
+
+    Args:
+        settings: What to compare.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.loaded = settings.load_policy()
+        self.calibrated = Calibrated(settings, self.loaded)
+        self.log = EpisodeLog(settings.folder / "episodes.jsonl")
+        self._schedules: dict[Cell, bac.Schedule | None] = {}
+
+    @property
+    def published(self) -> Cell:
+        """BAC as published: the cell whose cost the rivals are given."""
+        return core_cells(self.settings.num_updates, self.settings.num_bubbled)[1]
+
+    @property
+    def cached_cells(self) -> tuple[Cell, ...]:
+        """Cells known after calibration: the core, and uniform and unified at BAC's true cost."""
+        core = core_cells(self.settings.num_updates, self.settings.num_bubbled)
+        return _unique([*core, *equal_cost_cells(self.schedule(self.published))])
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every row of the table: the dense reference, BAC and its variants, few-step rivals, then the sweep."""
+        sweep = sweep_cells(self.settings.sweep_updates, self.settings.sweep_bubbled)
+        return _unique([*self.cached_cells, *self._few_step_cells(), *sweep])
+
+    def schedule(self, cell: Cell) -> bac.Schedule | None:
+        """The cell's schedule; None if it is dense."""
+        if cell not in self._schedules:
+            self._schedules[cell] = self.calibrated.schedule(cell)
+        return self._schedules[cell]
+
+    def calibrate(self) -> None:
+        """Observations, calibrations, and one JSON per schedule."""
+        folder = self.settings.folder / "schedules"
+        folder.mkdir(parents=True, exist_ok=True)
+        for cell in self.cells:
+            schedule = self.schedule(cell)
+            if schedule is not None:
+                schedule.save(folder / f"{cell.name.replace(', ', '-').replace(' ', '-')}.json")
+        self.calibrated.observations("fidelity")
+
+    def measure_latency(self) -> None:
+        """Give the rivals BAC's measured latency, choose their spacing, then time every cell."""
+        settings = self.settings
+        batch = {key: values[:1] for key, values in self.calibrated.observations("fidelity").items()}
+        options = {"rounds": max(1, settings.latency_rounds // 3), "progress": settings.progress}
+        steps = matched_steps(self.loaded, self.published, self.schedule(self.published), batch, **options)
+        choose = SpacingChooser(self.loaded.policy, self.calibrated.observations("calibration"))
+        matched = [choose(solver, k) for solver, k in steps.items()]
+        curve = [choose(solver, k) for solver in SOLVERS[1:] for k in settings.few_steps]
+        few = _unique([*matched, *curve])
+        write_json(settings.folder / "few_steps.json", [asdict(cell) for cell in few])
+        measured = measure_cells(
+            self.loaded,
+            {cell: self.schedule(cell) for cell in self.cells},
+            batch,
+            rounds=settings.latency_rounds,
+            progress=settings.progress,
+        )
+        rows = {_cell_key(cell): latency.to_dict() for cell, latency in measured.items()}
+        write_json(settings.folder / "latency.json", rows)
+
+    def play(self) -> None:
+        """Every missing episode of every cell, then those with the world not waiting."""
+        settings = self.settings
+        seeds = tuple(settings.seeds)
+        units = [self.unit(cell, seeds) for cell in self.cells]
+        late = [self.realtime_unit(cell, seeds[: settings.realtime_n]) for cell in self.realtime_cells]
+        play_units(settings, [*units, *late], self.log)
+
+    def unit(self, cell: Cell, seeds: tuple[int, ...], think: int = 0) -> Unit:
+        """Work for one cell."""
+        schedule = self.schedule(cell)
+        return Unit(unit_key(self.settings, cell, schedule, think), cell, schedule, seeds, think)
+
+    def realtime_unit(self, cell: Cell, seeds: tuple[int, ...]) -> Unit:
+        """Work for one cell with the world not waiting for its measured latency."""
+        latency_s = self.latencies[cell].p50_ms / 1e3
+        return self.unit(cell, seeds, think_steps(latency_s, self.control_hz))
+
+    @property
+    def realtime_cells(self) -> tuple[Cell, ...]:
+        """Dense, BAC as published, and the few-step rivals given BAC's latency."""
+        if not self.settings.realtime_n:
+            return ()
+        return (dense(), self.published, *self._few_step_cells()[: len(SOLVERS)])
+
+    @cached_property
+    def control_hz(self) -> float:
+        """Control steps per second the world demands [Hz]."""
+        env = self.settings.make_env()
+        try:
+            return float(env.unwrapped.control_hz)
+        finally:
+            env.close()
+
+    @property
+    def latencies(self) -> dict[Cell, Latency]:
+        """What the latency phase measured; cells it did not see are absent."""
+        stored = json.loads((self.settings.folder / "latency.json").read_text())
+        keys = {cell: _cell_key(cell) for cell in self.cells}
+        return {cell: Latency(**stored[key]) for cell, key in keys.items() if key in stored}
+
+    def results(self, cell: Cell, think: int = 0) -> list[EpisodeResult]:
+        """Finished episodes of the comparison's seeds, in order of seed."""
+        episodes = self.log.episodes(unit_key(self.settings, cell, self.schedule(cell), think))
+        return [episodes[seed] for seed in self.settings.seeds if seed in episodes]
+
+    def action_errors(self) -> dict[Cell, float | None]:
+        """Action error of every cell against its reference on fixed noise; None where undefined."""
+        batch = self.calibrated.observations("fidelity")
+        chunks: dict[Cell, Any] = {}
+
+        def chunks_of(cell: Cell) -> Any:
+            if cell not in chunks:
+                with running(self.loaded.policy, cell, self.schedule(cell)) as policy:
+                    chunks[cell] = action_chunks(policy, batch, num_draws=self.settings.num_draws)
+            return chunks[cell]
+
+        path = self.settings.folder / "action_error.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        for cell in self.cells:
+            reference = reference_of(cell)
+            key = unit_key(self.settings, cell, self.schedule(cell))
+            if key not in known:
+                known[key] = None if reference is None else action_error(chunks_of(cell), chunks_of(reference))
+        write_json(path, known)
+        return {cell: known[unit_key(self.settings, cell, self.schedule(cell))] for cell in self.cells}
+
+    def flops(self, cell: Cell) -> int:
+        """FLOP of one action chunk."""
+        return policy_flops(self.loaded.policy, self.schedule(cell), cell.num_steps)
+
+    def sweeps(self, cell: Cell) -> float:
+        """Full evaluations' worth of block updates."""
+        schedule = self.schedule(cell)
+        return float(cell.num_steps) if schedule is None else schedule.num_sweeps
+
+    def _few_step_cells(self) -> tuple[Cell, ...]:
+        path = self.settings.folder / "few_steps.json"
+        return tuple(Cell(**values) for values in json.loads(path.read_text())) if path.exists() else ()
+
+
+def _cell_key(cell: Cell) -> str:
+    return comparison_key(cell.describe())
+
+
+def _unique(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Cells in order, without those that an earlier one already describes."""
+    by_key: dict[str, Cell] = {}
+    for cell in cells:
+        by_key.setdefault(_cell_key(cell), cell)
+    return tuple(by_key.values())

@@ -1,0 +1,92 @@
+"""Floating-point operations of a policy under a schedule, by formula; 2 per multiply-add, batch 1.
+
+Conventions are the BAC paper's, so that our ratios can be read beside its own: matrix products of the blocks and of
+what surrounds them (condition encoder, embeddings, head) are counted; norms, activations, softmax, the noise
+scheduler and everything before the first denoising step are not. Of attention's two token-by-token products one is
+counted (as a profiler does that sees the causal half), a difference of 1 % of a self-attention block here.
+"""
+
+import re
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import bac
+from bac.adapters.torch import transformer_blocks
+
+LAYER = re.compile(r"\.decoder\.layers\.\d+$")
+
+
+def paper_gflop(num_feed_forward: int, num_self_attention: int, num_cross_attention: int) -> float:
+    """GFLOP of one action chunk of the paper's DP-T: T = 10, d = 256, 8 layers, M = 3, K = 100 steps.
+
+    Args:
+        num_feed_forward: Updates of feed-forward blocks, summed over layers and steps; 800 if dense.
+        num_self_attention: The same for self-attention blocks.
+        num_cross_attention: The same for cross-attention blocks.
+
+    Returns:
+        GFLOP with the coefficients of Ji et al. (arXiv 2506.13456); 15.770 dense.
+    """
+    return 0.4116 + 0.01048 * num_feed_forward + 0.005294 * num_self_attention + 0.003424 * num_cross_attention
+
+
+def block_flops(kind: bac.BlockKind, *, tokens: int, width: int, memory_tokens: int) -> int:
+    """FLOP of one evaluation of one block.
+
+    Args:
+        kind: Which residual branch.
+        tokens: Action tokens T.
+        width: Embedding size d; the feed-forward network is 4 d wide.
+        memory_tokens: Tokens M that cross-attention reads.
+
+    Raises:
+        ValueError: There is no formula for this kind.
+    """
+    match kind:
+        case bac.BlockKind.FEED_FORWARD:
+            return 16 * tokens * width**2
+        case bac.BlockKind.SELF_ATTENTION:
+            return 8 * tokens * width**2 + 2 * tokens**2 * width
+        case bac.BlockKind.CROSS_ATTENTION:
+            return 4 * tokens * width**2 + 4 * memory_tokens * width**2 + 2 * tokens * memory_tokens * width
+    raise ValueError(f"block kind {kind}: formulas exist for attention and feed-forward blocks only")
+
+
+def blocks_of(policy: Any) -> tuple[bac.Block, ...]:
+    """The blocks `bac` finds in a policy's denoiser, in order of evaluation, without their modules."""
+    return tuple(block.described() for block in transformer_blocks(policy.diffusion.transformer))
+
+
+def fixed_flops(policy: Any) -> int:
+    """FLOP of one evaluation of the denoiser outside its decoder layers: what no cache saves.
+
+    Measured with PyTorch's counter, with attention decomposed into matrix products that the counter sees.
+    """
+    config, denoiser = policy.config, policy.diffusion.transformer
+    sample = torch.zeros(1, config.horizon, config.action_feature.shape[0])
+    condition = torch.zeros(1, config.n_obs_steps, denoiser.cond_obs_emb.in_features)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        denoiser(sample, torch.zeros(1, dtype=torch.long), condition)
+    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    layers = sum(flop for name, flop in counts.items() if LAYER.search(name))
+    return counter.get_total_flops() - layers
+
+
+def policy_flops(policy: Any, schedule: bac.Schedule | None, num_steps: int) -> int:
+    """FLOP of one action chunk at batch 1: updated blocks by formula, the rest measured.
+
+    Args:
+        policy: A `diffusion_transformer` policy.
+        schedule: Which blocks update when, or None for all at every step.
+        num_steps: Denoising steps K.
+    """
+    config = policy.config
+    sizes = {"tokens": config.horizon, "width": config.n_emb, "memory_tokens": 1 + config.n_obs_steps}
+    total = num_steps * fixed_flops(policy)
+    for block in blocks_of(policy):
+        updates = num_steps if schedule is None else len(schedule.update_steps[block.name])
+        total += updates * block_flops(block.kind, **sizes)
+    return total

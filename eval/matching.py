@@ -1,0 +1,99 @@
+"""The honest rivals: as many dense steps as BAC's measured latency buys, spaced as well as they can be."""
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+import bac
+from eval.cells import SOLVERS, Cell, dense, running
+from eval.fidelity import action_chunks, best_spacing, reference_of
+from eval.latency import Latency, measure, steps_within
+from eval.rollout import Batch
+
+logger = logging.getLogger(__name__)
+PROBES = (6, 24)
+
+
+def caller(loaded: Any, cell: Cell, schedule: bac.Schedule | None, batch: Batch) -> Callable[[], object]:
+    """A call that makes one action chunk the cell's way, on a copy of the policy of its own.
+
+    Args:
+        batch: One preprocessed observation, `[1, To, D]` each.
+    """
+    policy = copy.deepcopy(loaded.policy)
+    policy.reset()
+    policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing)
+    if schedule is not None:
+        bac.wrap(policy, schedule)
+    generator = torch.Generator().manual_seed(0)
+    return lambda: policy.predict_action_chunk(batch, generator=generator)
+
+
+def measure_cells(
+    loaded: Any, cells: Mapping[Cell, bac.Schedule | None], batch: Batch, *, rounds: int, progress: bool
+) -> dict[Cell, Latency]:
+    """Latency of every cell, interleaved; speed-ups refer to the first."""
+    calls = {cell.name: caller(loaded, cell, schedule, batch) for cell, schedule in cells.items()}
+    measured = measure(calls, rounds=rounds, progress=progress)
+    return {cell: measured[cell.name] for cell in cells}
+
+
+def matched_steps(
+    loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batch, *, rounds: int, progress: bool = True
+) -> dict[str, int]:
+    """For each solver, the most dense steps that take no longer than `target`.
+
+    A line through two measured points proposes a number; its neighbours are then measured beside the target.
+
+    Returns:
+        Solver to number of steps, at least 1.
+    """
+    probes = {dense(k, solver): None for solver in SOLVERS for k in PROBES}
+    first = measure_cells(loaded, {target: schedule, **probes}, batch, rounds=rounds, progress=progress)
+    few, many = PROBES
+    guesses = {
+        solver: steps_within(
+            first[target].p50_ms,
+            (few, first[dense(few, solver)].p50_ms),
+            (many, first[dense(many, solver)].p50_ms),
+        )
+        for solver in SOLVERS
+    }
+    near = [dense(k, s) for s, guess in guesses.items() for k in (guess - 1, guess, guess + 1) if 1 <= k <= 100]
+    second = measure_cells(loaded, {target: schedule, **dict.fromkeys(near)}, batch, rounds=rounds, progress=progress)
+    budget = second[target].p50_ms
+    affordable = [cell for cell in near if second[cell].p50_ms <= budget]
+    return {
+        solver: max((cell.num_steps for cell in affordable if cell.solver == solver), default=max(1, guess - 2))
+        for solver, guess in guesses.items()
+    }
+
+
+class SpacingChooser:
+    """Best timestep spacing for few-step cells, on calibration observations; dense references are made once.
+
+    Args:
+        policy: Untouched policy.
+        batch: Preprocessed calibration observations.
+        num_draws: Noise draws per observation, at least 2.
+    """
+
+    def __init__(self, policy: Any, batch: Batch, *, num_draws: int = 4) -> None:
+        self._policy, self._batch, self._num_draws = policy, batch, num_draws
+        self._references: dict[Cell, torch.Tensor] = {}
+
+    def __call__(self, solver: str, num_steps: int) -> Cell:
+        """The dense cell with the best spacing."""
+        reference = self._reference(reference_of(dense(num_steps, solver)) or dense())
+        spacing, distances = best_spacing(self._policy, solver, num_steps, self._batch, reference)
+        logger.info("%s-%d: %s, of %s", solver, num_steps, spacing, distances)
+        return dense(num_steps, solver, spacing)
+
+    def _reference(self, cell: Cell) -> torch.Tensor:
+        if cell not in self._references:
+            with running(self._policy, cell, None):
+                self._references[cell] = action_chunks(self._policy, self._batch, num_draws=self._num_draws)
+        return self._references[cell]

@@ -1,0 +1,146 @@
+"""Episodes of many cells in several processes, one thread each; every finished episode goes straight to the log.
+
+A unit of work is one cell and some seeds. Because an episode depends on its seed alone (see `eval.rollout`), it does
+not matter which process plays it or beside which others.
+"""
+
+import multiprocessing
+import queue
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import batched
+from typing import Any
+
+from tqdm import tqdm
+
+import bac
+from eval.cells import Cell, running
+from eval.realtime import hold_of
+from eval.records import EpisodeLog, comparison_key
+from eval.rollout import EnvPool, EpisodeResult, play
+from eval.settings import Settings
+
+POLL_S = 5.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One cell, its schedule, and seeds to play; `think_steps` control steps pass while a chunk is computed."""
+
+    key: str
+    cell: Cell
+    schedule: bac.Schedule | None
+    seeds: tuple[int, ...]
+    think_steps: int = 0
+
+
+class Player:
+    """Plays units with one policy and one pool of environments."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loaded = settings.load_policy()
+        self._pool = EnvPool(settings.make_env)
+
+    def play(self, unit: Unit) -> Iterator[EpisodeResult]:
+        """Yield each episode of the unit as it ends."""
+        hold = hold_of(self._settings.env) if unit.think_steps else None
+        with running(self._loaded.policy, unit.cell, unit.schedule):
+            yield from play(
+                self._loaded,
+                self._pool,
+                unit.seeds,
+                pool_size=self._settings.pool_size,
+                think_steps=unit.think_steps,
+                hold=hold,
+            )
+
+
+def unit_key(settings: Settings, cell: Cell, schedule: bac.Schedule | None, think_steps: int = 0) -> str:
+    """Key of everything an episode depends on besides its seed."""
+    updates = None if schedule is None else {name: list(steps) for name, steps in schedule.update_steps.items()}
+    return comparison_key(settings.identity, cell.describe(), {"updates": updates, "think_steps": think_steps})
+
+
+def missing(unit: Unit, log: EpisodeLog) -> Unit:
+    """The unit without the seeds that are in the log."""
+    done = log.episodes(unit.key)
+    return replace(unit, seeds=tuple(seed for seed in unit.seeds if seed not in done))
+
+
+def play_units(settings: Settings, units: Sequence[Unit], log: EpisodeLog) -> None:
+    """Play what is missing, on `settings.workers` processes, longest cells first.
+
+    Raises:
+        RuntimeError: A process failed or died; what it had finished is in the log, run the command again.
+    """
+    todo = [missing(unit, log) for unit in units]
+    parts = [replace(unit, seeds=seeds) for unit in todo for seeds in batched(unit.seeds, settings.pool_size)]
+    parts.sort(key=lambda unit: -_sweeps(unit) * len(unit.seeds))
+    total = sum(len(unit.seeds) for unit in units)
+    done = total - sum(len(unit.seeds) for unit in parts)
+    with tqdm(total=total, initial=done, desc="episodes", unit="episode", disable=not settings.progress) as bar:
+        for key, result in _results(settings, parts):
+            log.add(key, result)
+            bar.update()
+
+
+def _results(settings: Settings, parts: list[Unit]) -> Iterator[tuple[str, EpisodeResult]]:
+    if not parts:
+        return
+    if settings.workers == 1:
+        player = Player(settings)
+        for part in parts:
+            yield from ((part.key, result) for result in player.play(part))
+        return
+    context = multiprocessing.get_context("spawn")
+    tasks, results = context.Queue(), context.Queue()
+    for part in [*parts, *[None] * settings.workers]:
+        tasks.put(part)
+    processes = [
+        context.Process(target=_serve, args=(settings, tasks, results), daemon=True)
+        for _ in range(min(settings.workers, len(parts)))
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield from _collect(processes, results)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _collect(processes: list[Any], results: Any) -> Iterator[tuple[str, EpisodeResult]]:
+    running_count = len(processes)
+    while running_count:
+        try:
+            message = results.get(timeout=POLL_S)
+        except queue.Empty:
+            dead = [process for process in processes if process.exitcode not in (None, 0)]
+            if dead:
+                raise RuntimeError(f"a worker died with exit code {dead[0].exitcode}; run again to go on") from None
+            continue
+        if message is None:
+            running_count -= 1
+        elif isinstance(message, str):
+            raise RuntimeError(f"a worker failed; run again to go on:\n{message}")
+        else:
+            yield message
+
+
+def _serve(settings: Settings, tasks: Any, results: Any) -> None:
+    try:
+        player = Player(settings)
+        for unit in iter(tasks.get, None):
+            for result in player.play(unit):
+                results.put((unit.key, result))
+        results.put(None)
+    except Exception:
+        results.put(traceback.format_exc())
+        raise
+
+
+def _sweeps(unit: Unit) -> float:
+    return unit.cell.num_steps if unit.schedule is None else unit.schedule.num_sweeps
