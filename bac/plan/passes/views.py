@@ -1,0 +1,41 @@
+"""Make a chain of views one view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from bac.plan.program import Instruction, Program, Ref
+
+
+def merge_views(program: Program) -> Program:
+    """Replace a view of a view of a result by one `as_strided` of that result.
+
+    The layout is the recorded one, so whoever reads the view sees the same tensor, strides included. Views of
+    arguments stay as they are: where an argument lies in its memory is the caller's affair.
+    """
+    depth: dict[int, int] = {}
+    computed = {value for instruction in program.instructions for value in instruction.outputs}
+    merged = []
+    for instruction in program.instructions:
+        value = instruction.outputs[0]
+        meta = program.meta[value]
+        if len(instruction.outputs) == 1 and meta.root != value and meta.root in computed and _plain(program, value):
+            depth[value] = 1 + max((depth.get(v, 0) for v in instruction.inputs), default=0)
+            if depth[value] > 1:
+                instruction = _as_strided(program, instruction, value)
+        merged.append(instruction)
+    return program.with_instructions(merged)
+
+
+def _plain(program: Program, value: int) -> bool:
+    """The value's numbers are those in the memory of its root: same dtype, and not conjugated lazily."""
+    dtype = program.meta[value].dtype
+    return dtype == program.meta[program.meta[value].root].dtype and not dtype.is_complex
+
+
+def _as_strided(program: Program, instruction: Instruction, value: int) -> Instruction:
+    meta = program.meta[value]
+    args = (Ref(meta.root), meta.shape, meta.stride, meta.offset)
+    return replace(instruction, operator=torch.ops.aten.as_strided.default, args=args, options=(), sequence=False)

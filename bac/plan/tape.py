@@ -1,0 +1,255 @@
+"""Record one denoising run as a straight-line program.
+
+Every ATen operator that runs while the tape is on becomes an instruction. Python is not recorded, so whatever it
+decided is baked in: the number of steps, which blocks a schedule reuses, the solver's coefficients. That is sound as
+long as no decision depends on the run's arguments or random draws, so the tape knows which values do and refuses when
+one of them is read by Python. What cannot be seen (a write through another library) is caught by recording twice, on
+different arguments, and comparing.
+
+Recording happens under `torch.inference_mode`, where composite operators arrive whole: `linear`, not `t` and `addmm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+from weakref import ref
+
+import torch
+from torch import Generator, Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bac.plan.program import Instruction, Meta, Program, Ref, references
+
+aten = torch.ops.aten
+T = TypeVar("T")
+
+# Return another handle on the same values; under no writes, the same thing.
+_SAME = {aten.detach.default, aten.detach_.default, aten.alias.default, aten.lift_fresh.default}
+
+# Hand values to Python: `tolist`, `numpy`.
+_READS = {aten.resolve_conj.default, aten.resolve_neg.default}
+
+# A random operator draws only if its argument of one of these names says so.
+_DROPOUT = ("dropout_p", "train")
+
+
+class Refusal(Exception):  # noqa: N818
+    """A run cannot be replayed; the message says why, to go into a sentence. Never leaves `bac.plan`."""
+
+
+class TensorMap(Generic[T]):
+    """What is known of living tensors, by identity, without keeping them alive."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[ref[Tensor], T]] = {}
+
+    def get(self, tensor: Tensor) -> T | None:
+        """What was set last for `tensor`, or `None`."""
+        entry = self._entries.get(id(tensor))
+        return entry[1] if entry is not None and entry[0]() is tensor else None
+
+    def set(self, tensor: Tensor, item: T) -> None:
+        """Remember `item` for as long as `tensor` lives."""
+        self._entries[id(tensor)] = ref(tensor), item
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (tensor for reference, _ in list(self._entries.values()) if (tensor := reference()) is not None)
+
+
+class OutOfPlace:
+    """An operator that writes into its first argument, made to write into a copy."""
+
+    def __init__(self, operator: Callable[..., Any]) -> None:
+        self.operator = operator
+        self.__name__ = f"{operator.__name__}"
+
+    def __call__(self, target: Tensor, *args: Any, **options: Any) -> Any:
+        return self.operator(target.clone(), *args, **options)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OutOfPlace) and self.operator is other.operator
+
+    def __hash__(self) -> int:
+        return hash(self.operator)
+
+
+class Tape(TorchDispatchMode):
+    """Writes down the operators of one run.
+
+    Args:
+        leaves: The arguments of the run, flattened: tensors, generators and others.
+        constants: Tensors that may be read although they are no argument: parameters, buffers and the like.
+    """
+
+    def __init__(self, leaves: Sequence[Any], constants: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.instructions: list[Instruction] = []
+        self.inputs: dict[int, int] = {}
+        self.constants: dict[int, Tensor] = {}
+        self.strangers: dict[int, Tensor] = {}
+        self.meta: dict[int, Meta] = {}
+        self._variable: set[int] = set()
+        self._values = TensorMap[int]()
+        self._overwritten = TensorMap[Any]()
+        self._known = {id(tensor): tensor for tensor in constants}
+        self._generators: dict[int, int] = {}
+        self._next = 0
+        for place, leaf in enumerate(leaves):
+            self._take_in(place, leaf)
+
+    def program(self, outputs: Sequence[Tensor]) -> Program:
+        """What was recorded, returning `outputs`."""
+        values = tuple(self._value(tensor) for tensor in outputs)
+        return Program(tuple(self.instructions), self.inputs, self.constants, values, self.meta)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        written = self._encode(args), tuple((name, self._encode(option)) for name, option in options.items())
+        read = tuple(references(written))
+        if self._variable.intersection(read):
+            _check_reads(func, written[0], self._variable)
+        result = func(*args, **options)
+        if func in _SAME:
+            self._values.set(result, self._value(args[0]))
+        elif func._schema.is_mutable:
+            self._write(func, written, args[0], result)
+        else:
+            self._append(func, written, read, result, args)
+        return result
+
+    def _take_in(self, place: int, leaf: Any) -> None:
+        if isinstance(leaf, Generator):
+            known = self._generators.get(leaf._cdata)
+        elif isinstance(leaf, Tensor):
+            known = self._values.get(leaf)
+        else:
+            return
+        if known is None:
+            value = self._new_value()
+            self.inputs[value] = place
+            if isinstance(leaf, Tensor):
+                self._define(leaf, value, value)
+                self._variable.add(value)
+            else:
+                self._generators[leaf._cdata] = value
+
+    def _append(
+        self, func: Any, written: tuple[Any, Any], read: tuple[int, ...], result: Any, args: tuple[Any, ...]
+    ) -> None:
+        sequence = isinstance(result, (tuple, list))
+        results = tuple(result) if sequence else (result,)
+        if not all(isinstance(part, Tensor) for part in results):
+            return  # a number for Python, of something constant: baked in
+        if not sequence and self._values.get(result) is not None:
+            return  # handed its argument back, as `dropout` does in eval mode
+        draws = _draws(func, *written)
+        roots = {_memory(tensor): self.meta[self._value(tensor)].root for tensor in _tensors(args)}
+        outputs = tuple(self._new_value() for _ in results)
+        for value, part in zip(outputs, results, strict=True):
+            self._define(part, value, roots.get(_memory(part), value))
+        if draws or self._variable.intersection(read):
+            self._variable.update(outputs)
+        self.instructions.append(Instruction(func, *written, outputs, sequence, draws))
+
+    def _write(self, func: Any, written: tuple[Any, Any], target: Tensor, result: Any) -> None:
+        """Record a write as making a new value; whoever else looks at the same memory may not be read any more."""
+        if not isinstance(target, Tensor) or result is not target:
+            raise Refusal(f"{func} writes into something other than its first argument")
+        old = self._value(target)
+        if old in self.inputs or (old in self.constants and old not in self.strangers):
+            what = "an argument" if old in self.inputs else "a parameter or buffer"
+            raise Refusal(f"{func} writes into {what}")
+        memory = _memory(target)
+        for tensor in self._values:
+            if tensor is not target and _memory(tensor) == memory:
+                self._overwritten.set(tensor, func)
+        value = self._new_value()
+        read = tuple(references(written))
+        draws = _draws(func, *written)
+        if draws or self._variable.intersection(read):
+            self._variable.add(value)
+        self._define(target, value, value)
+        self.instructions.append(Instruction(OutOfPlace(func), *written, (value,), draws=draws))
+
+    def _encode(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            return Ref(self._value(argument))
+        if isinstance(argument, Generator):
+            if argument._cdata not in self._generators:
+                raise Refusal("it draws from a random generator that is not an argument of the sampler")
+            return Ref(self._generators[argument._cdata])
+        if isinstance(argument, (tuple, list)):
+            return tuple([self._encode(part) for part in argument])
+        return argument
+
+    def _value(self, tensor: Tensor) -> int:
+        if (writer := self._overwritten.get(tensor)) is not None:
+            raise Refusal(f"it reads a tensor whose memory {writer} wrote through another view")
+        known = self._values.get(tensor)
+        if known is not None:
+            return known
+        value = self._new_value()
+        if id(tensor) in self._known:
+            self.constants[value] = tensor.detach()
+        else:
+            self.strangers[value] = tensor
+            self.constants[value] = tensor.detach().clone()
+        self._define(tensor, value, value)
+        return value
+
+    def _define(self, tensor: Tensor, value: int, root: int) -> None:
+        self._values.set(tensor, value)
+        shape, stride = tuple(tensor.shape), tuple(tensor.stride())
+        self.meta[value] = Meta(shape, stride, tensor.storage_offset(), tensor.dtype, tensor.device, root)
+
+    def _new_value(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+
+def difference(first: Tape, second: Tape) -> str | None:
+    """Why two recordings of the same run on different arguments are not the same program, or `None`."""
+    if len(first.instructions) != len(second.instructions):
+        counts = f"{len(first.instructions)} and {len(second.instructions)}"
+        return f"its control flow depends on its arguments ({counts} operators in two runs)"
+    for place, (one, other) in enumerate(zip(first.instructions, second.instructions, strict=True)):
+        if one != other:
+            return f"its control flow depends on its arguments (operator {place}, {one.operator}, differs in two runs)"
+    for value, tensor in first.strangers.items():
+        if second.strangers.get(value) is tensor:
+            return f"it reads a tensor {list(tensor.shape)} that is neither argument, parameter nor buffer"
+        if value not in second.strangers or not torch.equal(first.constants[value], second.constants[value]):
+            return f"it reads a tensor {list(tensor.shape)} that differs from run to run and is no argument"
+    return None
+
+
+def _check_reads(func: Any, args: tuple[Any, ...], variable: set[int]) -> None:
+    """Refuse where Python, or a shape, would depend on a variable value."""
+    returns_tensors = all("Tensor" in str(part.type) for part in func._schema.returns)
+    if func in _READS or not returns_tensors:
+        raise Refusal(f"Python reads a value that depends on the arguments or the noise ({func})")
+    if torch.Tag.dynamic_output_shape in func.tags and variable.intersection(references(args[1:] or args)):
+        raise Refusal(f"a shape depends on the arguments or the noise ({func})")
+
+
+def _draws(func: Any, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> bool:
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    named = {**{given.name: arg for given, arg in zip(func._schema.arguments, args, strict=False)}, **dict(options)}
+    switches = [given.name for given in func._schema.arguments if given.name in _DROPOUT]
+    return not switches or any(named.get(name, False) for name in switches)
+
+
+def _tensors(argument: Any) -> Iterator[Tensor]:
+    if isinstance(argument, Tensor):
+        yield argument
+    elif isinstance(argument, (tuple, list)):
+        for part in argument:
+            yield from _tensors(part)
+
+
+def _memory(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
