@@ -23,11 +23,6 @@ Words:
 Method: Ji et al., *Block-wise Adaptive Caching for Accelerating Diffusion Policy* (arXiv 2506.13456).
 """
 
-from bac import cache as cache
-from bac import patch as patch
-from bac import recording as recording
-from bac import schedulers as schedulers
-from bac import similarity as similarity
 from bac.block import Block, BlockKind
 from bac.calibration import Calibration
 from bac.errors import BacError

@@ -44,12 +44,17 @@ class Block:
         """The owner of a block that is to be patched.
 
         Raises:
-            UnsupportedPolicyError: The block only describes a model.
+            UnsupportedPolicyError: The block only describes a model, or its owner has no such callable.
         """
         if self.owner is None:
             raise UnsupportedPolicyError(
                 f"{self.name}: this block has no owner to patch. Name the module that holds it: "
                 "bac.Block(name, kind, layer, owner=module, attribute='forward')"
+            )
+        if not callable(getattr(self.owner, self.attribute, None)):
+            raise UnsupportedPolicyError(
+                f"{self.name}: {type(self.owner).__name__} has no method {self.attribute!r} to stand in for. Name the "
+                "method that computes the block: bac.Block(name, kind, layer, owner, attribute='forward')"
             )
         return self.owner
 

@@ -57,13 +57,17 @@ def calibrate(
 
     Raises:
         UnsupportedPolicyError: The policy's blocks or sampler were not found.
-        CalibrationError: The policy is wrapped or training, there are fewer than two observations, a feature is not
-            finite, or runs differ in their number of steps.
+        CalibrationError: The policy is wrapped or training, `batches` is one batch, there are fewer than two
+            observations, a feature is not finite, or runs differ in their number of steps.
     """
     from tqdm import tqdm
 
     if any(True for _ in interceptors(policy)):
         raise CalibrationError("policy: must be untouched to be calibrated; call bac.unwrap(policy) first")
+    if isinstance(batches, Mapping):
+        raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
+    if num_draws < 1:
+        raise CalibrationError(f"num_draws: must be at least 1, got {num_draws}")
     host = find_host(policy, blocks)
     accumulator = Accumulator(host.blocks)
     total = len(batches) * num_draws if isinstance(batches, Sized) else None
@@ -121,11 +125,12 @@ def _record(host: Host, batch: Any, seed: int) -> dict[str, Tensor]:
 
 @contextmanager
 def _recorded(blocks: Sequence[Block]) -> Iterator[dict[str, Recorder]]:
+    owners = [block.require_owner() for block in blocks]
     recorders = {block.name: Recorder() for block in blocks}
-    for block in blocks:
-        put_on(block.require_owner(), block.attribute, recorders[block.name])
+    for owner, block in zip(owners, blocks, strict=True):
+        put_on(owner, block.attribute, recorders[block.name])
     try:
         yield recorders
     finally:
-        for block in blocks:
-            take_off(block.require_owner(), block.attribute)
+        for owner, block in zip(owners, blocks, strict=True):
+            take_off(owner, block.attribute)

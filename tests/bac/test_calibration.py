@@ -125,6 +125,16 @@ def test_fewer_than_two_observations_are_refused(batches):
         bac.calibrate(TinyTransformerPolicy(), batches, progress=False)
 
 
+def test_one_batch_instead_of_several_is_told_apart():
+    with pytest.raises(CalibrationError, match=r"pass \[batch\]"):
+        bac.calibrate(TinyTransformerPolicy(), obs(3), progress=False)
+
+
+def test_no_noise_draw_is_refused():
+    with pytest.raises(CalibrationError, match="num_draws: must be at least 1, got 0"):
+        bac.calibrate(TinyTransformerPolicy(), [obs(3)], num_draws=0, progress=False)
+
+
 def test_features_that_are_not_finite_are_refused_by_name():
     policy = TinyTransformerPolicy()
     policy.decoder.layers[1].linear2.bias.data.fill_(float("nan"))

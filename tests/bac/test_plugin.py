@@ -235,3 +235,13 @@ def test_a_block_that_only_describes_is_not_patched():
             bac.Schedule(4, {"tick0": (0,)}),
             blocks=[bac.Block("tick0", bac.BlockKind.FEED_FORWARD, 0)],
         )
+
+
+def test_a_block_whose_method_does_not_exist_is_refused_before_anything_is_patched():
+    policy = TickPolicy(num_blocks=2)
+    good, bad = policy.blocks()
+    bad = bac.Block("tick1", bad.kind, 1, bad.owner, "_ff_block")
+    before = [dict(vars(module)) for module in policy.modules()]
+    with pytest.raises(UnsupportedPolicyError, match="tick1: Tick has no method '_ff_block'"):
+        bac.wrap(policy, bac.Schedule(4, {"tick0": (0,), "tick1": (0,)}), blocks=[good, bad])
+    assert [dict(vars(module)) for module in policy.modules()] == before
