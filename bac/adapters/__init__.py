@@ -55,6 +55,11 @@ def find_host(policy: object, blocks: Sequence[Block] | None = None) -> Host:
             f"{name}: found no nn.TransformerDecoderLayer in {type(denoiser).__name__}. Name the blocks yourself: "
             "bac.wrap(policy, schedule, blocks=[bac.Block(name, kind, layer, owner, attribute), ...])"
         )
+    names = [block.name for block in found]
+    if len(set(names)) < len(names):
+        raise UnsupportedPolicyError(
+            f"blocks: names must be unique, got {max(names, key=names.count)!r} more than once"
+        )
     if layout:
         return _known_host(policy, layout, denoiser, found)
     if not isinstance(policy, ActionChunkPolicy):
