@@ -41,11 +41,9 @@ class Demonstrations:
             raise FileNotFoundError(f"{path}: no demonstrations here. Record them: python -m envs.collect") from error
         missing = [name for name in ("data/state", "data/action", "meta/episode_ends") if name not in group]
         if missing:
-            raise ValueError(f"{path}: demonstrations have data/state, data/action and meta/episode_ends; lacks {missing}")
+            raise ValueError(f"{path}: demonstrations have state, action and episode_ends, this lacks {missing}")
         arrays = {
-            key: np.asarray(group[f"data/{name}"], np.float32)
-            for name, key in KEYS.items()
-            if f"data/{name}" in group
+            key: np.asarray(group[f"data/{name}"], np.float32) for name, key in KEYS.items() if f"data/{name}" in group
         }
         return cls(arrays, np.asarray(group["meta/episode_ends"], np.int64), dict(group.attrs))
 

@@ -44,8 +44,7 @@ def load(
     path = Path(path)
     if not (path / "config.json").is_file():
         raise FileNotFoundError(
-            f"{path}: no checkpoint here (config.json is missing). Train one: "
-            f"python -m policies.train task={path.name}"
+            f"{path}: no checkpoint here (config.json is missing). Train one: python -m policies.train task={path.name}"
         )
     # These imports take seconds: only who loads a policy pays.
     from lerobot.configs import PreTrainedConfig

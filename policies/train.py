@@ -66,10 +66,18 @@ class Trainer:
             fused=True,
         )
         self.rate = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, cfg.learning_rate, total_steps=cfg.steps, pct_start=cfg.warmup, cycle_momentum=False
+            self.optimizer,
+            cfg.learning_rate,
+            total_steps=cfg.steps,
+            pct_start=cfg.warmup,
+            cycle_momentum=False,
         )
         self.ema = EMAModel(
-            self.master.parameters.values(), decay=cfg.ema_decay, use_ema_warmup=True, power=0.75, foreach=True
+            self.master.parameters.values(),
+            decay=cfg.ema_decay,
+            use_ema_warmup=True,
+            power=0.75,
+            foreach=True,
         )
         self.step = 0
         self.seconds = 0.0

@@ -54,9 +54,7 @@ class Windows:
         return {**batch, "action_is_pad": self.action_is_pad[chosen]}
 
 
-def window_rows(
-    episode_ends: np.ndarray, offsets: list[int], drop_n_last: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def window_rows(episode_ends: np.ndarray, offsets: list[int], drop_n_last: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Rows of every window: one window per control step, all in the control step's own episode.
 
     Args:

@@ -2,6 +2,4 @@
 
 from pathlib import Path
 
-CHECKPOINTS = {
-    name: Path(__file__).parent / name for name in ("assembly-v3", "pick-out-of-hole-v3", "pusht")
-}
+CHECKPOINTS = {name: Path(__file__).parent / name for name in ("assembly-v3", "pick-out-of-hole-v3", "pusht")}

@@ -30,9 +30,7 @@ def widen_constant_dimensions(stats: dict[str, dict[str, Any]]) -> dict[str, dic
     Scaling to [-1, 1] divides by the range. A quaternion that varied by 1e-8 in the data would turn a harmless
     1e-3 on the robot into 1e5; with a range of 2 it stays 1e-3 (Diffusion Policy does the same).
     """
-    return {
-        key: _widen(values) if {"min", "max"} <= values.keys() else values for key, values in stats.items()
-    }
+    return {key: _widen(values) if {"min", "max"} <= values.keys() else values for key, values in stats.items()}
 
 
 def _widen(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """diffusers' noise schedulers under the names that configurations use."""
 
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+from torch import Generator, Tensor
 
 from policies.diffusion_transformer.configuration_diffusion_transformer import (
     NOISE_SCHEDULERS,
@@ -8,7 +10,41 @@ from policies.diffusion_transformer.configuration_diffusion_transformer import (
     DiffusionTransformerConfig,
 )
 
-USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading", "DPM-Solver++": "linspace"}  # diffusers' own defaults
+USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading", "DPM-Solver++": "trailing"}
+
+
+class ExactDDIMScheduler(DDIMScheduler):
+    """DDIM (eta = 0) whose every step leads to the next of its own timesteps.
+
+    diffusers' DDIM goes down by ``num_train_timesteps // num_inference_steps`` whatever the timesteps are. Unless they
+    are that far apart (30 of 100 with "trailing" spacing are not) the sample then has another noise level than the
+    denoiser is told, and the last step may leave noise behind. Where they are, this is diffusers' DDIM.
+    """
+
+    def step(
+        self, model_output: Tensor, timestep: Tensor, sample: Tensor, generator: Generator | None = None
+    ) -> DDIMSchedulerOutput:
+        """One step of Song et al. (2021), equation 12 with sigma = 0; `generator` is not used.
+
+        Args:
+            model_output: Predicted noise or clean actions, `[B, T, Da]`.
+            timestep: One of `timesteps`, on the CPU.
+            sample: `[B, T, Da]`.
+        """
+        alpha = self.alphas_cumprod[timestep]
+        below = self.timesteps[self.timesteps < timestep]
+        next_alpha = self.alphas_cumprod[below[0]] if len(below) else self.final_alpha_cumprod
+        if self.config.prediction_type == "epsilon":
+            noise = model_output
+            clean = (sample - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+        else:
+            clean = model_output
+            noise = (sample - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+        if self.config.clip_sample:
+            limit = self.config.clip_sample_range
+            clean = clean.clamp(-limit, limit)
+        next_sample = next_alpha.sqrt() * clean + (1 - next_alpha).sqrt() * noise
+        return DDIMSchedulerOutput(prev_sample=next_sample, pred_original_sample=clean)
 
 
 def make_noise_scheduler(
@@ -43,7 +79,7 @@ def make_noise_scheduler(
         return DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", solver_order=2)
     clip = {"clip_sample": config.clip_sample, "clip_sample_range": config.clip_sample_range}
     if name == "DDIM":
-        return DDIMScheduler(**shared, **clip)
+        return ExactDDIMScheduler(**shared, **clip)
     return DDPMScheduler(**shared, **clip, variance_type="fixed_small")
 
 

@@ -1,0 +1,57 @@
+"""Turn demonstrations into a LeRobotDataset: ``python -m policies.make_dataset data/pusht.zarr datasets/pusht``.
+
+The result trains with LeRobot's own trainer::
+
+    lerobot-train --policy.discover_packages_path=policies --policy.type=diffusion_transformer \\
+        --policy.push_to_hub=false --dataset.repo_id=local/pusht --dataset.root=datasets/pusht
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from tqdm import tqdm
+
+from policies.demonstrations import Demonstrations
+
+
+def make_dataset(demonstrations: Demonstrations, root: str | Path) -> LeRobotDataset:
+    """Write every episode as a LeRobotDataset (version 3).
+
+    Args:
+        demonstrations: Their `attrs` name the task and `control_hz`, which must be whole [Hz].
+        root: Folder to create.
+
+    Raises:
+        FileExistsError: `root` exists.
+    """
+    root = Path(root)
+    features = {
+        key: {"dtype": "float32", "shape": array.shape[1:], "names": None}
+        for key, array in demonstrations.arrays.items()
+    }
+    fps = round(demonstrations.attrs["control_hz"])
+    dataset = LeRobotDataset.create(f"local/{root.name}", fps, features, root=root, use_videos=False)
+    task = demonstrations.attrs["task"]
+    for index in tqdm(range(demonstrations.num_episodes), desc=root.name, unit="episode"):
+        episode = demonstrations.episode(index)
+        for rows in zip(*episode.values(), strict=True):
+            dataset.add_frame({**dict(zip(episode, rows, strict=True)), "task": task})
+        dataset.save_episode()
+    dataset.finalize()
+    return dataset
+
+
+def main() -> None:
+    """Command line of the builder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("demonstrations", type=Path, help="zarr replay buffer")
+    parser.add_argument("root", type=Path, help="folder to create")
+    arguments = parser.parse_args()
+    dataset = make_dataset(Demonstrations.load(arguments.demonstrations), arguments.root)
+    sys.stdout.write(f"{arguments.root}: {dataset.num_episodes} episodes, {dataset.num_frames} frames\n")
+
+
+if __name__ == "__main__":
+    main()
