@@ -57,7 +57,7 @@ class Comparison:
     def cells(self) -> tuple[Cell, ...]:
         """Every row of the table: the dense reference, BAC and its variants, few-step rivals, then the sweep."""
         sweep = sweep_cells(self.settings.sweep_updates, self.settings.sweep_bubbled)
-        return _unique([*self.cached_cells, *self._few_step_cells(), *sweep])
+        return _unique([*self.cached_cells, *self.few_step_cells, *sweep])
 
     def schedule(self, cell: Cell) -> bac.Schedule | None:
         """The cell's schedule; None if it is dense."""
@@ -111,15 +111,14 @@ class Comparison:
 
     def realtime_unit(self, cell: Cell, seeds: tuple[int, ...]) -> Unit:
         """Work for one cell with the world not waiting for its measured latency."""
-        latency_s = self.latencies[cell].p50_ms / 1e3
-        return self.unit(cell, seeds, think_steps(latency_s, self.control_hz))
+        return self.unit(cell, seeds, self.think_steps(cell))
 
     @property
     def realtime_cells(self) -> tuple[Cell, ...]:
-        """Dense, BAC as published, and the few-step rivals given BAC's latency."""
-        if not self.settings.realtime_n:
+        """Dense, BAC as published, and the few-step rivals given BAC's latency; none before latency is known."""
+        if not self.settings.realtime_n or not self.latencies:
             return ()
-        return (dense(), self.published, *self._few_step_cells()[: len(SOLVERS)])
+        return (dense(), self.published, *self.few_step_cells[: len(SOLVERS)])
 
     @cached_property
     def control_hz(self) -> float:
@@ -131,14 +130,20 @@ class Comparison:
             env.close()
 
     @property
+    def latency_is_known(self) -> bool:
+        """Whether every cell has been timed."""
+        return all(cell in self.latencies for cell in self.cells) and bool(self.few_step_cells)
+
+    @property
     def latencies(self) -> dict[Cell, Latency]:
         """What the latency phase measured; cells it did not see are absent."""
-        stored = json.loads((self.settings.folder / "latency.json").read_text())
+        path = self.settings.folder / "latency.json"
+        stored = json.loads(path.read_text()) if path.exists() else {}
         keys = {cell: _cell_key(cell) for cell in self.cells}
         return {cell: Latency(**stored[key]) for cell, key in keys.items() if key in stored}
 
     def results(self, cell: Cell, think: int = 0) -> list[EpisodeResult]:
-        """Finished episodes of the comparison's seeds, in order of seed."""
+        """Finished episodes of the comparison's seeds, in order of seed; `think` control steps pass per chunk."""
         episodes = self.log.episodes(unit_key(self.settings, cell, self.schedule(cell), think))
         return [episodes[seed] for seed in self.settings.seeds if seed in episodes]
 
@@ -163,6 +168,10 @@ class Comparison:
         write_json(path, known)
         return {cell: known[unit_key(self.settings, cell, self.schedule(cell))] for cell in self.cells}
 
+    def think_steps(self, cell: Cell) -> int:
+        """Control steps that pass while the cell computes a chunk."""
+        return think_steps(self.latencies[cell].p50_ms / 1e3, self.control_hz)
+
     def flops(self, cell: Cell) -> int:
         """FLOP of one action chunk."""
         return policy_flops(self.loaded.policy, self.schedule(cell), cell.num_steps)
@@ -172,7 +181,9 @@ class Comparison:
         schedule = self.schedule(cell)
         return float(cell.num_steps) if schedule is None else schedule.num_sweeps
 
-    def _few_step_cells(self) -> tuple[Cell, ...]:
+    @property
+    def few_step_cells(self) -> tuple[Cell, ...]:
+        """The rivals: first one per solver at BAC's latency, then the curve; empty before latency is known."""
         path = self.settings.folder / "few_steps.json"
         return tuple(Cell(**values) for values in json.loads(path.read_text())) if path.exists() else ()
 

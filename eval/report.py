@@ -129,6 +129,33 @@ def markdown_table(
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
+def plain_table(rows: Sequence[Row], *, judged_by_score: bool) -> str:
+    """The most important columns for a terminal, about 110 characters wide."""
+    what = "score" if judged_by_score else "success"
+    lines = [["method", f"{what} [95 %]", "minus dense [95 %]", "p50 [ms]", "Hz", "speed-up", "sweeps", "error"]]
+    for row in rows:
+        hz = None if row.latency_p50_ms is None else 1e3 / row.latency_p50_ms
+        success = _interval(row.success, row.success_low, row.success_high)
+        lines.append(
+            [
+                row.name,
+                _number(row.score, 3) if judged_by_score else success,
+                _interval(row.paired_diff, row.paired_low, row.paired_high, sign="+"),
+                _number(row.latency_p50_ms, 1),
+                _number(hz, 1),
+                _number(row.speedup, 2, "x"),
+                _number(row.sweeps, 1),
+                _number(row.action_error, 4),
+            ]
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    aligned = [
+        "  ".join([line[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)])
+        for line in lines
+    ]
+    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+
+
 def table_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Rows as plain JSON types."""
     return [asdict(row) for row in rows]

@@ -1,7 +1,5 @@
 """What a comparison is about: the policy, its world, how many episodes, where results go."""
 
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,10 +106,3 @@ class Settings:
         """A fresh policy with its processors, on one thread."""
         torch.set_num_threads(1)
         return policies.load(self.checkpoint)
-
-
-def command_line() -> str:
-    """The command that is running, as one would type it."""
-    module = sys.modules["__main__"].__spec__
-    program = f"python -m {module.name}" if module else "python " + sys.argv[0]
-    return " ".join([program, *(shlex.quote(argument) for argument in sys.argv[1:])])

@@ -1,0 +1,44 @@
+"""The whole table of one task: ``python -m eval.compare policy=assembly``.
+
+Phases (`phase=`): ``calibrate`` (observations, calibrations, schedules), ``latency`` (rivals matched to BAC's latency,
+every cell timed; wants an idle machine), ``episodes`` (resumable, `workers=` processes), ``report`` (into `results=`).
+``all`` does what is missing.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import hydra
+
+from eval.comparison import PHASES, Comparison
+from eval.config import CONFIGS, log_to_terminal, settings_of
+from eval.narrative import verdict
+from eval.publish import publish
+from eval.report import plain_table
+
+logger = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
+def main(config: Any) -> None:
+    """Run the phases that the configuration asks for."""
+    log_to_terminal()
+    if config.phase not in ("all", *PHASES):
+        raise SystemExit(f"phase: must be one of all, {', '.join(PHASES)}, got {config.phase!r}")
+    comparison = Comparison(settings_of(config))
+    wanted = PHASES if config.phase == "all" else (config.phase,)
+    if "calibrate" in wanted:
+        comparison.calibrate()
+    if config.phase == "latency" or ("latency" in wanted and not comparison.latency_is_known):
+        comparison.measure_latency()
+    if "episodes" in wanted:
+        comparison.play()
+    if "report" in wanted:
+        rows = publish(comparison, Path(config.results), video=config.video)
+        print(plain_table(rows, judged_by_score=comparison.settings.judged_by_score))
+        print(*verdict(comparison), f"\nWritten to {config.results}", sep="\n")
+
+
+if __name__ == "__main__":
+    main()

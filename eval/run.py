@@ -1,0 +1,55 @@
+"""One cell in closed loop: ``python -m eval.run policy=assembly cache=bac solver=ddpm n=50``.
+
+`policy=` brings its world; `cache=` and `solver=` and their numbers (``cache.num_updates=15 solver.num_steps=20``) make
+the cell; ``latency=true`` times it beside dense DDPM-100. Episodes already played are not played again.
+"""
+
+import logging
+from typing import Any
+
+import hydra
+
+from eval.cells import dense
+from eval.comparison import Comparison
+from eval.config import CONFIGS, cell_of, log_to_terminal, settings_of
+from eval.matching import measure_cells
+from eval.report import make_row, plain_table
+from eval.workers import play_units
+
+logger = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
+def main(config: Any) -> None:
+    """Play the cell's episodes and print its row."""
+    log_to_terminal()
+    cell = cell_of(config)
+    settings = settings_of(config)
+    comparison = Comparison(settings)
+    schedule = comparison.schedule(cell)
+    if schedule is not None:
+        print(schedule)
+    play_units(settings, [comparison.unit(cell, tuple(settings.seeds))], comparison.log)
+    latency = None
+    if config.latency:
+        batch = {key: values[:1] for key, values in comparison.calibrated.observations("fidelity").items()}
+        cells = {dense(): None, cell: schedule}
+        latency = measure_cells(
+            comparison.loaded, cells, batch, rounds=settings.latency_rounds, progress=settings.progress
+        )[cell]
+    row = make_row(
+        cell,
+        settings.task,
+        comparison.results(cell),
+        comparison.results(dense()),
+        judged_by_score=settings.judged_by_score,
+        latency=latency,
+        flops_ratio=comparison.flops(dense()) / comparison.flops(cell),
+        sweeps=comparison.sweeps(cell),
+        action_error=None,
+    )
+    print(plain_table([row], judged_by_score=settings.judged_by_score))
+
+
+if __name__ == "__main__":
+    main()
