@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.figure import Figure
 
 CARD = """---
 library_name: lerobot
@@ -50,26 +47,21 @@ def write_model_card(path: str | Path, facts: Mapping[str, object]) -> None:
     (Path(path) / "README.md").write_text(CARD.format_map(facts))
 
 
-def draw_training_curve(path: str | Path, rows: Sequence[Mapping[str, float]], title: str) -> None:
+def draw_training_curve(path: str | Path, rows: Sequence[Mapping[str, float | None]], title: str) -> None:
     """Draw loss and held-out action error over the updates.
 
     Args:
         path: PNG to write.
-        rows: Have "step" and "loss", some also "held_out_error".
+        rows: Each has "step", "loss" and "held_out_error", which may be `None`.
         title: Above the picture.
     """
-    figure, axis = plt.subplots(figsize=(6, 3.5), dpi=110)
-    axis.plot([r["step"] for r in rows], [r["loss"] for r in rows], label="training loss (noise, MSE)")
-    measured = [r for r in rows if r.get("held_out_error") is not None]
-    axis.plot(
-        [r["step"] for r in measured],
-        [r["held_out_error"] for r in measured],
-        "o-",
-        label="held-out action error (L1)",
-    )
+    figure = Figure(figsize=(6, 3.5), dpi=110, layout="tight")
+    axis = figure.subplots()
+    axis.plot([row["step"] for row in rows], [row["loss"] for row in rows], label="training loss (noise, MSE)")
+    measured = [row for row in rows if row["held_out_error"] is not None]
+    errors = [row["held_out_error"] for row in measured]
+    axis.plot([row["step"] for row in measured], errors, "o-", label="held-out action error (L1)")
     axis.set(yscale="log", xlabel="updates", title=title)
     axis.legend()
     axis.grid(alpha=0.3, which="both")
-    figure.tight_layout()
     figure.savefig(path)
-    plt.close(figure)

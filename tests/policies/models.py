@@ -1,9 +1,12 @@
 """A small DP-T with sizes that no two axes share, and the same network written out in plain tensor operations."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+import zarr
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Tensor
@@ -89,3 +92,17 @@ def reference_denoiser(
             x = x + branch(norm(x, f"{name}.norm{i}")) if norm_first else norm(x + branch(x), f"{name}.norm{i}")
         layer += 1
     return linear(norm(x, "ln_f"), "head")
+
+
+def write_demonstrations(path: Path, lengths: list[int]) -> dict[str, np.ndarray]:
+    """Write a replay buffer whose actions are a fixed linear map of the states; returns its arrays."""
+    rng = np.random.default_rng(0)
+    state = rng.uniform(-1, 1, (sum(lengths), STATE)).astype(np.float32)
+    environment_state = rng.uniform(-1, 1, (sum(lengths), ENVIRONMENT)).astype(np.float32)
+    action = state @ rng.uniform(-1, 1, (STATE, ACTIONS)).astype(np.float32)
+    arrays = {"state": state, "environment_state": environment_state, "action": action}
+    group = zarr.open_group(path, mode="w", attributes={"env": "toy", "task": "follow", "control_hz": 10.0})
+    for name, array in arrays.items():
+        group.create_array(f"data/{name}", data=array)
+    group.create_array("meta/episode_ends", data=np.cumsum(lengths))
+    return arrays

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import zarr
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+
+from policies.demonstrations import Demonstrations
+from tests.policies.models import write_demonstrations
+
+
+def test_a_replay_buffer_is_read_under_lerobots_names(tmp_path):
+    arrays = write_demonstrations(tmp_path / "demo.zarr", lengths=[3, 5])
+    demonstrations = Demonstrations.load(tmp_path / "demo.zarr")
+    assert list(demonstrations.arrays) == [OBS_STATE, OBS_ENV_STATE, ACTION]
+    np.testing.assert_array_equal(demonstrations.arrays[OBS_ENV_STATE], arrays["environment_state"])
+    np.testing.assert_array_equal(demonstrations.episode(1)[ACTION], arrays["action"][3:8])
+    assert demonstrations.num_episodes == 2
+    assert demonstrations.attrs == {"env": "toy", "task": "follow", "control_hz": 10.0}
+    assert {key: tuple(feature.shape) for key, feature in demonstrations.features().items()} == {
+        OBS_STATE: (3,),
+        OBS_ENV_STATE: (5,),
+        ACTION: (7,),
+    }
+
+
+def test_stats_are_those_of_every_dimension(tmp_path):
+    arrays = write_demonstrations(tmp_path / "demo.zarr", lengths=[3, 5])
+    stats = Demonstrations.load(tmp_path / "demo.zarr").stats()[OBS_STATE]
+    np.testing.assert_array_equal(stats["min"], arrays["state"].min(0))
+    np.testing.assert_array_equal(stats["max"], arrays["state"].max(0))
+
+
+def test_a_missing_buffer_names_the_command_that_records_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no demonstrations here. Record them: python -m envs.collect"):
+        Demonstrations.load(tmp_path / "nothing.zarr")
+
+
+def test_a_zarr_that_is_no_replay_buffer_is_named_with_what_it_lacks(tmp_path):
+    zarr.open_group(tmp_path / "other.zarr", mode="w").create_array("data/state", data=np.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"this lacks \['data/action', 'meta/episode_ends'\]"):
+        Demonstrations.load(tmp_path / "other.zarr")

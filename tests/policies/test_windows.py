@@ -1,0 +1,49 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lerobot.utils.constants import ACTION, OBS_STATE
+
+from policies.windows import Windows, window_rows
+
+LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=4)
+OFFSETS = st.lists(st.integers(-5, 11), min_size=1, max_size=5)
+
+
+def test_a_window_stays_in_its_episode():
+    rows, padded = window_rows(np.array([3, 5]), [-1, 0, 1])
+    assert rows.tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 4], [3, 4, 4]]
+    assert padded.tolist() == [
+        [True, False, False],
+        [False] * 3,
+        [False, False, True],
+        [True, False, False],
+        [False, False, True],
+    ]
+
+
+def test_last_steps_can_go_without_a_window():
+    rows, _ = window_rows(np.array([3, 5]), [0], drop_n_last=2)
+    assert rows.tolist() == [[0]]
+
+
+@given(lengths=LENGTHS, offsets=OFFSETS)
+def test_every_step_has_a_window_whose_rows_are_the_wanted_steps_or_the_nearest(lengths, offsets):
+    ends = np.cumsum(lengths)
+    rows, padded = window_rows(ends, offsets)
+    assert len(rows) == ends[-1]
+    for current, (window, stands_in) in enumerate(zip(rows, padded, strict=True)):
+        episode = int(np.searchsorted(ends, current, side="right"))
+        start, end = ends[episode] - lengths[episode], ends[episode]
+        wanted = [current + offset for offset in offsets]
+        assert window.tolist() == [min(max(step, start), end - 1) for step in wanted]
+        assert stands_in.tolist() == [not start <= step < end for step in wanted]
+
+
+def test_a_batch_holds_past_observations_and_future_actions():
+    steps = torch.arange(5.0)[:, None]
+    windows = Windows.cut({OBS_STATE: steps, ACTION: steps * 10}, np.array([5]), [-1, 0], [-1, 0, 1, 2], 0)
+    batch = windows.batch(torch.tensor([0, 3]))
+    assert batch[OBS_STATE][..., 0].tolist() == [[0, 0], [2, 3]]
+    assert batch[ACTION][..., 0].tolist() == [[0, 0, 10, 20], [20, 30, 40, 40]]
+    assert batch["action_is_pad"].tolist() == [[True, False, False, False], [False, False, False, True]]
