@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -14,12 +14,22 @@ from bac.cache import CachedBlock, DenoisingRun, RunScope
 from bac.errors import MismatchError, ScheduleError
 from bac.fingerprint import Fingerprint
 from bac.patch import put_on, take_off_all
+from bac.plan.executor import Replayer
 from bac.schedule import Schedule
 
 Policy = TypeVar("Policy", bound=nn.Module)
 
 
-def wrap(policy: Policy, schedule: Schedule, *, blocks: Sequence[Block] | None = None, strict: bool = True) -> Policy:
+def wrap(
+    policy: Policy,
+    schedule: Schedule | None,
+    *,
+    blocks: Sequence[Block] | None = None,
+    strict: bool = True,
+    executor: Literal["auto", "interpret", "replay"] = "auto",
+    unseen: Literal["record", "interpret"] = "record",
+    exact: bool = True,
+) -> Policy:
     """Let a policy reuse its blocks' stored outputs, in place.
 
     From now on every call of the policy's sampler follows `schedule`: a block is computed at its update steps and its
@@ -28,9 +38,16 @@ def wrap(policy: Policy, schedule: Schedule, *, blocks: Sequence[Block] | None =
 
     Args:
         policy: A policy with a transformer denoiser, in eval mode when it is run.
-        schedule: From `bac.adaptive_schedule`, `bac.Schedule.load` or by hand.
+        schedule: From `bac.adaptive_schedule`, `bac.Schedule.load` or by hand. `None`, for replay, computes every
+            block: the dense policy, faster and the same.
         blocks: The blocks to cache, in order of evaluation, where `bac` does not find them itself.
         strict: Refuse a schedule made for another policy class, solver, timestep list or dtype.
+        executor: "interpret" intercepts the blocks of the running policy. "replay" records a denoising run when it
+            meets arguments of a new shape, which takes seconds, and replays it from then on (see `bac.plan`). "auto"
+            does so when it meets them for the second time, and is quiet about runs that cannot be replayed.
+        unseen: "interpret" lets a replay wait for no recording: only `bac.plan.record` makes plans.
+        exact: Replay bit-equal to the interceptors (on a CPU); false allows another order of roundings, which is
+            faster and was within 1e-5 of the largest action on the runs it was checked on.
 
     Returns:
         `policy` itself.
@@ -40,22 +57,19 @@ def wrap(policy: Policy, schedule: Schedule, *, blocks: Sequence[Block] | None =
         ScheduleError: The schedule's blocks are not the policy's.
         MismatchError: The schedule's fingerprint differs from the policy's and `strict` is true.
     """
-    if not isinstance(schedule, Schedule):
-        raise ScheduleError(
-            f"schedule: must be a bac.Schedule, got {type(schedule).__name__}; for a file: bac.Schedule.load(path)"
-        )
+    _check_options(schedule, executor, unseen)
     host = find_host(policy, blocks)
-    _check_blocks(schedule, host.blocks)
-    if strict:
-        _check_fingerprint(schedule, host)
+    if schedule is not None:
+        _check_blocks(schedule, host.blocks)
+        if strict:
+            _check_fingerprint(schedule, host)
 
     take_off_all(policy)
-    run = DenoisingRun(schedule.block_names, schedule.num_steps, host.num_contexts)
-    by_name = {block.name: block for block in host.blocks}
-    for index, (name, updates) in enumerate(zip(schedule.block_names, schedule.mask.T, strict=True)):
-        block = by_name[name]
-        put_on(block.require_owner(), block.attribute, CachedBlock(run, index, updates, in_place=host.in_place))
-    put_on(host.sampler_owner, host.sampler_attribute, RunScope(run, host.denoiser))
+    _intercept(host, schedule)
+    if executor != "interpret":
+        sights = {"auto": 2, "replay": 1}[executor] if unseen == "record" else 0
+        replayer = Replayer(host.sampler_owner, host.blocks, sights=sights, exact=exact, warn=executor == "replay")
+        put_on(host.sampler_owner, host.sampler_attribute, replayer)
     return policy
 
 
@@ -67,6 +81,31 @@ def unwrap(policy: Policy) -> Policy:
     """
     take_off_all(policy)
     return policy
+
+
+def _check_options(schedule: object, executor: str, unseen: str) -> None:
+    if executor not in ("auto", "interpret", "replay"):
+        raise ScheduleError(f'executor: must be "auto", "interpret" or "replay", got {executor!r}')
+    if unseen not in ("record", "interpret"):
+        raise ScheduleError(f'unseen: must be "record" or "interpret", got {unseen!r}')
+    if schedule is None and executor == "interpret":
+        raise ScheduleError('schedule: None computes every block, which only replay speeds up: executor="replay"')
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise ScheduleError(
+            f"schedule: must be a bac.Schedule, got {type(schedule).__name__}; for a file: bac.Schedule.load(path)"
+        )
+
+
+def _intercept(host: Host, schedule: Schedule | None) -> None:
+    if schedule is None:
+        run = DenoisingRun((), host.num_steps or 1, host.num_contexts)
+    else:
+        run = DenoisingRun(schedule.block_names, schedule.num_steps, host.num_contexts)
+        by_name = {block.name: block for block in host.blocks}
+        for index, (name, updates) in enumerate(zip(schedule.block_names, schedule.mask.T, strict=True)):
+            block = by_name[name]
+            put_on(block.require_owner(), block.attribute, CachedBlock(run, index, updates, in_place=host.in_place))
+    put_on(host.sampler_owner, host.sampler_attribute, RunScope(run, host.denoiser))
 
 
 def _check_blocks(schedule: Schedule, blocks: Sequence[Block]) -> None:

@@ -87,6 +87,7 @@ class Tape(TorchDispatchMode):
         self.instructions: list[Instruction] = []
         self.inputs: dict[int, int] = {}
         self.constants: dict[int, Tensor] = {}
+        self.borrowed: dict[int, Tensor] = {}
         self.strangers: dict[int, Tensor] = {}
         self.meta: dict[int, Meta] = {}
         self._variable: set[int] = set()
@@ -98,10 +99,10 @@ class Tape(TorchDispatchMode):
         for place, leaf in enumerate(leaves):
             self._take_in(place, leaf)
 
-    def program(self, outputs: Sequence[Tensor]) -> Program:
-        """What was recorded, returning `outputs`."""
-        values = tuple(self._value(tensor) for tensor in outputs)
-        return Program(tuple(self.instructions), self.inputs, self.constants, values, self.meta)
+    def program(self, output: Tensor) -> Program:
+        """What was recorded, returning `output`."""
+        value = self._value(output)
+        return Program(tuple(self.instructions), self.inputs, self.constants, (value,), self.meta)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -193,6 +194,7 @@ class Tape(TorchDispatchMode):
             return known
         value = self._new_value()
         if id(tensor) in self._known:
+            self.borrowed[value] = tensor
             self.constants[value] = tensor.detach()
         else:
             self.strangers[value] = tensor

@@ -1,19 +1,39 @@
 """What turns a recorded program into a fast one: one transformation per file, each a function from program to program.
 
-Exact passes leave every remaining operator its recorded arguments, so results are equal bit for bit. Re-associating
-passes change the order of roundings; they run only on request, and the result is measured against the exact program.
+Exact passes leave the results equal bit for bit. Re-associating passes change the order of roundings; they run only
+on request, and the outcome is measured against the interceptor before it is trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bac.plan.passes.cse import share_equal
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.fold import fold_constants
+from bac.plan.passes.own import own_outputs
 from bac.plan.passes.views import merge_views
+from bac.plan.plan import Stage
 from bac.plan.program import Program
 
 Pass = Callable[[Program], Program]
 
-EXACT: tuple[Pass, ...] = (drop_dead_code, share_equal, fold_constants, merge_views, drop_dead_code)
+EXACT: tuple[Pass, ...] = (drop_dead_code, share_equal, fold_constants, merge_views, drop_dead_code, own_outputs)
+FAST: tuple[Pass, ...] = EXACT
+
+
+def specialise(program: Program, passes: Sequence[Pass]) -> tuple[Program, tuple[Stage, ...], tuple[str, ...]]:
+    """Apply passes one after the other.
+
+    Returns:
+        The program, what each pass left over, and what was skipped and why.
+    """
+    stages = [_stage("recorded", program)]
+    for transform in passes:
+        program = transform(program)
+        stages.append(_stage(transform.__name__.replace("_", " "), program))
+    return program, tuple(stages), ()
+
+
+def _stage(name: str, program: Program) -> Stage:
+    return Stage(name, program.num_operations, len(program.instructions))

@@ -1,0 +1,60 @@
+"""The fast executor: record a denoising run once, specialise it, replay it.
+
+A schedule is static, so with it the whole denoising run is one straight program, known before it starts::
+
+    record      one run under the interceptors, operator by operator     (tape)
+    specialise  drop, share, fold, merge; on request re-associate         (passes)
+    replay      as flat Python on a CPU, as one CUDA graph on a GPU       (codegen, cuda)
+
+The interceptors stay the reference: a plan is trusted only after it has reproduced two of their runs, and wherever a
+plan might not apply, they run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from bac.adapters import find_host
+from bac.errors import RunError
+from bac.patch import interceptors
+from bac.plan.executor import Replayer
+from bac.plan.plan import Plan
+
+
+def plans(policy: nn.Module) -> tuple[Plan, ...]:
+    """Plans of a wrapped policy, the one used last at the end. Each prints what was done to it."""
+    return _replayer(policy).plans
+
+
+def record(policy: nn.Module, batch: Any, **options: Any) -> Plan:
+    """Make the plan for one kind of batch now, so that no control loop has to wait for it.
+
+    Args:
+        policy: Wrapped with ``executor="replay"`` or ``"auto"``.
+        batch: As `policy.predict_action_chunk` takes it; only shapes and dtypes matter.
+        options: Further arguments that calls will have (a generator).
+
+    Raises:
+        RunError: The policy is not wrapped so, or its run cannot be replayed; the message says why.
+    """
+    replayer = _replayer(policy)
+    host = find_host(policy)
+    with replayer.recording():
+        host.reset()
+        host.predict(batch, **options)
+        host.reset()
+    if replayer.refusals or not replayer.plans:
+        why = "; ".join(replayer.refusals) or "hooks watch it, or an argument cannot be compared"
+        raise RunError(f"{type(policy).__name__}: its denoising run cannot be replayed: {why}")
+    return replayer.plans[-1]
+
+
+def _replayer(policy: nn.Module) -> Replayer:
+    for _, _, interceptor in interceptors(policy):
+        if isinstance(interceptor, Replayer):
+            return interceptor
+    raise RunError(
+        f'{type(policy).__name__}: not wrapped for replay; call bac.wrap(policy, schedule, executor="replay")'
+    )

@@ -1,0 +1,179 @@
+"""The interceptor of a policy's sampler that replays plans.
+
+It stands on top of the reference semantics (`bac.cache.RunScope` and the blocks' interceptors) and decides, for every
+denoising run, whether a plan may stand in for it. Whatever it is not sure of, it interprets.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
+
+from bac.block import Block
+from bac.patch import Interceptor
+from bac.plan.build import build
+from bac.plan.plan import Plan
+from bac.plan.signature import flatten, signature
+from bac.plan.tape import Refusal
+
+logger = logging.getLogger(__name__)
+
+CAPACITY = 8  # plans kept per policy
+_REPLAYS_PER_RECORD = 50  # a recording takes as long as some 50 replays; one that is not used that often does not pay
+_REMEMBERED = 1000  # signatures
+
+
+class Replayer(Interceptor):
+    """Replays a denoising run where a plan of it exists, records one where it may, and interprets otherwise.
+
+    Args:
+        owner: Module whose method is the sampler.
+        blocks: The policy's blocks; a run is interpreted while something else than `bac` watches one of them.
+        sights: How often arguments of one signature are met before they are recorded; 0 records only on demand.
+        exact: See `bac.wrap`.
+        warn: Warn when a run cannot be replayed; otherwise log it.
+    """
+
+    def __init__(
+        self, owner: nn.Module, blocks: Sequence[Block], *, sights: int = 1, exact: bool = True, warn: bool = True
+    ) -> None:
+        self.owner = owner
+        self.sights = sights
+        self.exact = exact
+        self.warn = warn
+        self._blocks = [(block.require_owner(), block.attribute) for block in blocks]
+        self._expected = self._on_blocks()
+        self._forget()
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self._must_interpret():
+            return self.original(*args, **options)
+        leaves, structure = flatten((args, options))
+        try:
+            key = signature(leaves, structure)
+        except TypeError:  # an argument that cannot be compared
+            return self.original(*args, **options)
+        plan = self._valid_plan(key)
+        if plan is None and self._is_due(key):
+            with self._lock:  # of two threads that come at once, one records and the other waits for it
+                plan = self._valid_plan(key)
+                if plan is None:
+                    return self._record(key, args, options)
+        if plan is None:
+            return self.original(*args, **options)
+        self._num_replays += 1
+        return _to_caller(plan(leaves)[0])
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """Plans kept, the one used last at the end."""
+        return tuple(self._plans.values())
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why runs could not be replayed."""
+        return tuple(self._refused.values())
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Within it, whatever has no plan is recorded when first met."""
+        self._refused.clear()
+        sights, self.sights = self.sights, 1
+        try:
+            yield
+        finally:
+            self.sights = sights
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Replayer:
+        """A replayer of the copied policy, without plans: those have the original's weights baked in."""
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        clone._forget()
+        kept = {name: value for name, value in vars(self).items() if name not in vars(clone)}
+        vars(clone).update(copy.deepcopy(kept, memo))
+        return clone
+
+    def _forget(self) -> None:
+        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
+        self._met: dict[Hashable, int] = {}
+        self._refused: dict[Hashable, str] = {}
+        self._hooks: list[Any] | None = None
+        self._num_records = 0
+        self._num_replays = 0
+        self._lock = threading.RLock()
+
+    def _must_interpret(self) -> bool:
+        """Gradients are wanted, or someone else watches the run."""
+        if self._hooks is None:
+            self._hooks = [_global_forward_hooks, _global_forward_pre_hooks]
+            self._hooks += [hooks for m in self.owner.modules() for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        return (
+            torch.is_grad_enabled()
+            or self.owner.training
+            or self._on_blocks() != self._expected
+            or any(self._hooks)
+            or torch.compiler.is_compiling()
+        )
+
+    def _on_blocks(self) -> list[Any]:
+        return [vars(owner).get(attribute) for owner, attribute in self._blocks]
+
+    def _valid_plan(self, key: Hashable) -> Plan | None:
+        plan = self._plans.get(key)
+        if plan is None:
+            return None
+        if changed := plan.guard.difference():
+            logger.info("%s since the denoising run was recorded", changed)
+            self._plans.clear()
+            self._refused.clear()
+            self._hooks = None
+            return None
+        self._plans.move_to_end(key)
+        return plan
+
+    def _is_due(self, key: Hashable) -> bool:
+        if key in self._refused or not self.sights:
+            return False
+        if len(self._met) > _REMEMBERED:
+            self._met.clear()
+        self._met[key] = self._met.get(key, 0) + 1
+        return self._met[key] >= self.sights
+
+    def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        try:
+            if self._num_records >= CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
+                raise Refusal(f"it was recorded {self._num_records} times and hardly replayed; its arguments keep changing")
+            self._num_records += 1
+            plan, output = build(self.original, self.owner, args, options, exact=self.exact)
+        except Refusal as reason:
+            self._refuse(key, str(reason))
+            return self.original(*args, **options)
+        self._plans[key] = plan
+        while len(self._plans) > CAPACITY:
+            self._plans.popitem(last=False)
+        logger.info("%s", plan)
+        return _to_caller(output)
+
+    def _refuse(self, key: Hashable, reason: str) -> None:
+        message = f"{type(self.owner).__name__}: a denoising run cannot be replayed, so it is interpreted: {reason}"
+        if reason not in self._refused.values():
+            if self.warn:
+                warnings.warn(message, RuntimeWarning, stacklevel=4)
+            else:
+                logger.info(message)
+        self._refused[key] = reason
+
+
+def _to_caller(output: Tensor) -> Tensor:
+    """Plans make inference tensors; a caller outside inference mode gets an ordinary one."""
+    return output if torch.is_inference_mode_enabled() else output.clone()

@@ -1,0 +1,123 @@
+"""A plan: one denoising run, recorded, specialised and compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bac.plan.codegen import Replay
+from bac.plan.guard import Guard
+from bac.plan.program import Program
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one pass left over.
+
+    Attributes:
+        name: The pass.
+        num_operations: Operators that compute.
+        num_instructions: All of them, views included.
+    """
+
+    name: str
+    num_operations: int
+    num_instructions: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Replays a denoising run for one shape of its arguments.
+
+    Attributes:
+        program: The specialised program.
+        replay: Its compiled form: flattened arguments to outputs.
+        source: Text of `replay`.
+        guard: Tells whether the policy is still the recorded one.
+        arguments: The tensors it was recorded for, in words.
+        exact: Bit-equal to the interceptor (on the CPU, float32).
+        stages: Operators after recording and after each pass.
+        skipped: Transformations left out, with the reason.
+        max_error: Largest difference to the interceptor on the two runs it was checked on, in units of the output.
+        build_s: Time from first recording to last check [s].
+    """
+
+    program: Program
+    replay: Replay
+    source: str
+    guard: Guard
+    arguments: str
+    exact: bool
+    stages: tuple[Stage, ...]
+    skipped: tuple[str, ...]
+    max_error: float
+    build_s: float
+
+    @property
+    def num_operations(self) -> int:
+        """Operators that a replay dispatches, views not counted."""
+        return self.program.num_operations
+
+    @property
+    def constant_bytes(self) -> int:
+        """Memory of folded constants, weights that are merely pointed at not counted [B]."""
+        weights = {_memory(tensor) for tensor in self.guard.tensors}
+        own = {_memory(tensor): tensor for tensor in self.program.constants.values()}
+        return sum(t.untyped_storage().nbytes() for memory, t in own.items() if memory not in weights)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Memory of intermediate results where most are alive at once [B]."""
+        return _peak(self.program)
+
+    def __call__(self, leaves: Sequence[Any]) -> tuple[Tensor, ...]:
+        """Run it; tensors returned belong to the caller."""
+        with torch.inference_mode():
+            return self.replay(leaves)
+
+    def __str__(self) -> str:
+        kind = "exact" if self.exact else "re-associated"
+        width = max(len(stage.name) for stage in self.stages)
+        lines = [f"Plan: {self.arguments}, {kind}"]
+        lines += [f"  {s.name:{width}}  {s.num_operations:7,} operators {s.num_instructions:8,} with views"
+                  for s in self.stages]  # fmt: skip
+        lines += [f"  skipped: {reason}" for reason in self.skipped]
+        memory = f"{self.constant_bytes / 1e6:.1f} MB folded, {self.peak_bytes / 1e6:.1f} MB at work"
+        lines.append(f"  {len(self.program.constants):,} constants; {memory}; built in {self.build_s:.1f} s")
+        same = "bit-equal to" if self.max_error == 0 else f"within {self.max_error:.1e} of"
+        lines.append(f"  {same} the interceptor on two runs")
+        return "\n".join(lines)
+
+
+def _peak(program: Program) -> int:
+    last: dict[int, int] = {}
+    for place, instruction in enumerate(program.instructions):
+        for value in instruction.inputs:
+            if value in program.meta:
+                last[program.meta[value].root] = place
+    alive, peak, dying = 0, 0, _by_place(last)
+    owned = {}
+    for place, instruction in enumerate(program.instructions):
+        for value in instruction.outputs:
+            meta = program.meta[value]
+            if meta.root == value:
+                owned[value] = meta.dtype.itemsize * torch.Size(meta.shape).numel()
+                alive += owned[value]
+        peak = max(peak, alive)
+        alive -= sum(owned.pop(root, 0) for root in dying.get(place, ()))
+    return peak
+
+
+def _by_place(last: dict[int, int]) -> dict[int, list[int]]:
+    places: dict[int, list[int]] = {}
+    for root, place in last.items():
+        places.setdefault(place, []).append(root)
+    return places
+
+
+def _memory(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

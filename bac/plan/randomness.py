@@ -1,0 +1,52 @@
+"""States of random generators: to run something twice on the same draws, and to leave no trace of having done so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+
+class RandomState:
+    """Where PyTorch's own generators and those among some arguments are now.
+
+    Args:
+        leaves: Arguments of a run; its tensors tell on which devices it draws.
+    """
+
+    def __init__(self, leaves: Sequence[Any]) -> None:
+        generators = [leaf for leaf in leaves if isinstance(leaf, Generator)]
+        devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type == "cuda"}
+        self._own = [(generator, generator.get_state()) for generator in generators]
+        self._cpu = torch.get_rng_state()
+        self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
+
+    def restore(self) -> None:
+        """Go back there."""
+        for generator, state in self._own:
+            generator.set_state(state)
+        torch.set_rng_state(self._cpu)
+        for device, state in self._cuda:
+            torch.cuda.set_rng_state(state, device)
+
+
+def other_numbers(leaves: Sequence[Any], seed: int = 0) -> list[Any]:
+    """Arguments that differ from `leaves` in nothing but numbers: noise added to tensors, generators seeded anew.
+
+    Leaves that are the same object stay the same object.
+    """
+    source = Generator().manual_seed(seed)
+    made: dict[int, Any] = {}
+    return [made.setdefault(id(leaf), _other(leaf, source, seed + place)) for place, leaf in enumerate(leaves)]
+
+
+def _other(leaf: Any, source: Generator, seed: int) -> Any:
+    if isinstance(leaf, Generator):
+        return Generator(leaf.device).manual_seed(seed)
+    if isinstance(leaf, Tensor) and leaf.is_floating_point():
+        noise = torch.randn(leaf.shape, generator=source, dtype=torch.float32)
+        changed = torch.empty_like(leaf)  # the same strides
+        return changed.copy_(leaf + 0.1 * noise.to(leaf.device, leaf.dtype))
+    return leaf

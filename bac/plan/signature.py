@@ -1,0 +1,65 @@
+"""What of a sampler's arguments a plan depends on: everything but the numbers in tensors and the states of generators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+Leaves = tuple[Any, ...]
+
+
+def flatten(argument: Any) -> tuple[list[Any], Hashable]:
+    """Take tuples, lists and mappings apart.
+
+    Returns:
+        The leaves in order, and a key of the structure they came in.
+    """
+    if isinstance(argument, Mapping):
+        parts: Sequence[Any] = list(argument.values())
+        kind: Hashable = (type(argument), *argument)
+    elif isinstance(argument, (tuple, list)):
+        parts, kind = argument, (type(argument), len(argument))
+    else:
+        return [argument], None
+    leaves, keys = [], []
+    for part in parts:
+        inner, key = flatten(part)
+        leaves += inner
+        keys.append(key)
+    return leaves, (kind, *keys)
+
+
+def replace_leaves(argument: Any, replace: Callable[[Any], Any]) -> Any:
+    """The same structure with every leaf replaced."""
+    if isinstance(argument, Mapping):
+        return {name: replace_leaves(part, replace) for name, part in argument.items()}
+    if isinstance(argument, (tuple, list)):
+        return type(argument)(replace_leaves(part, replace) for part in argument)
+    return replace(argument)
+
+
+def signature(leaves: Sequence[Any], structure: Hashable) -> Hashable:
+    """A key under which one plan serves.
+
+    Which leaves are the same object is part of it, for a recording tells arguments apart by identity. So is what
+    else decides how operators compute: threads, autocast, the default dtype.
+
+    Raises:
+        TypeError: An argument other than a tensor or generator cannot be hashed.
+    """
+    first: dict[int, int] = {}
+    parts: list[Hashable] = []
+    for place, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            twin = first.setdefault(id(leaf), place)
+            parts.append((twin, leaf.shape, leaf.stride(), leaf.dtype, leaf.device))
+        elif isinstance(leaf, Generator):
+            parts.append((first.setdefault(id(leaf), place), leaf.device))
+        else:
+            hash(leaf)
+            parts.append((type(leaf), leaf))
+    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    return structure, tuple(parts), torch.get_num_threads(), autocast, torch.get_default_dtype()
