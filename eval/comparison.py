@@ -79,7 +79,7 @@ class Comparison:
         """Give the rivals BAC's measured latency, choose their spacing, then time every cell."""
         settings = self.settings
         batch = {key: values[:1] for key, values in self.calibrated.observations("fidelity").items()}
-        options = {"rounds": max(1, settings.latency_rounds // 3), "progress": settings.progress}
+        options = {"rounds": max(3, settings.latency_rounds // 3), "progress": settings.progress}
         steps = matched_steps(self.loaded, self.published, self.schedule(self.published), batch, **options)
         choose = SpacingChooser(self.loaded.policy, self.calibrated.observations("calibration"))
         matched = [choose(solver, k) for solver, k in steps.items()]

@@ -52,7 +52,7 @@ def block_flops(kind: bac.BlockKind, *, tokens: int, width: int, memory_tokens: 
             return 8 * tokens * width**2 + 2 * tokens**2 * width
         case bac.BlockKind.CROSS_ATTENTION:
             return 4 * tokens * width**2 + 4 * memory_tokens * width**2 + 2 * tokens * memory_tokens * width
-    raise ValueError(f"block kind {kind}: formulas exist for attention and feed-forward blocks only")
+    raise ValueError(f"block kind {kind.value!r}: formulas exist for attention and feed-forward blocks only")
 
 
 def blocks_of(policy: Any) -> tuple[bac.Block, ...]:

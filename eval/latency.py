@@ -106,11 +106,19 @@ def steps_within(budget_ms: float, few: tuple[int, float], many: tuple[int, floa
         many: Another with more steps.
 
     Returns:
-        Whole steps, at least 1.
+        Whole steps, 1 to 99: a rival with 100 would not be one with fewer steps.
+
+    Raises:
+        ValueError: More steps took no longer, so the measurement is of the neighbours.
     """
     per_step = (many[1] - few[1]) / (many[0] - few[0])
+    if per_step <= 0:
+        raise ValueError(
+            f"latency: {many[0]} steps took {many[1]:.1f} ms and {few[0]} took {few[1]:.1f} ms; the machine is too "
+            "busy to measure on. Measure again when it is idle: python -m eval.compare phase=latency"
+        )
     fixed = few[1] - few[0] * per_step
-    return max(1, int((budget_ms - fixed) // per_step))
+    return min(99, max(1, int((budget_ms - fixed) // per_step)))
 
 
 def _clean(pairs: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ def matched_steps(
         )
         for solver in SOLVERS
     }
-    near = [dense(k, s) for s, guess in guesses.items() for k in (guess - 1, guess, guess + 1) if 1 <= k <= 100]
+    near = [dense(k, s) for s, guess in guesses.items() for k in (guess - 1, guess, guess + 1) if 1 <= k <= 99]
     second = measure_cells(loaded, {target: schedule, **dict.fromkeys(near)}, batch, rounds=rounds, progress=progress)
     budget = second[target].p50_ms
     affordable = [cell for cell in near if second[cell].p50_ms <= budget]

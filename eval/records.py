@@ -41,7 +41,8 @@ class EpisodeLog:
         self._episodes: dict[str, dict[int, EpisodeResult]] = {}
         for line in self._complete_lines():
             record = json.loads(line)
-            self._episodes.setdefault(record.pop("key"), {})[record["seed"]] = EpisodeResult(**record)
+            key = record.pop("key")
+            self._episodes.setdefault(key, {})[record["seed"]] = EpisodeResult(**record)
 
     def add(self, key: str, result: EpisodeResult) -> None:
         """Write one finished episode to the disk."""

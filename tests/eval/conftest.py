@@ -1,6 +1,7 @@
 """Small exact stand-ins for a policy and a world, as fixtures."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,3 +76,39 @@ def make_loaded() -> Callable[[], SimpleNamespace]:
     return lambda: SimpleNamespace(
         policy=NoisyPolicy(), preprocessor=lambda batch: batch, postprocessor=lambda chunk: chunk
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A random DP-T (2 layers x 16) for Push-T's observations, saved with its processors. Takes seconds to import."""
+    from lerobot.configs import FeatureType, PolicyFeature
+
+    from policies.diffusion_transformer.configuration_diffusion_transformer import DiffusionTransformerConfig
+    from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
+    from policies.diffusion_transformer.processor_diffusion_transformer import (
+        make_diffusion_transformer_pre_post_processors,
+    )
+
+    sizes = {"observation.state": ("STATE", 2), "observation.environment_state": ("ENV", 16)}
+    inputs = {key: PolicyFeature(FeatureType[kind], (size,)) for key, (kind, size) in sizes.items()}
+    config = DiffusionTransformerConfig(
+        n_layer=2,
+        n_head=2,
+        n_emb=16,
+        device="cpu",
+        input_features=inputs,
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
+    )
+    torch.manual_seed(0)
+    policy = DiffusionTransformerPolicy(config)
+    for parameter in policy.parameters():  # livelier than a fresh network, which predicts nearly nothing
+        torch.nn.init.normal_(parameter, std=0.2)
+    bounds = {key: {"min": torch.zeros(size), "max": torch.full((size,), 512.0)} for key, (_, size) in sizes.items()}
+    bounds["action"] = {"min": torch.zeros(2), "max": torch.full((2,), 512.0)}
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    policy.save_pretrained(folder)
+    for name, processor in zip(
+        ("pre", "post"), make_diffusion_transformer_pre_post_processors(config, bounds), strict=True
+    ):
+        processor.save_pretrained(folder, config_filename=f"policy_{name}processor.json")
+    return folder

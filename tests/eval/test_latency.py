@@ -46,6 +46,12 @@ def test_steps_within_inverts_a_line():
     assert steps_within(23.0, (4, 14.0), (20, 62.0)) == 7
     assert steps_within(22.999, (4, 14.0), (20, 62.0)) == 6
     assert steps_within(1.0, (4, 14.0), (20, 62.0)) == 1
+    assert steps_within(1e6, (4, 14.0), (20, 62.0)) == 99
+
+
+def test_a_measurement_that_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="machine is too busy"):
+        steps_within(23.0, (4, 14.0), (20, 13.0))
 
 
 def test_no_cells_is_refused():
