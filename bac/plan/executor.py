@@ -152,7 +152,9 @@ class Replayer(Interceptor):
     def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         try:
             if self._num_records >= CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
-                raise Refusal(f"it was recorded {self._num_records} times and hardly replayed; its arguments keep changing")
+                raise Refusal(
+                    f"its arguments keep changing: {self._num_records} recordings, {self._num_replays} replays"
+                )
             self._num_records += 1
             plan, output = build(self.original, self.owner, args, options, exact=self.exact)
         except Refusal as reason:

@@ -1,4 +1,4 @@
-"""What of a sampler's arguments a plan depends on: everything but the numbers in tensors and the states of generators."""
+"""What of a sampler's arguments a plan depends on: all but the numbers in tensors and the states of generators."""
 
 from __future__ import annotations
 

@@ -12,13 +12,26 @@ from bac.plan.passes.cse import share_equal
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.fold import fold_constants
 from bac.plan.passes.own import own_outputs
+from bac.plan.passes.relay import relay_weights
+from bac.plan.passes.split import split_tokens
 from bac.plan.passes.views import merge_views
 from bac.plan.plan import Stage
 from bac.plan.program import Program
 
 Pass = Callable[[Program], Program]
 
-EXACT: tuple[Pass, ...] = (drop_dead_code, share_equal, fold_constants, merge_views, drop_dead_code, own_outputs)
+EXACT: tuple[Pass, ...] = (
+    drop_dead_code,
+    share_equal,
+    fold_constants,
+    split_tokens,
+    drop_dead_code,
+    share_equal,
+    relay_weights,
+    merge_views,
+    drop_dead_code,
+    own_outputs,
+)
 FAST: tuple[Pass, ...] = EXACT
 
 

@@ -17,9 +17,7 @@ def own_outputs(program: Program) -> Program:
     if not copies:
         return program
     meta = {copy: replace(program.meta[value], root=copy) for value, copy in copies.items()}
-    clones = [
-        Instruction(torch.ops.aten.clone.default, (Ref(value),), (), (copy,)) for value, copy in copies.items()
-    ]
+    clones = [Instruction(torch.ops.aten.clone.default, (Ref(value),), (), (copy,)) for value, copy in copies.items()]
     outputs = tuple(copies.get(value, value) for value in program.outputs)
     owned = replace(program, outputs=outputs, meta={**program.meta, **meta})
     return owned.with_instructions((*program.instructions, *clones))

@@ -1,0 +1,70 @@
+"""Lay weight matrices out as the matrix product wants them.
+
+``linear`` multiplies by the transpose of its weight. With a few rows of input, reading the weight across its rows
+costs a fifth to a third of the time; stored the other way round, it is read along them. The weight keeps its shape and
+gets other strides, so nothing else changes. Where BLAS sums in the same order either way (it does for four rows and
+more, as far as seen) the result is the same bit for bit: tried on random numbers for each shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bac.plan.program import Instruction, Meta, Program, Ref
+
+_MIN_ROWS = 4  # fewer rows are matrix-vector products
+
+
+def relay_weights(program: Program) -> Program:
+    """Give constant weights of `linear` column-major strides, where that keeps every bit."""
+    tried: dict[tuple[object, ...], bool] = {}
+    relaid: dict[int, int] = {}
+    constants, meta = dict(program.constants), dict(program.meta)
+    fresh = program.fresh_values()
+    kept = []
+    for instruction in program.instructions:
+        weight = _constant_weight(program, instruction)
+        if weight is not None:
+            source = program.meta[instruction.inputs[0]]
+            matrix = program.constants[weight]
+            key = source.shape, source.stride, matrix.shape, matrix.stride(), len(instruction.args)
+            if key not in tried:
+                tried[key] = _same_bits(source, matrix, instruction)
+            if tried[key]:
+                if weight not in relaid:
+                    relaid[weight] = copy = next(fresh)
+                    constants[copy] = _column_major(matrix)
+                    meta[copy] = replace(meta[weight], stride=tuple(constants[copy].stride()), offset=0, root=copy)
+                args = (instruction.args[0], Ref(relaid[weight]), *instruction.args[2:])
+                instruction = replace(instruction, args=args)
+        kept.append(instruction)
+    return replace(program, constants=constants, meta=meta).with_instructions(kept)
+
+
+def _constant_weight(program: Program, instruction: Instruction) -> int | None:
+    """The weight's value, if the instruction multiplies four rows or more by a constant, row-major matrix on a CPU."""
+    if instruction.operator != torch.ops.aten.linear.default:
+        return None
+    source, weight = instruction.inputs[:2]
+    rows = torch.Size(program.meta[source].shape[:-1]).numel()
+    matrix = program.constants.get(weight)
+    if matrix is None or matrix.device.type != "cpu" or not matrix.is_contiguous() or rows < _MIN_ROWS:
+        return None
+    return weight
+
+
+def _column_major(matrix: Tensor) -> Tensor:
+    return matrix.t().contiguous().t()
+
+
+def _same_bits(source: Meta, matrix: Tensor, instruction: Instruction) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(source.shape, generator=generator).to(source.dtype)
+    left = torch.empty_strided(source.shape, source.stride, dtype=source.dtype).copy_(numbers)
+    right = torch.randn(matrix.shape, generator=generator).to(matrix.dtype)
+    bias = [right[:, 0].contiguous()] if len(instruction.args) > 2 and instruction.args[2] is not None else []
+    plain = instruction.operator(left, right, *bias)
+    return torch.equal(plain, instruction.operator(left, _column_major(right), *bias))

@@ -1,0 +1,208 @@
+"""Take the constant tokens of a sequence out of what is computed in every run.
+
+The condition encoder of a diffusion transformer works on a timestep token, which is a constant of its denoising step,
+and observation tokens, which are the same at every step. As long as each token is worked on by itself::
+
+    f(cat(time[k], observation))  ==  cat(f(time[k]), f(observation))
+
+the left half folds away, the right half is shared by all steps, and a denoising step is left with the ``cat``. Whether
+a row of a matrix product keeps its bits among fewer rows is up to BLAS, so each shape is tried on random numbers before
+it is split. Constant tokens are given zeros for company, so theirs is the same product as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from bac.plan.program import Instruction, Meta, Program, Ref, substitute
+
+aten = torch.ops.aten
+
+_POINTWISE = {aten.gelu.default, aten.mish.default, aten.relu.default, aten.silu.default, aten.tanh.default}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A value known by its parts along `dim`: `parts[i]` is from `starts[i]` on, `sizes[i]` long."""
+
+    dim: int
+    parts: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        return tuple(accumulate(self.sizes, initial=0))[:-1]
+
+
+def split_tokens(program: Program) -> Program:
+    """Apply token-wise operators to the parts of a concatenation of constant and variable tokens, bit for bit."""
+    return _Splitter(program, exact=True).run()
+
+
+def split_tokens_anyway(program: Program) -> Program:
+    """The same without insisting on bits."""
+    return _Splitter(program, exact=False).run()
+
+
+class _Splitter:
+    """Walks through a program once; `splits` says which values are known by parts."""
+
+    def __init__(self, program: Program, *, exact: bool) -> None:
+        self.program = program
+        self.exact = exact
+        self.meta = dict(program.meta)
+        self.constants = dict(program.constants)
+        self.splits: dict[int, Split] = {}
+        self.kept: list[Instruction] = []
+        self._fresh = program.fresh_values()
+        self._cuts: dict[Hashable, int] = {}
+        self._tried: dict[Hashable, tuple[Meta, ...] | None] = {}
+
+    def run(self) -> Program:
+        for instruction in self.program.instructions:
+            if not self._start(instruction) and not self._carry_on(instruction):
+                self.kept.append(instruction)
+        return replace(self.program, meta=self.meta, constants=self.constants).with_instructions(self.kept)
+
+    def _start(self, instruction: Instruction) -> bool:
+        """A `cat` of constant and variable parts: nothing to do but to remember."""
+        if instruction.operator != aten.cat.default:
+            return False
+        parts = instruction.inputs
+        if not 0 < sum(part in self.constants for part in parts) < len(parts):
+            return False
+        value = instruction.outputs[0]
+        dim = instruction.args[1] if len(instruction.args) > 1 else 0
+        dim %= len(self.meta[value].shape)
+        self.splits[value] = Split(dim, parts, tuple(self.meta[part].shape[dim] for part in parts))
+        self.kept.append(instruction)
+        return True
+
+    def _carry_on(self, instruction: Instruction) -> bool:
+        """Apply a token-wise operator to parts instead of to the whole."""
+        known = [value for value in instruction.inputs if value in self.splits]
+        others = [value for value in instruction.inputs if value not in known]
+        if len(known) != 1 or not all(value in self.constants for value in others):
+            return False
+        split = self.splits[known[0]]
+        dim = _dim_after(instruction, split.dim, self.meta[instruction.outputs[0]])
+        metas = self._try(instruction, known[0], split, dim) if dim is not None else None
+        if dim is None or metas is None:
+            return False
+        parts = tuple(self._part(instruction, known[0], split, place, dim, meta) for place, meta in enumerate(metas))
+        value = instruction.outputs[0]
+        self.splits[value] = Split(dim, parts, split.sizes)
+        if self.meta[value].root == value:
+            instruction = Instruction(aten.cat.default, (tuple(map(Ref, parts)), dim), (), (value,))
+        self.kept.append(instruction)
+        return True
+
+    def _part(self, instruction: Instruction, whole: int, split: Split, place: int, dim: int, meta: Meta) -> int:
+        """Emit the operator on one part, or evaluate it if the part is constant."""
+        part, start, size = split.parts[place], split.starts[place], split.sizes[place]
+        result = next(self._fresh)
+        if part in self.constants:
+            among_zeros = torch.zeros(self.meta[whole].shape, dtype=meta.dtype, device=meta.device)
+            among_zeros = _like(among_zeros, self.meta[whole])
+            among_zeros.narrow(split.dim, start, size).copy_(self.constants[part])
+            output = self._apply(instruction, whole, among_zeros)
+            self.constants[result] = tensor = output.narrow(dim, start, size).clone()
+            self.meta[result] = replace(meta, stride=tuple(tensor.stride()), offset=0, root=result)
+            return result
+        self.meta[result] = replace(meta, root=self.meta[part].root if meta.root == whole else result)
+        args = substitute(instruction.args, lambda value: Ref(self._operand(instruction, value, whole, split, place)))
+        self.kept.append(replace(instruction, args=args, outputs=(result,)))
+        return result
+
+    def _operand(self, instruction: Instruction, value: int, whole: int, split: Split, place: int) -> int:
+        """What stands for an operand when only part of the whole is worked on."""
+        if value == whole:
+            return split.parts[place]
+        tensor = _cut(instruction, self.constants[value], self.meta[whole], split, place)
+        if tensor is self.constants[value]:
+            return value
+        key = value, tuple(tensor.shape), tensor.storage_offset()
+        if key not in self._cuts:  # one value for all steps, or they would not be seen to be the same
+            self._cuts[key] = cut = next(self._fresh)
+            layout = tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
+            self.constants[cut] = tensor
+            self.meta[cut] = Meta(*layout, tensor.dtype, tensor.device, cut)
+        return self._cuts[key]
+
+    def _try(self, instruction: Instruction, whole: int, split: Split, dim: int) -> tuple[Meta, ...] | None:
+        """Layouts of the parts' results, or `None` if these differ from the parts of the result."""
+        constant = tuple(part in self.constants for part in split.parts)
+        operands = tuple(value for value in instruction.inputs if value != whole)
+        layouts = tuple((self.meta[value].shape, self.meta[value].stride) for value in (whole, *split.parts))
+        key = instruction.operator, instruction.options, operands, layouts, split.dim, constant
+        if key not in self._tried:
+            self._tried[key] = self._trial(instruction, whole, split, dim, constant)
+        return self._tried[key]
+
+    def _trial(
+        self, instruction: Instruction, whole: int, split: Split, dim: int, constant: tuple[bool, ...]
+    ) -> tuple[Meta, ...] | None:
+        meta = self.meta[whole]
+        generator = torch.Generator().manual_seed(0)
+        numbers = torch.randn(meta.shape, generator=generator).to(meta.device, meta.dtype)
+        output = self._apply(instruction, whole, _like(numbers, meta))
+        view = self.meta[instruction.outputs[0]].root != instruction.outputs[0]
+        metas = []
+        for place, (part, start, size) in enumerate(zip(split.parts, split.starts, split.sizes, strict=True)):
+            sample = _like(numbers.narrow(split.dim, start, size), self.meta[part])
+            result = self._apply(instruction, whole, sample, split, place)
+            expected = output.narrow(dim, start, size)
+            if result.shape != expected.shape:
+                return None
+            if self.exact and not constant[place] and not torch.equal(result, expected):
+                return None
+            layout = tuple(result.shape), tuple(result.stride()), result.storage_offset()
+            metas.append(Meta(*layout, result.dtype, result.device, whole if view else -1))
+        return tuple(metas)
+
+    def _apply(
+        self, instruction: Instruction, whole: int, tensor: Tensor, split: Split | None = None, place: int = 0
+    ) -> Tensor:
+        def get(value: int) -> Tensor:
+            if value == whole:
+                return tensor
+            constant = self.constants[value]
+            return constant if split is None else _cut(instruction, constant, self.meta[whole], split, place)
+
+        args, options = substitute((instruction.args, instruction.options), get)
+        result: Tensor = instruction.operator(*args, **dict(options))
+        return result
+
+
+def _dim_after(instruction: Instruction, dim: int, meta: Meta) -> int | None:
+    """Where the parts lie side by side in the result of a token-wise operator; `None` if it is none."""
+    rank = len(meta.shape)
+    operator, args = instruction.operator, instruction.args
+    if operator in _POINTWISE or operator == aten.add.Tensor:
+        return dim
+    if operator == aten.linear.default and isinstance(args[0], Ref) and dim < rank - 1:
+        return dim
+    if operator == aten.layer_norm.default and dim < rank - len(args[1]):
+        return dim
+    if operator == aten.transpose.int:
+        first, second = args[1] % rank, args[2] % rank
+        return {first: second, second: first}.get(dim, dim)
+    return None
+
+
+def _cut(instruction: Instruction, operand: Tensor, meta: Meta, split: Split, place: int) -> Tensor:
+    """The part of an addend that meets a part of the whole; weights and norms are the same for all parts."""
+    dim = split.dim - len(meta.shape) + operand.dim()
+    if instruction.operator != aten.add.Tensor or dim < 0 or operand.shape[dim] == 1:
+        return operand
+    return operand.narrow(dim, split.starts[place], split.sizes[place])
+
+
+def _like(tensor: Tensor, meta: Meta) -> Tensor:
+    """The same numbers in the strides of `meta`."""
+    return torch.empty_strided(tensor.shape, meta.stride, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
