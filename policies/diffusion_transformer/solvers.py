@@ -52,8 +52,9 @@ def make_noise_scheduler(
 ) -> SchedulerMixin:
     """Build a noise scheduler for a denoiser trained under `config`.
 
-    DDPM draws with the small (posterior) variance; DPM-Solver++ is the second-order multistep one, which does not
-    clip (Lu et al., 2022).
+    DDPM draws with the small (posterior) variance. DPM-Solver++ is the second-order multistep one (Lu et al., 2022);
+    its thresholding with a largest value equal to the clip range clips the estimated actions just as DDPM and DDIM do,
+    without which it diverges where the noise hides them almost entirely.
 
     Args:
         name: One of `NOISE_SCHEDULERS`.
@@ -76,7 +77,8 @@ def make_noise_scheduler(
         "timestep_spacing": spacing,
     }
     if name == "DPM-Solver++":
-        return DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", solver_order=2)
+        clip = {"thresholding": config.clip_sample, "sample_max_value": config.clip_sample_range}
+        return DPMSolverMultistepScheduler(**shared, **clip, algorithm_type="dpmsolver++", solver_order=2)
     clip = {"clip_sample": config.clip_sample, "clip_sample_range": config.clip_sample_range}
     if name == "DDIM":
         return ExactDDIMScheduler(**shared, **clip)

@@ -90,3 +90,12 @@ def test_a_number_of_steps_that_the_spacing_cannot_make_is_refused():
     noise_scheduler = make_noise_scheduler(small_config(), "DPM-Solver++", "linspace")
     with pytest.raises(ValueError, match="'linspace' spacing gives 99 distinct timesteps for 100 steps"):
         set_timesteps(noise_scheduler, 100)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("name", ["DDPM", "DDIM", "DPM-Solver++"])
+def test_every_solver_clips_the_estimated_actions(name, spacing):
+    noise_scheduler = make_noise_scheduler(small_config(), name, spacing)
+    set_timesteps(noise_scheduler, 10)
+    sample, _ = run(noise_scheduler, lambda sample, timestep: torch.zeros_like(sample))
+    assert sample.abs().max() <= 1.0  # a denoiser that sees no noise at timestep 99 implies actions of 1e4
