@@ -83,12 +83,16 @@ def build_schedule(cell: Cell, calibration: bac.Calibration) -> bac.Schedule | N
 
 @contextmanager
 def running(policy: Any, cell: Cell, schedule: bac.Schedule | None) -> Iterator[Any]:
-    """Set the policy to the cell's solver and cache for the duration of a `with`; no trace of the cache is left."""
+    """Set the policy to the cell's solver and cache for the duration of a `with`; no trace of the cache is left.
+
+    The blocks are intercepted, not replayed: a plan would be recorded for every batch size a pool of episodes passes
+    through, and replays the same bits.
+    """
     policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing)
     if schedule is None:
         yield policy
         return
-    bac.wrap(policy, schedule)
+    bac.wrap(policy, schedule, executor="interpret")
     try:
         yield policy
     finally:

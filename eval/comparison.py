@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import bac
@@ -79,22 +80,24 @@ class Comparison:
         """Give the rivals BAC's measured latency, choose their spacing, then time every cell."""
         settings = self.settings
         batch = {key: values[:1] for key, values in self.calibrated.observations("fidelity").items()}
-        options = {"rounds": max(3, settings.latency_rounds // 3), "progress": settings.progress}
-        steps = matched_steps(self.loaded, self.published, self.schedule(self.published), batch, **options)
+        options = {"executor": settings.executor, "progress": settings.progress}
+        few_rounds = max(3, settings.latency_rounds // 3)
+        published = self.schedule(self.published)
+        steps = matched_steps(self.loaded, self.published, published, batch, rounds=few_rounds, **options)
         choose = SpacingChooser(self.loaded.policy, self.calibrated.observations("calibration"))
         matched = [choose(solver, k) for solver, k in steps.items()]
         curve = [choose(solver, k) for solver in SOLVERS[1:] for k in settings.few_steps]
         few = _unique([*matched, *curve])
-        write_json(settings.folder / "few_steps.json", [asdict(cell) for cell in few])
+        write_json(self._file("few_steps"), [asdict(cell) for cell in few])
         measured = measure_cells(
             self.loaded,
             {cell: self.schedule(cell) for cell in self.cells},
             batch,
             rounds=settings.latency_rounds,
-            progress=settings.progress,
+            **options,
         )
         rows = {_cell_key(cell): latency.to_dict() for cell, latency in measured.items()}
-        write_json(settings.folder / "latency.json", rows)
+        write_json(self._file("latency"), rows)
 
     def play(self) -> None:
         """Every missing episode of every cell, then those with the world not waiting."""
@@ -137,7 +140,7 @@ class Comparison:
     @property
     def latencies(self) -> dict[Cell, Latency]:
         """What the latency phase measured; cells it did not see are absent."""
-        path = self.settings.folder / "latency.json"
+        path = self._file("latency")
         stored = json.loads(path.read_text()) if path.exists() else {}
         keys = {cell: _cell_key(cell) for cell in self.cells}
         return {cell: Latency(**stored[key]) for cell, key in keys.items() if key in stored}
@@ -184,8 +187,12 @@ class Comparison:
     @property
     def few_step_cells(self) -> tuple[Cell, ...]:
         """The rivals: first one per solver at BAC's latency, then the curve; empty before latency is known."""
-        path = self.settings.folder / "few_steps.json"
+        path = self._file("few_steps")
         return tuple(Cell(**values) for values in json.loads(path.read_text())) if path.exists() else ()
+
+    def _file(self, name: str) -> Path:
+        """A file that depends on the executor latencies were measured with."""
+        return self.settings.folder / f"{name}-{self.settings.executor}.json"
 
 
 def _cell_key(cell: Cell) -> str:

@@ -30,6 +30,7 @@ def settings_of(config: Any) -> Settings:
         num_observations=config.num_observations,
         num_draws=config.num_draws,
         num_observation_episodes=config.num_observation_episodes,
+        executor=config.executor,
         latency_rounds=config.latency_rounds,
         few_steps=tuple(config.few_steps),
         sweep_updates=tuple(config.sweep.updates),

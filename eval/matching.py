@@ -15,44 +15,65 @@ from eval.rollout import Batch
 
 logger = logging.getLogger(__name__)
 PROBES = (6, 24)
+WARMUP = 3  # a replay records its plan in its first calls
+_REFERENCE = "eager dense"
 
 
-def caller(loaded: Any, cell: Cell, schedule: bac.Schedule | None, batch: Batch) -> Callable[[], object]:
+def caller(
+    loaded: Any, cell: Cell, schedule: bac.Schedule | None, batch: Batch, *, executor: str = "interpret"
+) -> Callable[[], object]:
     """A call that makes one action chunk the cell's way, on a copy of the policy of its own.
 
     Args:
+        loaded: Untouched policy with its processors.
+        cell: How to run it.
+        schedule: The cell's schedule; None if dense.
         batch: One preprocessed observation, `[1, To, D]` each.
+        executor: ``interpret`` runs dense cells eagerly and caches through interceptors; ``replay`` replays both from
+            plans (see `bac.wrap`), so that nobody wins by the executor.
     """
     policy = copy.deepcopy(loaded.policy)
     policy.reset()
     policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing)
-    if schedule is not None:
-        bac.wrap(policy, schedule)
+    if schedule is not None or executor == "replay":
+        bac.wrap(policy, schedule, executor=executor)
     generator = torch.Generator().manual_seed(0)
     return lambda: policy.predict_action_chunk(batch, generator=generator)
 
 
 def measure_cells(
-    loaded: Any, cells: Mapping[Cell, bac.Schedule | None], batch: Batch, *, rounds: int, progress: bool
+    loaded: Any,
+    cells: Mapping[Cell, bac.Schedule | None],
+    batch: Batch,
+    *,
+    executor: str = "interpret",
+    rounds: int,
+    progress: bool,
 ) -> dict[Cell, Latency]:
-    """Latency of every cell, interleaved; speed-ups refer to the first."""
-    calls = {cell.name: caller(loaded, cell, schedule, batch) for cell, schedule in cells.items()}
-    measured = measure(calls, rounds=rounds, progress=progress)
+    """Latency of every cell, interleaved; speed-ups refer to eager dense DDPM-100 in the same rounds."""
+    calls = {_REFERENCE: caller(loaded, dense(), None, batch)}
+    calls |= {cell.name: caller(loaded, cell, cells[cell], batch, executor=executor) for cell in cells}
+    measured = measure(calls, rounds=rounds, warmup=WARMUP, progress=progress)
     return {cell: measured[cell.name] for cell in cells}
 
 
-def matched_steps(
-    loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batch, *, rounds: int, progress: bool = True
-) -> dict[str, int]:
+def matched_steps(loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batch, **options: Any) -> dict[str, int]:
     """For each solver, the most dense steps that take no longer than `target`.
 
     A line through two measured points proposes a number; its neighbours are then measured beside the target.
+
+    Args:
+        loaded: Untouched policy with its processors.
+        target: The cell whose latency is the budget.
+        schedule: Its schedule.
+        batch: One preprocessed observation, `[1, To, D]` each.
+        options: As for `measure_cells`; the rivals get the same executor.
 
     Returns:
         Solver to number of steps, at least 1.
     """
     probes = {dense(k, solver): None for solver in SOLVERS for k in PROBES}
-    first = measure_cells(loaded, {target: schedule, **probes}, batch, rounds=rounds, progress=progress)
+    first = measure_cells(loaded, {target: schedule, **probes}, batch, **options)
     few, many = PROBES
     guesses = {
         solver: steps_within(
@@ -63,7 +84,7 @@ def matched_steps(
         for solver in SOLVERS
     }
     near = [dense(k, s) for s, guess in guesses.items() for k in (guess - 1, guess, guess + 1) if 1 <= k <= 99]
-    second = measure_cells(loaded, {target: schedule, **dict.fromkeys(near)}, batch, rounds=rounds, progress=progress)
+    second = measure_cells(loaded, {target: schedule, **dict.fromkeys(near)}, batch, **options)
     budget = second[target].p50_ms
     affordable = [cell for cell in near if second[cell].p50_ms <= budget]
     return {

@@ -33,10 +33,8 @@ def main(config: Any) -> None:
     latency = None
     if config.latency:
         batch = {key: values[:1] for key, values in comparison.calibrated.observations("fidelity").items()}
-        cells = {dense(): None, cell: schedule}
-        latency = measure_cells(
-            comparison.loaded, cells, batch, rounds=settings.latency_rounds, progress=settings.progress
-        )[cell]
+        options = {"executor": settings.executor, "rounds": settings.latency_rounds, "progress": settings.progress}
+        latency = measure_cells(comparison.loaded, {cell: schedule}, batch, **options)[cell]
     row = make_row(
         cell,
         settings.task,

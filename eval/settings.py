@@ -37,6 +37,8 @@ class Settings:
         num_observations: Observations to calibrate on, and as many others to measure action error on.
         num_draws: Noise draws per observation.
         num_observation_episodes: Dense episodes the observations of each set come from.
+        executor: How latency is measured, for every cell alike: ``interpret`` (dense eager, caches intercepted) or
+            ``replay`` (all from plans). Episodes are the same either way.
         latency_rounds: Samples per cell.
         few_steps: Numbers of dense steps of the few-step solvers' curve; empty for none.
         sweep_updates: Values of S of the sweep; empty for none.
@@ -59,6 +61,7 @@ class Settings:
     num_observations: int = 32
     num_draws: int = 2
     num_observation_episodes: int = 8
+    executor: str = "interpret"
     latency_rounds: int = 30
     few_steps: tuple[int, ...] = ()
     sweep_updates: tuple[int, ...] = ()
