@@ -1,8 +1,8 @@
 """Turn demonstrations into a LeRobotDataset: ``python -m policies.make_dataset data/pusht.zarr datasets/pusht``.
 
-The result trains with LeRobot's own trainer::
+The result trains with LeRobot's own trainer, from the root of this repository::
 
-    lerobot-train --policy.discover_packages_path=policies --policy.type=diffusion_transformer \\
+    PYTHONPATH=. lerobot-train --policy.discover_packages_path=policies --policy.type=diffusion_transformer \\
         --policy.push_to_hub=false --dataset.repo_id=local/pusht --dataset.root=datasets/pusht
 """
 

@@ -53,6 +53,9 @@ class _Placeholder:
     def __setstate__(self, state: object) -> None:
         pass
 
+    def __call__(self, *args: object, **kwargs: object) -> "_Placeholder":  # dill writes even `dict` as a call
+        return self
+
 
 def convert(checkpoint: str | Path, output: str | Path, weights: str | None = None) -> DiffusionTransformerPolicy:
     """Read `checkpoint` and write a folder that `policies.load` and LeRobot read.

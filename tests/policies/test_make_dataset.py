@@ -1,0 +1,65 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION, OBS_STATE
+
+import policies
+from policies.demonstrations import Demonstrations
+from policies.make_dataset import make_dataset
+from tests.policies.models import observations, write_demonstrations
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    arrays = write_demonstrations(tmp_path / "demo.zarr", lengths=[23, 19])
+    make_dataset(Demonstrations.load(tmp_path / "demo.zarr"), tmp_path / "follow")
+    return arrays, tmp_path / "follow"
+
+
+@pytest.mark.slow
+def test_the_dataset_holds_every_step_under_its_episode(dataset):
+    arrays, root = dataset
+    read = LeRobotDataset("local/follow", root=root)
+    assert (read.num_episodes, read.num_frames, read.fps) == (2, 42, 10)
+    np.testing.assert_array_equal(np.stack([read[i][OBS_STATE] for i in range(42)]), arrays["state"])
+    np.testing.assert_array_equal(np.stack([read[i][ACTION] for i in range(42)]), arrays["action"])
+    assert [int(read[i]["episode_index"]) for i in (0, 22, 23, 41)] == [0, 0, 1, 1]
+    assert read[41]["task"] == "follow"
+
+
+@pytest.mark.slow
+def test_lerobots_trainer_trains_dp_t_and_the_checkpoint_loads(dataset, tmp_path):
+    _, root = dataset
+    command = [
+        str(Path(sys.executable).parent / "lerobot-train"),
+        "--policy.discover_packages_path=policies",
+        "--policy.type=diffusion_transformer",
+        "--policy.device=cpu",
+        "--policy.push_to_hub=false",
+        "--policy.n_layer=1",
+        "--policy.n_head=2",
+        "--policy.n_emb=26",
+        "--dataset.repo_id=local/follow",
+        f"--dataset.root={root}",
+        f"--output_dir={tmp_path / 'run'}",
+        "--steps=3",
+        "--batch_size=5",
+        "--num_workers=0",
+        "--save_freq=3",
+        "--wandb.enable=false",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    loaded = policies.load(tmp_path / "run/checkpoints/last/pretrained_model")
+    noise = torch.zeros(3, 16, 7)
+    assert loaded.policy.predict_action_chunk(observations(3), noise=noise).shape == (3, 8, 7)
+    assert loaded.policy.config.n_emb == 26
