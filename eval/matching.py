@@ -15,7 +15,7 @@ from eval.rollout import Batch
 
 logger = logging.getLogger(__name__)
 PROBES = (6, 24)
-WARMUP = 3  # a replay records its plan in its first calls
+WARMUP = {"interpret": 1, "replay": 3}  # a replay records and checks its plan in its first calls
 _REFERENCE = "eager dense"
 
 
@@ -51,9 +51,10 @@ def measure_cells(
     progress: bool,
 ) -> dict[Cell, Latency]:
     """Latency of every cell, interleaved; speed-ups refer to eager dense DDPM-100 in the same rounds."""
-    calls = {_REFERENCE: caller(loaded, dense(), None, batch)}
-    calls |= {cell.name: caller(loaded, cell, cells[cell], batch, executor=executor) for cell in cells}
-    measured = measure(calls, rounds=rounds, warmup=WARMUP, progress=progress)
+    calls = {cell.name: caller(loaded, cell, cells[cell], batch, executor=executor) for cell in cells}
+    if executor != "interpret" or next(iter(cells)) != dense():
+        calls = {_REFERENCE: caller(loaded, dense(), None, batch), **calls}
+    measured = measure(calls, rounds=rounds, warmup=WARMUP[executor], progress=progress)
     return {cell: measured[cell.name] for cell in cells}
 
 

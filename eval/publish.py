@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import bac
+from bac.recording import record_features
 from eval import figures
 from eval.cells import Cell, adaptive, dense, running
 from eval.comparison import Comparison
@@ -122,9 +123,9 @@ def relative_errors(comparison: Comparison, cell: Cell) -> np.ndarray:
     batch = {key: values[:FEATURE_BATCH] for key, values in observations.items()}
     policy = comparison.loaded.policy
     with running(policy, cell.sampler, None):
-        reference = bac.record_features(policy, batch)
+        reference = record_features(policy, batch)
     with running(policy, cell, comparison.schedule(cell)):
-        cached = bac.record_features(policy, batch)
+        cached = record_features(policy, batch)
     return np.stack(
         [
             ((cached[name] - wanted).abs().flatten(1).mean(1) / wanted.abs().flatten(1).mean(1)).numpy()
