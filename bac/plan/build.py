@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,49 +12,68 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bac.plan.codegen import generate
+from bac.plan.codegen import Replay, generate
 from bac.plan.guard import Guard
-from bac.plan.passes import EXACT, FAST, specialise
-from bac.plan.plan import Plan
+from bac.plan.passes import EXACT, FAST, Pass, specialise
+from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
 from bac.plan.randomness import RandomState, other_numbers
 from bac.plan.signature import flatten, replace_leaves
 from bac.plan.tape import Refusal, Tape, difference
+
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 TOLERANCE = 1e-5  # of the largest output; what re-association may cost in float32
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recorded run: its arguments, where its generators were, what it returned."""
+    """A denoising run, interpreted once to know its result and once more on tape, on the same draws.
+
+    The tape itself may change roundings: PyTorch takes other ways through composite operators while one is on.
+
+    Attributes:
+        leaves: Its arguments, flattened.
+        before: Where its generators were.
+        output: What the interpreter returned.
+        tape: What was recorded.
+        taped: What was returned on tape.
+    """
 
     leaves: Sequence[Any]
     before: RandomState
+    output: Any
     tape: Tape
-    output: Tensor
+    taped: Any
 
-    def error(self, replay: Callable[[Sequence[Any]], tuple[Tensor, ...]]) -> float:
-        """Run again on the same draws; largest difference to what was recorded, relative to the largest output."""
+    def error_of(self, replay: Replay) -> float:
+        """Run again on the same draws; largest difference to the interpreter, relative to its largest output."""
         self.before.restore()
         (output,) = replay(self.leaves)
         if torch.equal(output, self.output):
             return 0.0
-        scale = self.output.abs().max().clamp_min(1e-30)
-        return float((output - self.output).abs().max() / scale)
+        return float((output - self.output).abs().max() / self.output.abs().max().clamp_min(1e-30))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A specialised program, and how far it is from the recorded ones."""
+
+    program: Program
+    stages: tuple[Stage, ...]
+    replay: Replay
+    source: str
+    error: float
 
 
 def build(
-    sampler: Callable[..., Any],
-    owner: nn.Module,
-    args: tuple[Any, ...],
-    options: Mapping[str, Any],
-    *,
-    exact: bool = True,
-) -> tuple[Plan, Tensor]:
-    """Make a plan out of one call of the sampler, whose result is returned too.
+    sampler: Callable[..., Any], owner: nn.Module, args: tuple[Any, ...], options: dict[str, Any], *, exact: bool = True
+) -> tuple[Plan | Refusal, Any]:
+    """Make a plan out of one call of the sampler.
 
-    The call is recorded, and so is a second one on other numbers. The two must be the same program, and the
-    specialised program must reproduce both results: bit for bit if `exact`, within `TOLERANCE` otherwise.
+    The call is interpreted for the caller, then repeated on tape; both are done again on other numbers. The two tapes
+    must hold the same program, and the specialised program must reproduce what the interpreter returned: bit for bit
+    if `exact`, within `TOLERANCE` otherwise.
 
     Args:
         sampler: Makes one denoising run, with the interceptors on.
@@ -63,80 +82,98 @@ def build(
         options: Keyword arguments of this call.
         exact: Leave out transformations that change the order of roundings.
 
-    Raises:
-        Refusal: The run cannot be replayed; all generators are as they were before.
+    Returns:
+        The plan, or why there can be none, and what the call returned.
     """
     started = time.perf_counter()
     guard = Guard(owner)
     leaves, _ = flatten((args, options))
     before = RandomState(leaves)
+    output = sampler(*args, **options)
+    after = RandomState(leaves)
     try:
-        with _no_collection(), torch.inference_mode():
-            first = _record(sampler, guard, leaves, (args, options))
-            after = RandomState(leaves)
-            second = _record_other(sampler, guard, leaves, (args, options))
-            if reason := difference(first.tape, second.tape):
-                raise Refusal(reason)
-            guard.settle(first.tape.borrowed.values())
-            program = first.tape.program(first.output)
-            plan = _plan(program, guard, (first, second), exact, started)
-    except Refusal:
-        before.restore()
-        raise
-    after.restore()
-    return plan, first.output
-
-
-def _record(sampler: Callable[..., Any], guard: Guard, leaves: Sequence[Any], arguments: Any) -> Recording:
-    before = RandomState(leaves)
-    with Tape(leaves, guard.tensors) as tape:
-        output = sampler(*arguments[0], **arguments[1])
-    if not isinstance(output, Tensor):
-        raise Refusal(f"the sampler returns {type(output).__name__}, not one tensor")
-    return Recording(leaves, before, tape, output)
-
-
-def _record_other(sampler: Callable[..., Any], guard: Guard, leaves: Sequence[Any], arguments: Any) -> Recording:
-    others = other_numbers(leaves)
-    remaining = iter(others)
-    try:
-        return _record(sampler, guard, others, replace_leaves(arguments, lambda _: next(remaining)))
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise Refusal(f"a second run, on other numbers, failed ({error})") from error
-
-
-def _plan(program: Program, guard: Guard, recordings: Sequence[Recording], exact: bool, started: float) -> Plan:
-    bound = _bound(recordings[0].output, exact)
-    special, stages, skipped = specialise(program, EXACT if exact else FAST)
-    replay, source = generate(special)
-    error = max(recording.error(replay) for recording in recordings)
-    if not error <= bound and not exact:
-        special, stages, skipped = specialise(program, EXACT)
-        skipped += (f"re-association: an error of {error:.1e} where {bound:.1e} is allowed",)
-        exact, bound = True, _bound(recordings[0].output, True)
-        replay, source = generate(special)
-        error = max(recording.error(replay) for recording in recordings)
-    if not error <= bound:
-        raise Refusal(f"the specialised program differs from the interceptor by {error:.1e}")
-    tensors = [leaf for leaf in recordings[0].leaves if isinstance(leaf, Tensor)]
-    return Plan(
-        program=special,
-        replay=replay,
-        source=source,
+        with _no_collection():
+            compiled, skipped = _build(sampler, guard, (args, options), before, output, exact)
+    except Refusal as refusal:
+        return refusal, output
+    finally:
+        after.restore()
+    plan = Plan(
+        program=compiled.program,
+        replay=compiled.replay,
+        source=compiled.source,
         guard=guard,
-        arguments=", ".join(f"{list(t.shape)} {t.dtype} on {t.device}".replace("torch.", "") for t in tensors),
-        exact=exact,
-        stages=stages,
+        arguments=", ".join(_describe(leaf) for leaf in leaves if isinstance(leaf, Tensor)),
+        exact=exact or bool(skipped),
+        stages=compiled.stages,
         skipped=skipped,
-        max_error=error,
+        max_error=compiled.error,
         build_s=time.perf_counter() - started,
     )
+    return plan, output
 
 
-def _bound(output: Tensor, exact: bool) -> float:
-    if exact and output.device.type == "cpu":
-        return 0.0
-    return max(TOLERANCE, 100 * torch.finfo(output.dtype).eps if output.dtype != torch.float32 else 0.0)
+def _build(
+    sampler: Callable[..., Any], guard: Guard, arguments: Any, before: RandomState, output: Any, exact: bool
+) -> tuple[Compiled, tuple[str, ...]]:
+    first = _record(sampler, guard, arguments, before, output)
+    program = first.tape.program(first.taped)
+    replacements = iter(other_numbers(first.leaves))
+    others = replace_leaves(arguments, lambda _: next(replacements))
+    other_before = RandomState(flatten(others)[0])
+    try:
+        other_output = sampler(*others[0], **others[1])
+    except _FAILURES as error:
+        raise Refusal(f"a second run, on other numbers, failed ({error})") from error
+    second = _record(sampler, guard, others, other_before, other_output)
+    second.tape.program(second.taped)
+    if reason := difference(first.tape, second.tape):
+        raise Refusal(reason)
+    guard.settle(first.tape.borrowed.values())
+    with torch.inference_mode():
+        return _compile(program, (first, second), exact)
+
+
+def _record(sampler: Callable[..., Any], guard: Guard, arguments: Any, before: RandomState, output: Any) -> Recording:
+    leaves, _ = flatten(arguments)
+    before.restore()
+    try:
+        with torch.inference_mode(), Tape(leaves, guard.tensors) as tape:
+            taped = sampler(*arguments[0], **arguments[1])
+    except _FAILURES as error:
+        raise Refusal(f"a second run failed ({error})") from error
+    return Recording(leaves, before, output, tape, taped)
+
+
+def _compile(program: Program, recordings: Sequence[Recording], exact: bool) -> tuple[Compiled, tuple[str, ...]]:
+    """Specialise and check; if re-association costs too much, do without it and say so."""
+    exact_bound, fast_bound = _bounds(recordings[0].output)
+    skipped: tuple[str, ...] = ()
+    if not exact:
+        compiled = _compile_with(program, recordings, FAST)
+        if compiled.error <= fast_bound:
+            return compiled, skipped
+        skipped = (f"re-association, with an error of {compiled.error:.1e} where {fast_bound:.0e} is allowed",)
+    compiled = _compile_with(program, recordings, EXACT)
+    if not compiled.error <= exact_bound:
+        raise Refusal(f"the specialised program differs from the interceptor by {compiled.error:.1e}")
+    return compiled, skipped
+
+
+def _compile_with(program: Program, recordings: Sequence[Recording], passes: Sequence[Pass]) -> Compiled:
+    special, stages = specialise(program, passes)
+    replay, source = generate(special)
+    return Compiled(special, stages, replay, source, max(recording.error_of(replay) for recording in recordings))
+
+
+def _bounds(output: Tensor) -> tuple[float, float]:
+    """Largest relative errors of an exact and of a re-associated plan. GPU kernels are not asked for equal bits."""
+    tolerance = max(TOLERANCE, 100 * torch.finfo(output.dtype).eps if output.dtype != torch.float32 else 0.0)
+    return (0.0 if output.device.type == "cpu" else tolerance), tolerance
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} {tensor.dtype} on {tensor.device}".replace("torch.", "")
 
 
 @contextmanager

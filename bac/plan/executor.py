@@ -23,7 +23,7 @@ from bac.block import Block
 from bac.patch import Interceptor
 from bac.plan.build import build
 from bac.plan.plan import Plan
-from bac.plan.signature import flatten, signature
+from bac.plan.signature import flatten, replace_leaves, signature
 from bac.plan.tape import Refusal
 
 logger = logging.getLogger(__name__)
@@ -150,16 +150,14 @@ class Replayer(Interceptor):
         return self._met[key] >= self.sights
 
     def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        try:
-            if self._num_records >= CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
-                raise Refusal(
-                    f"its arguments keep changing: {self._num_records} recordings, {self._num_replays} replays"
-                )
-            self._num_records += 1
-            plan, output = build(self.original, self.owner, args, options, exact=self.exact)
-        except Refusal as reason:
-            self._refuse(key, str(reason))
+        if self._num_records >= CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
+            self._refuse(key, f"{self._num_records} recordings for {self._num_replays} replays")
             return self.original(*args, **options)
+        self._num_records += 1
+        plan, output = build(self.original, self.owner, args, options, exact=self.exact)
+        if isinstance(plan, Refusal):
+            self._refuse(key, str(plan))
+            return _to_caller(output)
         self._plans[key] = plan
         while len(self._plans) > CAPACITY:
             self._plans.popitem(last=False)
@@ -176,6 +174,10 @@ class Replayer(Interceptor):
         self._refused[key] = reason
 
 
-def _to_caller(output: Tensor) -> Tensor:
-    """Plans make inference tensors; a caller outside inference mode gets an ordinary one."""
-    return output if torch.is_inference_mode_enabled() else output.clone()
+def _to_caller(output: Any) -> Any:
+    """Plans make inference tensors; a caller outside inference mode gets ordinary ones."""
+    return output if torch.is_inference_mode_enabled() else replace_leaves(output, _ordinary)
+
+
+def _ordinary(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf

@@ -7,6 +7,8 @@ one of them is read by Python. What cannot be seen (a write through another libr
 different arguments, and comparing.
 
 Recording happens under `torch.inference_mode`, where composite operators arrive whole: `linear`, not `t` and `addmm`.
+Parameters are kept as they are, `requires_grad` included: inside, `linear` goes another way for a parameter than for a
+plain tensor, and rounds differently.
 """
 
 from __future__ import annotations
@@ -84,6 +86,7 @@ class Tape(TorchDispatchMode):
 
     def __init__(self, leaves: Sequence[Any], constants: Iterable[Tensor]) -> None:
         super().__init__()
+        self.refusal: Refusal | None = None
         self.instructions: list[Instruction] = []
         self.inputs: dict[int, int] = {}
         self.constants: dict[int, Tensor] = {}
@@ -99,27 +102,52 @@ class Tape(TorchDispatchMode):
         for place, leaf in enumerate(leaves):
             self._take_in(place, leaf)
 
-    def program(self, output: Tensor) -> Program:
-        """What was recorded, returning `output`."""
+    def program(self, output: Any) -> Program:
+        """What was recorded, returning `output`.
+
+        Raises:
+            Refusal: Something happened in the run that a program cannot say.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        if not isinstance(output, Tensor):
+            raise Refusal(f"the sampler returns {type(output).__name__}, not one tensor")
         value = self._value(output)
         return Program(tuple(self.instructions), self.inputs, self.constants, (value,), self.meta)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        options = kwargs or {}
-        written = self._encode(args), tuple((name, self._encode(option)) for name, option in options.items())
-        read = tuple(references(written))
-        if self._variable.intersection(read):
-            _check_reads(func, written[0], self._variable)
+        options = dict(kwargs or {})
+        written = self._read(func, args, options)
         result = func(*args, **options)
-        if func in _SAME:
-            self._values.set(result, self._value(args[0]))
-        elif func._schema.is_mutable:
-            self._write(func, written, args[0], result)
-        else:
-            self._append(func, written, read, result, args)
+        if written is not None:
+            self._write_down(func, written, args, result)
         return result
+
+    def _read(self, func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any] | None:
+        """The arguments as values, or `None` once recording is over: the run goes on, for it is the caller's."""
+        if self.refusal is not None:
+            return None
+        try:
+            written = self._encode(args), tuple((name, self._encode(option)) for name, option in options.items())
+            if self._variable.intersection(references(written)):
+                _check_reads(func, written[0], self._variable)
+        except Refusal as refusal:
+            self.refusal = refusal
+            return None
+        return written
+
+    def _write_down(self, func: Any, written: tuple[Any, Any], args: tuple[Any, ...], result: Any) -> None:
+        try:
+            if func in _SAME:
+                self._values.set(result, self._value(args[0]))
+            elif func._schema.is_mutable:
+                self._overwrite(func, written, args[0], result)
+            else:
+                self._append(func, written, args, result)
+        except Refusal as refusal:
+            self.refusal = refusal
 
     def _take_in(self, place: int, leaf: Any) -> None:
         if isinstance(leaf, Generator):
@@ -137,9 +165,7 @@ class Tape(TorchDispatchMode):
             else:
                 self._generators[leaf._cdata] = value
 
-    def _append(
-        self, func: Any, written: tuple[Any, Any], read: tuple[int, ...], result: Any, args: tuple[Any, ...]
-    ) -> None:
+    def _append(self, func: Any, written: tuple[Any, Any], args: tuple[Any, ...], result: Any) -> None:
         sequence = isinstance(result, (tuple, list))
         results = tuple(result) if sequence else (result,)
         if not all(isinstance(part, Tensor) for part in results):
@@ -151,11 +177,11 @@ class Tape(TorchDispatchMode):
         outputs = tuple(self._new_value() for _ in results)
         for value, part in zip(outputs, results, strict=True):
             self._define(part, value, roots.get(_memory(part), value))
-        if draws or self._variable.intersection(read):
+        if draws or self._variable.intersection(references(written)):
             self._variable.update(outputs)
         self.instructions.append(Instruction(func, *written, outputs, sequence, draws))
 
-    def _write(self, func: Any, written: tuple[Any, Any], target: Tensor, result: Any) -> None:
+    def _overwrite(self, func: Any, written: tuple[Any, Any], target: Tensor, result: Any) -> None:
         """Record a write as making a new value; whoever else looks at the same memory may not be read any more."""
         if not isinstance(target, Tensor) or result is not target:
             raise Refusal(f"{func} writes into something other than its first argument")
@@ -168,9 +194,8 @@ class Tape(TorchDispatchMode):
             if tensor is not target and _memory(tensor) == memory:
                 self._overwritten.set(tensor, func)
         value = self._new_value()
-        read = tuple(references(written))
         draws = _draws(func, *written)
-        if draws or self._variable.intersection(read):
+        if draws or self._variable.intersection(references(written)):
             self._variable.add(value)
         self._define(target, value, value)
         self.instructions.append(Instruction(OutOfPlace(func), *written, (value,), draws=draws))
@@ -195,7 +220,7 @@ class Tape(TorchDispatchMode):
         value = self._new_value()
         if id(tensor) in self._known:
             self.borrowed[value] = tensor
-            self.constants[value] = tensor.detach()
+            self.constants[value] = tensor
         else:
             self.strangers[value] = tensor
             self.constants[value] = tensor.detach().clone()

@@ -12,7 +12,9 @@ from bac.plan.passes.cse import share_equal
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.fold import fold_constants
 from bac.plan.passes.own import own_outputs
+from bac.plan.passes.presum import presum_residuals
 from bac.plan.passes.relay import relay_weights
+from bac.plan.passes.scale import fuse_scaled_additions
 from bac.plan.passes.split import split_tokens
 from bac.plan.passes.views import merge_views
 from bac.plan.plan import Stage
@@ -20,32 +22,26 @@ from bac.plan.program import Program
 
 Pass = Callable[[Program], Program]
 
-EXACT: tuple[Pass, ...] = (
-    drop_dead_code,
-    share_equal,
-    fold_constants,
-    split_tokens,
-    drop_dead_code,
-    share_equal,
-    relay_weights,
-    merge_views,
-    drop_dead_code,
-    own_outputs,
-)
-FAST: tuple[Pass, ...] = EXACT
+_FRONT: tuple[Pass, ...] = (drop_dead_code, share_equal, fold_constants)
+_BACK: tuple[Pass, ...] = (relay_weights, merge_views, drop_dead_code, own_outputs)
+_SPLIT: tuple[Pass, ...] = (split_tokens, drop_dead_code, share_equal)
+_SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse_scaled_additions, drop_dead_code)
+
+EXACT = _FRONT + _SPLIT + _BACK
+FAST = _FRONT + _SPLIT + _SUM + _BACK
 
 
-def specialise(program: Program, passes: Sequence[Pass]) -> tuple[Program, tuple[Stage, ...], tuple[str, ...]]:
+def specialise(program: Program, passes: Sequence[Pass]) -> tuple[Program, tuple[Stage, ...]]:
     """Apply passes one after the other.
 
     Returns:
-        The program, what each pass left over, and what was skipped and why.
+        The program, and what each pass left over.
     """
     stages = [_stage("recorded", program)]
     for transform in passes:
         program = transform(program)
         stages.append(_stage(transform.__name__.replace("_", " "), program))
-    return program, tuple(stages), ()
+    return program, tuple(stages)
 
 
 def _stage(name: str, program: Program) -> Stage:

@@ -30,9 +30,16 @@ def relay_weights(program: Program) -> Program:
         if weight is not None:
             source = program.meta[instruction.inputs[0]]
             matrix = program.constants[weight]
-            key = source.shape, source.stride, matrix.shape, matrix.stride(), len(instruction.args)
+            key = (
+                source.shape,
+                source.stride,
+                matrix.shape,
+                matrix.stride(),
+                matrix.requires_grad,
+                len(instruction.args),
+            )
             if key not in tried:
-                tried[key] = _same_bits(source, matrix, instruction)
+                tried[key] = _same_bits(program, source, instruction)
             if tried[key]:
                 if weight not in relaid:
                     relaid[weight] = copy = next(fresh)
@@ -50,8 +57,10 @@ def _constant_weight(program: Program, instruction: Instruction) -> int | None:
         return None
     source, weight = instruction.inputs[:2]
     rows = torch.Size(program.meta[source].shape[:-1]).numel()
-    matrix = program.constants.get(weight)
-    if matrix is None or matrix.device.type != "cpu" or not matrix.is_contiguous() or rows < _MIN_ROWS:
+    if any(value not in program.constants for value in instruction.inputs[1:]):
+        return None
+    matrix = program.constants[weight]
+    if matrix.device.type != "cpu" or not matrix.is_contiguous() or rows < _MIN_ROWS:
         return None
     return weight
 
@@ -60,11 +69,9 @@ def _column_major(matrix: Tensor) -> Tensor:
     return matrix.t().contiguous().t()
 
 
-def _same_bits(source: Meta, matrix: Tensor, instruction: Instruction) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    numbers = torch.randn(source.shape, generator=generator).to(source.dtype)
+def _same_bits(program: Program, source: Meta, instruction: Instruction) -> bool:
+    numbers = torch.randn(source.shape, generator=torch.Generator().manual_seed(0))
     left = torch.empty_strided(source.shape, source.stride, dtype=source.dtype).copy_(numbers)
-    right = torch.randn(matrix.shape, generator=generator).to(matrix.dtype)
-    bias = [right[:, 0].contiguous()] if len(instruction.args) > 2 and instruction.args[2] is not None else []
-    plain = instruction.operator(left, right, *bias)
-    return torch.equal(plain, instruction.operator(left, _column_major(right), *bias))
+    weight, *bias = (program.constants.get(value) for value in instruction.inputs[1:])
+    plain = instruction.operator(left, weight, *bias)
+    return torch.equal(plain, instruction.operator(left, _column_major(weight), *bias))
