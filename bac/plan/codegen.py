@@ -56,8 +56,10 @@ class _Writer:
         yield f"    return ({', '.join(self._names[value] for value in self.program.outputs)},)"
 
     def _statement(self, place: int, instruction: Instruction) -> str:
-        table = IN_PLACE if self._may_overwrite(place, instruction) else DIRECT
-        function = self._function(table.get(instruction.operator, instruction.operator), instruction.name)
+        if self._may_overwrite(place, instruction):
+            function = self._function(IN_PLACE[instruction.operator], f"{instruction.name}_")
+        else:
+            function = self._function(DIRECT.get(instruction.operator, instruction.operator), instruction.name)
         arguments = [self._text(argument) for argument in instruction.args]
         arguments += [f"{name}={self._text(option)}" for name, option in instruction.options]
         for value in dict.fromkeys(instruction.inputs):

@@ -47,6 +47,11 @@ class Instruction:
         return tuple(references((self.args, self.options)))
 
     @property
+    def expression(self) -> tuple[Any, ...]:
+        """What it computes, to compare: equal only if results are, so 1 is neither 1.0 nor True, and 0.0 not -0.0."""
+        return self.operator, _typed(self.args), _typed(self.options)
+
+    @property
     def name(self) -> str:
         """The operator's name, ``add`` or ``scaled_dot_product_attention``."""
         return str(self.operator.__name__).partition(".")[0]
@@ -144,6 +149,12 @@ def substitute(argument: Any, get: Callable[[int], Any]) -> Any:
     if isinstance(argument, tuple):
         return tuple([substitute(part, get) for part in argument])
     return argument
+
+
+def _typed(argument: Any) -> Any:
+    if isinstance(argument, tuple):
+        return tuple([_typed(part) for part in argument])
+    return (type(argument), repr(argument)) if isinstance(argument, (int, float, complex)) else argument
 
 
 def rename(instruction: Instruction, new: Mapping[int, int]) -> Instruction:

@@ -16,18 +16,10 @@ def share_equal(program: Program) -> Program:
     for instruction in program.instructions:
         renamed = rename(instruction, same)
         if not renamed.draws:
-            key = (renamed.operator, _typed(renamed.args), _typed(renamed.options))
-            outputs = first.setdefault(key, renamed.outputs)
+            outputs = first.setdefault(renamed.expression, renamed.outputs)
             if outputs is not renamed.outputs:
                 same.update(zip(renamed.outputs, outputs, strict=True))
                 continue
         kept.append(renamed)
     outputs = tuple(same.get(value, value) for value in program.outputs)
     return replace(program, outputs=outputs).with_instructions(kept)
-
-
-def _typed(argument: Any) -> Any:
-    """Tell 1 from 1.0 and True, and 0.0 from -0.0, which Python holds to be equal."""
-    if isinstance(argument, tuple):
-        return tuple([_typed(part) for part in argument])
-    return (type(argument), repr(argument)) if isinstance(argument, (int, float, complex)) else argument

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Generator
+
+from bac.plan.program import interpret
+from bac.plan.tape import Refusal, Tape, difference
+from tests.bac.plan.runs import names, taped
+
+X = torch.tensor([1.0, 2.0, 3.0])
+Y = torch.tensor([10.0, 20.0, 30.0])
+
+
+def test_a_program_computes_what_was_recorded_on_other_numbers():
+    program = taped(lambda x: (2 * x + 1).sum(), X)
+    assert names(program) == ["mul", "add", "sum"]
+    assert interpret(program, (Y,))[0].item() == 2 * 60 + 3
+
+
+def test_what_hands_its_argument_back_is_not_recorded():
+    program = taped(lambda x: torch.nn.functional.dropout(x.detach().contiguous(), 0.5, training=False) * 2, X)
+    assert names(program) == ["mul"]
+
+
+def test_a_write_becomes_a_new_value():
+    def run(x):
+        y = x * 2
+        y[1] = 7.0 if False else 0.0
+        return y
+
+    with pytest.raises(Refusal, match="wrote through another view"):
+        taped(run, X)
+
+    def whole(x):
+        y = x * 2
+        y.add_(1)
+        y[y > 1e9] = 0.0
+        return y
+
+    assert interpret(taped(whole, X), (Y,))[0].tolist() == [21, 41, 61]
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (lambda x: x * float(x.sum()), "Python reads a value that depends"),
+        (lambda x: x if x.sum() > 0 else -x, "Python reads a value that depends"),
+        (lambda x: x * max(x.tolist()), "Python reads a value that depends"),
+        (lambda x: x * float(x.numpy()[0]), "Python reads a value that depends"),
+        (lambda x: x[x > 1], "a shape depends"),
+        (lambda x: x.mul_(2), "writes into an argument"),
+        (lambda x: PARAMETER.data.mul_(1) * x, "writes into"),
+        (lambda x: x + torch.randn(3, generator=Generator()), "generator that is not an argument"),
+        (lambda x: [x], "returns list, not one tensor"),
+    ],
+)
+def test_what_a_program_cannot_say_is_refused(run, reason):
+    with pytest.raises(Refusal, match=reason):
+        taped(run, X.clone(), constants=[PARAMETER])
+
+
+PARAMETER = torch.ones(3)
+
+
+def test_a_refused_run_still_returns_its_result():
+    with torch.inference_mode(), Tape([X], []) as tape:
+        result = X * float(X.sum()) + 1
+    assert result.tolist() == [7, 13, 19]
+    assert isinstance(tape.refusal, Refusal)
+
+
+def test_draws_come_from_the_generator_given_to_the_replay():
+    def run(generators):
+        return torch.cat([torch.randn(2, generator=g) for g in generators])
+
+    one, two = Generator(), Generator()
+    with torch.inference_mode(), Tape([one, two], []) as tape:
+        output = run([one, two])
+    replayed = interpret(tape.program(output), (Generator().manual_seed(3), Generator().manual_seed(4)))[0]
+    assert torch.equal(replayed, run([Generator().manual_seed(3), Generator().manual_seed(4)]))
+
+
+def test_two_recordings_of_one_program_are_equal():
+    tapes = []
+    for x in (X, Y):
+        with torch.inference_mode(), Tape([x], []) as tape:
+            torch.tensor([1.0, 2.0, 3.0]) + x
+        tapes.append(tape)
+    assert difference(*tapes) is None
+
+
+HIDDEN = torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (lambda: X + X, lambda: X - X, "control flow"),
+        (lambda: X * 2, lambda: X * 3, "control flow"),
+        (lambda: X * 2, lambda: X * 2.0, "control flow"),
+        (lambda: X + X, lambda: X + X + X, "control flow"),
+        (lambda: X + HIDDEN, lambda: X + HIDDEN, "neither argument, parameter nor buffer"),
+        (lambda: X + torch.tensor([1.0]), lambda: X + torch.tensor([2.0]), "differs from run to run"),
+    ],
+)
+def test_recordings_that_differ_say_where(first, second, reason):
+    tapes = []
+    for run in (first, second):
+        with torch.inference_mode(), Tape([X], []) as tape:
+            run()
+        tapes.append(tape)
+    assert reason in difference(*tapes)
