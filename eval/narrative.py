@@ -15,11 +15,16 @@ CAPTIONS = {
     "caching_error.png": "Error of each block's output in the cached run, on the dense run's draws.",
     "realtime.png": "The world does not wait: dense above, BAC below; see realtime.mp4.",
 }
+EXECUTION = {
+    "interpret": "dense runs eager, cached ones through interceptors",
+    "replay": "every run, dense ones too, replayed from a recorded plan",
+}
 NOTES = """
 - **{quantity}** over n = {n} episodes, seeds {first} to {last}, the same worlds and the same noise for every method;
   95 % Wilson intervals. **{quantity} - dense**: difference to dense DDPM-100 on the same episodes ({interval}).
-- **Latency**: observation batch to action chunk, batch 1, one thread, float32, eager, {device}; medians of interleaved
-  rounds; a sample during which the process lost its core was rejected. **speed-up**: over eager dense DDPM-100.
+- **Latency**: observation batch to action chunk, batch 1, one thread, float32, {device}; {execution}. Medians of
+  interleaved rounds; a sample during which the process lost its core was rejected. **speed-up**: over eager dense
+  DDPM-100.
   inference_hz = chunks per second, actions/s = {num_actions} executed actions per chunk times that.{clock}
 - **FLOP ratio**: dense DDPM-100 over this method, by formula. **sweeps**: block updates in full evaluations.
 - **action error**: RMS difference of the executed actions, normalised units, on {observations} states of other
@@ -66,6 +71,7 @@ def report_text(comparison: Comparison, table: str, source: dict[str, Any], fold
         last=settings.first_seed + settings.n - 1,
         interval="Student's t" if settings.judged_by_score else "Newcombe's paired score interval",
         device=source["device"],
+        execution=EXECUTION[settings.executor],
         num_actions=comparison.loaded.policy.config.n_action_steps,
         clock=clock,
         observations=settings.num_observations,

@@ -21,7 +21,6 @@ def provenance() -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "device": processor(),
         "cores": os.cpu_count(),
-        "latency": "batch 1, float32, one thread, eager",
         "python": platform.python_version(),
         "packages": {"bac": bac.__version__, **{name: version(name) for name in PACKAGES}},
     }

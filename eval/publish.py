@@ -14,7 +14,7 @@ from eval.cells import Cell, adaptive, dense, running
 from eval.comparison import Comparison
 from eval.figures import Point
 from eval.metrics import Estimate, mean_score, success_rate
-from eval.narrative import report_text
+from eval.narrative import EXECUTION, report_text
 from eval.provenance import provenance
 from eval.realtime import film
 from eval.records import write_json
@@ -53,7 +53,7 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
     Args:
         comparison: With its latency measured and episodes played.
         folder: Where to.
-        video: Whether to film dense and BAC in real time.
+        video: Whether to film dense and BAC in real time, if their latency is known.
 
     Returns:
         The rows of the table.
@@ -66,7 +66,7 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
     write_json(folder / "provenance.json", source)
     comparison.schedule(comparison.published).save(folder / "bac_schedule.json")
     draw(comparison, folder)
-    if video:
+    if video and comparison.latencies:
         film_pair(comparison, folder)
     realtime = {
         cell.name: str(_quality(comparison.results(cell, comparison.think_steps(cell)), settings.judged_by_score))
@@ -161,6 +161,7 @@ def _source(comparison: Comparison) -> dict[str, Any]:
     halves = [bac.adaptive_schedule(half, settings.num_updates, num_bubbled=0) for half in calibration.halves]
     return {
         **provenance(),
+        "latency": f"batch 1, float32, one thread, {EXECUTION[settings.executor]}",
         "policy": settings.policy,
         **settings.identity,
         "episodes": {"n": settings.n, "first_seed": settings.first_seed},

@@ -87,7 +87,10 @@ class Settings:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What every result depends on besides the cell: weights, policy configuration and world."""
+        """What every result depends on besides the cell: weights, policy configuration and world.
+
+        Not the code: after a change of a solver or a world remove the folder in `outputs`.
+        """
         return {
             "weights": file_hash(self.checkpoint / "model.safetensors"),
             "config": file_hash(self.checkpoint / "config.json"),
