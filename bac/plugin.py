@@ -29,6 +29,7 @@ def wrap(
     executor: Literal["auto", "interpret", "replay"] = "auto",
     unseen: Literal["record", "interpret"] = "record",
     exact: bool = True,
+    compile: bool = False,
 ) -> Policy:
     """Let a policy reuse its blocks' stored outputs, in place.
 
@@ -48,6 +49,7 @@ def wrap(
         unseen: "interpret" lets a replay wait for no recording: only `bac.plan.record` makes plans.
         exact: Replay bit-equal to the interceptors (on a CPU); false allows another order of roundings, which is
             faster and was within 1e-5 of the largest action on the runs it was checked on.
+        compile: Let PyTorch's compiler fuse the plan, which takes minutes and a C++ compiler; with ``exact=False``.
 
     Returns:
         `policy` itself.
@@ -58,6 +60,8 @@ def wrap(
         MismatchError: The schedule's fingerprint differs from the policy's and `strict` is true.
     """
     _check_options(schedule, executor, unseen)
+    if compile and exact:
+        raise ScheduleError("compile: a compiled plan rounds differently; allow that with exact=False")
     host = find_host(policy, blocks)
     if schedule is not None:
         _check_blocks(schedule, host.blocks)
@@ -68,7 +72,14 @@ def wrap(
     _intercept(host, schedule)
     if executor != "interpret":
         sights = {"auto": 2, "replay": 1}[executor] if unseen == "record" else 0
-        replayer = Replayer(host.sampler_owner, host.blocks, sights=sights, exact=exact, warn=executor == "replay")
+        replayer = Replayer(
+            host.sampler_owner,
+            host.blocks,
+            sights=sights,
+            exact=exact,
+            inductor=compile,
+            warn=executor == "replay",
+        )
         put_on(host.sampler_owner, host.sampler_attribute, replayer)
     return policy
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from torch import nn
 
-from bac.adapters import find_host
 from bac.errors import RunError
 from bac.patch import interceptors
 from bac.plan.executor import Replayer
@@ -28,7 +27,7 @@ def plans(policy: nn.Module) -> tuple[Plan, ...]:
     return _replayer(policy).plans
 
 
-def record(policy: nn.Module, batch: Any, **options: Any) -> Plan:
+def record(policy: Any, batch: Any, **options: Any) -> Plan:
     """Make the plan for one kind of batch now, so that no control loop has to wait for it.
 
     Args:
@@ -40,11 +39,10 @@ def record(policy: nn.Module, batch: Any, **options: Any) -> Plan:
         RunError: The policy is not wrapped so, or its run cannot be replayed; the message says why.
     """
     replayer = _replayer(policy)
-    host = find_host(policy)
     with replayer.recording():
-        host.reset()
-        host.predict(batch, **options)
-        host.reset()
+        policy.reset()
+        policy.predict_action_chunk(batch, **options)
+        policy.reset()
     if replayer.refusals or not replayer.plans:
         why = "; ".join(replayer.refusals) or "hooks watch it, or an argument cannot be compared"
         raise RunError(f"{type(policy).__name__}: its denoising run cannot be replayed: {why}")

@@ -6,14 +6,16 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bac.plan.codegen import Replay, generate
+from bac.plan.cuda import GraphedReplay
 from bac.plan.guard import Guard
+from bac.plan.inductor import CompiledReplay
 from bac.plan.passes import EXACT, FAST, Pass, specialise
 from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
@@ -64,10 +66,17 @@ class Compiled:
     replay: Replay
     source: str
     error: float
+    exact: bool = False
 
 
 def build(
-    sampler: Callable[..., Any], owner: nn.Module, args: tuple[Any, ...], options: dict[str, Any], *, exact: bool = True
+    sampler: Callable[..., Any],
+    owner: nn.Module,
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    *,
+    exact: bool = True,
+    inductor: bool = False,
 ) -> tuple[Plan | Refusal, Any]:
     """Make a plan out of one call of the sampler.
 
@@ -81,6 +90,7 @@ def build(
         args: Of this call. Its generators advance as in any call.
         options: Keyword arguments of this call.
         exact: Leave out transformations that change the order of roundings.
+        inductor: Let PyTorch's compiler fuse the result, if `exact` is false.
 
     Returns:
         The plan, or why there can be none, and what the call returned.
@@ -93,7 +103,9 @@ def build(
     after = RandomState(leaves)
     try:
         with _no_collection():
-            compiled, skipped = _build(sampler, guard, (args, options), before, output, exact)
+            program, recordings = _record_twice(sampler, guard, (args, options), before, output)
+            with torch.inference_mode():
+                compiled, skipped = _compile(program, recordings, exact, inductor)
     except Refusal as refusal:
         return refusal, output
     finally:
@@ -104,7 +116,7 @@ def build(
         source=compiled.source,
         guard=guard,
         arguments=", ".join(_describe(leaf) for leaf in leaves if isinstance(leaf, Tensor)),
-        exact=exact or bool(skipped),
+        exact=compiled.exact,
         stages=compiled.stages,
         skipped=skipped,
         max_error=compiled.error,
@@ -113,9 +125,10 @@ def build(
     return plan, output
 
 
-def _build(
-    sampler: Callable[..., Any], guard: Guard, arguments: Any, before: RandomState, output: Any, exact: bool
-) -> tuple[Compiled, tuple[str, ...]]:
+def _record_twice(
+    sampler: Callable[..., Any], guard: Guard, arguments: Any, before: RandomState, output: Any
+) -> tuple[Program, tuple[Recording, Recording]]:
+    """The program of a call whose result is known, and what it has to reproduce."""
     first = _record(sampler, guard, arguments, before, output)
     program = first.tape.program(first.taped)
     replacements = iter(other_numbers(first.leaves))
@@ -130,8 +143,7 @@ def _build(
     if reason := difference(first.tape, second.tape):
         raise Refusal(reason)
     guard.settle(first.tape.borrowed.values())
-    with torch.inference_mode():
-        return _compile(program, (first, second), exact)
+    return program, (first, second)
 
 
 def _record(sampler: Callable[..., Any], guard: Guard, arguments: Any, before: RandomState, output: Any) -> Recording:
@@ -145,24 +157,43 @@ def _record(sampler: Callable[..., Any], guard: Guard, arguments: Any, before: R
     return Recording(leaves, before, output, tape, taped)
 
 
-def _compile(program: Program, recordings: Sequence[Recording], exact: bool) -> tuple[Compiled, tuple[str, ...]]:
-    """Specialise and check; if re-association costs too much, do without it and say so."""
+def _compile(
+    program: Program, recordings: Sequence[Recording], exact: bool, inductor: bool
+) -> tuple[Compiled, tuple[str, ...]]:
+    """Specialise and check, the fastest allowed form first; say what had to be left out."""
     exact_bound, fast_bound = _bounds(recordings[0].output)
-    skipped: tuple[str, ...] = ()
-    if not exact:
-        compiled = _compile_with(program, recordings, FAST)
+    skipped: list[str] = []
+    for passes, compiler in ((FAST, True), (FAST, False)) if not exact else ():
+        if compiler and not inductor:
+            continue
+        what = "Inductor" if compiler else "re-association"
+        try:
+            compiled = _compile_with(program, recordings, passes, compiler, skipped)
+        except (Refusal, RuntimeError) as error:
+            skipped.append(f"{what}: {str(error).splitlines()[0]}")
+            continue
         if compiled.error <= fast_bound:
-            return compiled, skipped
-        skipped = (f"re-association, with an error of {compiled.error:.1e} where {fast_bound:.0e} is allowed",)
-    compiled = _compile_with(program, recordings, EXACT)
+            return compiled, tuple(skipped)
+        skipped.append(f"{what}: an error of {compiled.error:.1e} where {fast_bound:.0e} is allowed")
+    compiled = _compile_with(program, recordings, EXACT, False, skipped)
     if not compiled.error <= exact_bound:
         raise Refusal(f"the specialised program differs from the interceptor by {compiled.error:.1e}")
-    return compiled, skipped
+    return replace(compiled, exact=True), tuple(skipped)
 
 
-def _compile_with(program: Program, recordings: Sequence[Recording], passes: Sequence[Pass]) -> Compiled:
+def _compile_with(
+    program: Program, recordings: Sequence[Recording], passes: Sequence[Pass], inductor: bool, skipped: list[str]
+) -> Compiled:
     special, stages = specialise(program, passes)
     replay, source = generate(special)
+    leaves = recordings[0].leaves
+    if inductor:
+        replay = CompiledReplay(special, len(leaves))
+    elif recordings[0].output.device.type == "cuda":
+        try:
+            replay = GraphedReplay(special, leaves)
+        except (Refusal, RuntimeError) as error:
+            skipped.append(f"CUDA graph: {str(error).splitlines()[0]}")
     return Compiled(special, stages, replay, source, max(recording.error_of(replay) for recording in recordings))
 
 

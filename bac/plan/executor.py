@@ -41,15 +41,24 @@ class Replayer(Interceptor):
         blocks: The policy's blocks; a run is interpreted while something else than `bac` watches one of them.
         sights: How often arguments of one signature are met before they are recorded; 0 records only on demand.
         exact: See `bac.wrap`.
+        inductor: `compile` of `bac.wrap`.
         warn: Warn when a run cannot be replayed; otherwise log it.
     """
 
     def __init__(
-        self, owner: nn.Module, blocks: Sequence[Block], *, sights: int = 1, exact: bool = True, warn: bool = True
+        self,
+        owner: nn.Module,
+        blocks: Sequence[Block],
+        *,
+        sights: int = 1,
+        exact: bool = True,
+        inductor: bool = False,
+        warn: bool = True,
     ) -> None:
         self.owner = owner
         self.sights = sights
         self.exact = exact
+        self.inductor = inductor
         self.warn = warn
         self._blocks = [(block.require_owner(), block.attribute) for block in blocks]
         self._expected = self._on_blocks()
@@ -150,11 +159,11 @@ class Replayer(Interceptor):
         return self._met[key] >= self.sights
 
     def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if self._num_records >= CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
-            self._refuse(key, f"{self._num_records} recordings for {self._num_replays} replays")
+        if self._num_records >= 2 * CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
+            self._refuse(key, f"{self._num_records} recordings for {self._num_replays} replays do not pay")
             return self.original(*args, **options)
         self._num_records += 1
-        plan, output = build(self.original, self.owner, args, options, exact=self.exact)
+        plan, output = build(self.original, self.owner, args, options, exact=self.exact, inductor=self.inductor)
         if isinstance(plan, Refusal):
             self._refuse(key, str(plan))
             return _to_caller(output)

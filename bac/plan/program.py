@@ -72,6 +72,12 @@ class Meta:
     device: torch.device
     root: int
 
+    @classmethod
+    def of(cls, tensor: Tensor, root: int) -> Meta:
+        """Layout of a tensor that is, or is a view of, the value `root`."""
+        offset = int(tensor.storage_offset())
+        return cls(tuple(tensor.shape), tuple(tensor.stride()), offset, tensor.dtype, tensor.device, root)
+
 
 @dataclass(frozen=True, eq=False)
 class Program:

@@ -76,7 +76,7 @@ class OutOfPlace:
         return hash(self.operator)
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down the operators of one run.
 
     Args:
@@ -85,7 +85,7 @@ class Tape(TorchDispatchMode):
     """
 
     def __init__(self, leaves: Sequence[Any], constants: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.refusal: Refusal | None = None
         self.instructions: list[Instruction] = []
         self.inputs: dict[int, int] = {}
@@ -155,7 +155,7 @@ class Tape(TorchDispatchMode):
 
     def _take_in(self, place: int, leaf: Any) -> None:
         if isinstance(leaf, Generator):
-            known = self._generators.get(leaf._cdata)
+            known = self._generators.get(_cdata(leaf))
         elif isinstance(leaf, Tensor):
             known = self._values.get(leaf)
         else:
@@ -167,7 +167,7 @@ class Tape(TorchDispatchMode):
                 self._define(leaf, value, value)
                 self._variable.add(value)
             else:
-                self._generators[leaf._cdata] = value
+                self._generators[_cdata(leaf)] = value
 
     def _append(self, func: Any, written: tuple[Any, Any], args: tuple[Any, ...], result: Any) -> None:
         sequence = isinstance(result, (tuple, list))
@@ -208,9 +208,9 @@ class Tape(TorchDispatchMode):
         if isinstance(argument, Tensor):
             return Ref(self._value(argument))
         if isinstance(argument, Generator):
-            if argument._cdata not in self._generators:
+            if _cdata(argument) not in self._generators:
                 raise Refusal("it draws from a random generator that is not an argument of the sampler")
-            return Ref(self._generators[argument._cdata])
+            return Ref(self._generators[_cdata(argument)])
         if isinstance(argument, (tuple, list)):
             return tuple([self._encode(part) for part in argument])
         return argument
@@ -233,8 +233,7 @@ class Tape(TorchDispatchMode):
 
     def _define(self, tensor: Tensor, value: int, root: int) -> None:
         self._values.set(tensor, value)
-        shape, stride = tuple(tensor.shape), tuple(tensor.stride())
-        self.meta[value] = Meta(shape, stride, tensor.storage_offset(), tensor.dtype, tensor.device, root)
+        self.meta[value] = Meta.of(tensor, root)
 
     def _new_value(self) -> int:
         self._next += 1
@@ -280,6 +279,11 @@ def _tensors(argument: Any) -> Iterator[Tensor]:
     elif isinstance(argument, (tuple, list)):
         for part in argument:
             yield from _tensors(part)
+
+
+def _cdata(generator: Generator) -> int:
+    """Identity of a generator; operators are handed a new Python object for it every time."""
+    return int(generator._cdata)  # type: ignore[attr-defined]
 
 
 def _memory(tensor: Tensor) -> int:

@@ -7,7 +7,7 @@ every run, so the values are the same bit for bit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -18,7 +18,8 @@ from bac.plan.program import Instruction, Program, run
 def fold_constants(program: Program) -> Program:
     """Replace constant instructions that variable ones read by their values."""
     variable = program.variable
-    constant, kept = [], []
+    constant: list[Instruction] = []
+    kept: list[Instruction] = []
     for instruction in program.instructions:
         (constant if variable.isdisjoint(instruction.outputs) else kept).append(instruction)
     wanted = {value for instruction in kept for value in instruction.inputs}.union(program.outputs)
@@ -26,7 +27,9 @@ def fold_constants(program: Program) -> Program:
     return replace(program, constants=values).with_instructions(kept)
 
 
-def _evaluate(instructions: Sequence[Instruction], constants: dict[int, Tensor], wanted: set[int]) -> dict[int, Tensor]:
+def _evaluate(
+    instructions: Sequence[Instruction], constants: Mapping[int, Tensor], wanted: set[int]
+) -> dict[int, Tensor]:
     """Run `instructions`; keep the `wanted` values and free every other after its last use."""
     values = dict(constants)
     remaining = Counter(value for instruction in instructions for value in instruction.inputs)

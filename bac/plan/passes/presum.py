@@ -11,7 +11,7 @@ Re-associates: ``(x + a) + b`` becomes ``x + (a + b)``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -54,7 +54,7 @@ def _chains(program: Program) -> dict[int, list[int]]:
     return chains
 
 
-def _repeated(chains: Sequence[list[int]]) -> set[Pair]:
+def _repeated(chains: Iterable[list[int]]) -> set[Pair]:
     """Pairs that stand side by side more than once, no two of which could claim the same addend."""
     counts = Counter(pair for addends in chains for pair in pairwise(addends))
     chosen: set[Pair] = set()
@@ -113,8 +113,5 @@ def _sum(left: int, right: int, name: int) -> Instruction:
 
 
 def _sum_layout(left: Meta, right: Meta, name: int) -> Meta:
-    """Layout of a sum: that of the addend which has the shape of the sum, made dense."""
-    shape = torch.broadcast_shapes(left.shape, right.shape)
-    model = torch.empty_strided(left.shape, left.stride, device="meta")
-    other = torch.empty_strided(right.shape, right.stride, device="meta")
-    return Meta(tuple(shape), tuple((model + other).stride()), 0, left.dtype, left.device, name)
+    one, other = (torch.empty_strided(m.shape, m.stride, dtype=m.dtype, device="meta") for m in (left, right))
+    return replace(Meta.of(one + other, name), device=left.device)

@@ -72,6 +72,6 @@ def _column_major(matrix: Tensor) -> Tensor:
 def _same_bits(program: Program, source: Meta, instruction: Instruction) -> bool:
     numbers = torch.randn(source.shape, generator=torch.Generator().manual_seed(0))
     left = torch.empty_strided(source.shape, source.stride, dtype=source.dtype).copy_(numbers)
-    weight, *bias = (program.constants.get(value) for value in instruction.inputs[1:])
+    weight, *bias = (program.constants[value] for value in instruction.inputs[1:])
     plain = instruction.operator(left, weight, *bias)
     return torch.equal(plain, instruction.operator(left, _column_major(weight), *bias))

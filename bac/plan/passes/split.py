@@ -129,9 +129,8 @@ class _Splitter:
         key = value, tuple(tensor.shape), tensor.storage_offset()
         if key not in self._cuts:  # one value for all steps, or they would not be seen to be the same
             self._cuts[key] = cut = next(self._fresh)
-            layout = tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
             self.constants[cut] = tensor
-            self.meta[cut] = Meta(*layout, tensor.dtype, tensor.device, cut)
+            self.meta[cut] = Meta.of(tensor, cut)
         return self._cuts[key]
 
     def _try(self, instruction: Instruction, whole: int, split: Split, dim: int) -> tuple[Meta, ...] | None:
@@ -161,8 +160,7 @@ class _Splitter:
                 return None
             if self.exact and not constant[place] and not torch.equal(result, expected):
                 return None
-            layout = tuple(result.shape), tuple(result.stride()), result.storage_offset()
-            metas.append(Meta(*layout, result.dtype, result.device, whole if view else -1))
+            metas.append(Meta.of(result, whole if view else -1))
         return tuple(metas)
 
     def _apply(
@@ -191,7 +189,7 @@ def _dim_after(instruction: Instruction, dim: int, meta: Meta) -> int | None:
         return dim
     if operator == aten.transpose.int:
         first, second = args[1] % rank, args[2] % rank
-        return {first: second, second: first}.get(dim, dim)
+        return int({first: second, second: first}.get(dim, dim))
     return None
 
 
