@@ -147,3 +147,9 @@ def _quiet() -> Iterator[None]:
         gc.unfreeze()
         if collecting:
             gc.enable()
+
+
+if __name__ == "__main__":
+    from eval.executors import main
+
+    main()

@@ -33,6 +33,7 @@ class Guard:
     def __init__(self, owner: nn.Module) -> None:
         self._edges = [edge for module in owner.modules() for edge in _edges(module)]
         self._weights: list[Tensor] = []
+        self._versioned: list[Tensor] = []
         self._versions: list[int] = []
         self._pointers: list[int] = []
         self._probes: list[memoryview] = []
@@ -47,7 +48,8 @@ class Guard:
         """Forget what a run itself replaces (a noise scheduler's timesteps) and remember the weights it read."""
         self._edges = [edge for edge in self._edges if edge[0].get(edge[1]) is edge[2]]
         self._weights = list(weights)
-        self._versions = _versions(self._weights)
+        self._versioned = [weight for weight in self._weights if not weight.is_inference()]
+        self._versions = _versions(self._versioned)
         self._pointers = _pointers(self._weights)
         self._probes = [probe for weight in self._weights for probe in _probe(weight)]
         self._bytes = b"".join(self._probes)
@@ -59,7 +61,7 @@ class Guard:
                 return f"{name} was replaced"
         if _pointers(self._weights) != self._pointers:
             return "weights were moved"
-        if _versions(self._weights) != self._versions or b"".join(self._probes) != self._bytes:
+        if _versions(self._versioned) != self._versions or b"".join(self._probes) != self._bytes:
             return "weights were written to"
         return None
 

@@ -64,7 +64,7 @@ class OutOfPlace:
 
     def __init__(self, operator: Callable[..., Any]) -> None:
         self.operator = operator
-        self.__name__ = f"{operator.__name__}"
+        self.__name__ = operator.__name__
 
     def __call__(self, target: Tensor, *args: Any, **options: Any) -> Any:
         return self.operator(target.clone(), *args, **options)
@@ -189,9 +189,9 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Record a write as making a new value; whoever else looks at the same memory may not be read any more."""
         if not isinstance(target, Tensor) or result is not target:
             raise Refusal(f"{func} writes into something other than its first argument")
-        old = self._value(target)
-        if old in self.inputs or (old in self.constants and old not in self.strangers):
-            what = "an argument" if old in self.inputs else "a parameter or buffer"
+        root = self.meta[self._value(target)].root
+        if root in self.inputs or root in self.borrowed:
+            what = "an argument" if root in self.inputs else "a parameter or buffer"
             raise Refusal(f"{func} writes into {what}")
         memory = _memory(target)
         for tensor in self._values:

@@ -26,7 +26,7 @@ def test_what_hands_its_argument_back_is_not_recorded():
 def test_a_write_becomes_a_new_value():
     def run(x):
         y = x * 2
-        y[1] = 7.0 if False else 0.0
+        y[1] = 0.0
         return y
 
     with pytest.raises(Refusal, match="wrote through another view"):
@@ -50,6 +50,7 @@ def test_a_write_becomes_a_new_value():
         (lambda x: x * float(x.numpy()[0]), "Python reads a value that depends"),
         (lambda x: x[x > 1], "a shape depends"),
         (lambda x: x.mul_(2), "writes into an argument"),
+        (lambda x: x.view(3, 1).mul_(2), "writes into an argument"),
         (lambda x: PARAMETER.data.mul_(1) * x, "writes into"),
         (lambda x: x + torch.randn(3, generator=Generator()), "generator that is not an argument"),
         (lambda x: [x], "returns list, not one tensor"),

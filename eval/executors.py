@@ -1,0 +1,290 @@
+"""The executors' benchmark: ``python -m eval.latency preset=quick output=FILE.json``.
+
+Times one action chunk of DP-T with seeded random weights, by every way there is to run it: eager with diffusers' step,
+compiled by PyTorch, dense replayed, cached by interceptors, cached and replayed, and fewer steps. All rows run
+interleaved in one process; a row is never compared with one of another process.
+"""
+
+import copy
+import gc
+import json
+import logging
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+import bac
+import bac.plan
+from eval.config import CONFIGS, log_to_terminal
+from eval.flops import policy_flops
+from eval.latency import Latency, measure
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is timed.
+
+    Attributes:
+        layers: Decoder layers.
+        width: Token width.
+        heads: Attention heads.
+        horizon: Actions per chunk T.
+        action_size: Da.
+        observation_size: Do.
+        num_steps: Denoising steps K of the dense run.
+        num_updates: Updates per block S, before bubbling.
+        num_bubbled: n.
+        batch_size: B.
+        device: "cpu" or "cuda".
+        dtype: Of weights and observations.
+    """
+
+    layers: int = 8
+    width: int = 256
+    heads: int = 4
+    horizon: int = 10
+    action_size: int = 10
+    observation_size: int = 137
+    num_steps: int = 100
+    num_updates: int = 10
+    num_bubbled: int = 5
+    batch_size: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to make an action chunk.
+
+    Attributes:
+        call: Makes one.
+        flops_ratio: FLOP of the dense run over its own.
+        plan: What it replays.
+    """
+
+    call: Callable[[], Tensor]
+    flops_ratio: float
+    plan: bac.plan.Plan | None = None
+
+
+def random_policy(setting: Setting) -> Any:
+    """DP-T with weights N(0, 0.05^2) from seed 0: right for timing and numerics, it says nothing about quality."""
+    from lerobot.configs import FeatureType, PolicyFeature
+
+    from policies.diffusion_transformer import DiffusionTransformerConfig
+    from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
+
+    config = DiffusionTransformerConfig(
+        n_layer=setting.layers,
+        n_emb=setting.width,
+        n_head=setting.heads,
+        horizon=setting.horizon,
+        n_action_steps=setting.horizon - 2,
+        num_train_timesteps=100,
+        input_features={"observation.state": PolicyFeature(FeatureType.STATE, (setting.observation_size,))},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (setting.action_size,))},
+        device=setting.device,
+    )
+    torch.manual_seed(0)
+    policy = DiffusionTransformerPolicy(config).eval()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.05)
+    policy.diffusion.use_solver("DDPM", setting.num_steps)
+    return policy.to(setting.device, getattr(torch, setting.dtype))
+
+
+def observations(setting: Setting, batch_size: int, seed: int) -> dict[str, Tensor]:
+    """A normalised observation batch."""
+    state = torch.randn(batch_size, 2, setting.observation_size, generator=torch.Generator().manual_seed(seed))
+    return {"observation.state": state.to(setting.device, getattr(torch, setting.dtype))}
+
+
+class Bench:
+    """Makes rows of one setting. Every row has a policy of its own, so none disturbs another's plans."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.policy = random_policy(setting)
+        self.batch = observations(setting, setting.batch_size, seed=1)
+        batches = [observations(setting, 4, seed=2)]
+        calibration = bac.calibrate(copy.deepcopy(self.policy).float(), _as_float(batches), progress=False)
+        self.schedule = _without_fingerprint(
+            bac.adaptive_schedule(calibration, num_updates=setting.num_updates, num_bubbled=setting.num_bubbled)
+        )
+        every = setting.num_steps // setting.num_updates
+        steps = tuple(range(0, setting.num_steps, every))[: setting.num_updates]
+        self.uniform = bac.Schedule(setting.num_steps, dict.fromkeys(calibration.block_names, steps))
+        self.dense_flops = policy_flops(self.policy, None, setting.num_steps)
+
+    def row(
+        self,
+        schedule: bac.Schedule | None,
+        executor: str | None,
+        *,
+        exact: bool = True,
+        compiler: bool = False,
+        solver: str = "DDPM",
+        num_steps: int | None = None,
+    ) -> Row:
+        """A row; ``executor=None`` is the untouched policy."""
+        policy = copy.deepcopy(self.policy)
+        steps = num_steps or self.setting.num_steps
+        policy.diffusion.use_solver(solver, steps)
+        plan = None
+        if executor is not None:
+            bac.wrap(policy, schedule, executor=executor, exact=exact, compile=compiler, strict=False)
+            if executor == "replay":
+                plan = bac.plan.record(policy, self.batch)
+        ratio = self.dense_flops / policy_flops(self.policy, schedule, steps)
+        return Row(self._call(policy), ratio, plan)
+
+    def compiled_row(self, mode: str) -> Row:
+        """The dense policy with its denoiser compiled by PyTorch; diffusers' loop stays eager."""
+        policy = copy.deepcopy(self.policy)
+        policy.diffusion.transformer.compile(mode=mode, dynamic=False)
+        return Row(self._call(policy), 1.0)
+
+    def _call(self, policy: Any) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            chunk = policy.predict_action_chunk(self.batch)
+            if self.setting.device == "cuda":
+                torch.cuda.synchronize()
+            return chunk
+
+        return call
+
+
+def quick_rows(bench: Bench) -> dict[str, Row]:
+    """The rows of ``preset=quick``."""
+    return {
+        "dense_eager": bench.row(None, None),
+        "dense_replay": bench.row(None, "replay"),
+        "interpret": bench.row(bench.schedule, "interpret"),
+        "replay_exact": bench.row(bench.schedule, "replay"),
+        "replay_fast": bench.row(bench.schedule, "replay", exact=False),
+        "uniform10_replay_fast": bench.row(bench.uniform, "replay", exact=False),
+    }
+
+
+def all_rows(bench: Bench, *, compiler_modes: tuple[str, ...] = (), inductor: bool = False) -> dict[str, Row]:
+    """Quick rows, and rivals: PyTorch's compiler, fewer steps. What does not run here is left out, and logged."""
+    rows = quick_rows(bench)
+    rows["uniform10_replay_exact"] = bench.row(bench.uniform, "replay")
+    for steps in (16, 10):
+        rows[f"ddim{steps}_eager"] = bench.row(None, None, solver="DDIM", num_steps=steps)
+        rows[f"ddim{steps}_replay"] = bench.row(None, "replay", solver="DDIM", num_steps=steps)
+    makers: dict[str, Callable[[], Row]] = {
+        f"dense_compiled_{mode}": lambda mode=mode: bench.compiled_row(mode) for mode in compiler_modes
+    }
+    if inductor:
+        makers["replay_inductor"] = lambda: bench.row(bench.schedule, "replay", exact=False, compiler=True)
+    for name, make in makers.items():
+        try:
+            row = make()
+            row.call()
+        except RuntimeError as error:
+            logger.warning("%s does not run here: %s", name, str(error).splitlines()[0])
+        else:
+            rows[name] = row
+    return rows
+
+
+def compare_numbers(rows: dict[str, Row]) -> dict[str, Any]:
+    """Whether exact replay equals the interpreter, and how far re-associated replay is from it."""
+    worst, equal = 0.0, True
+    for seed in range(3):
+        chunks = {}
+        for name in ("interpret", "replay_exact", "replay_fast"):
+            torch.manual_seed(seed)
+            chunks[name] = rows[name].call()
+        expected = chunks["interpret"]
+        equal &= torch.equal(chunks["replay_exact"], expected)
+        worst = max(worst, float((chunks["replay_fast"] - expected).abs().max() / expected.abs().max()))
+    return {"exact_bit_equal": equal, "fast_max_error": worst}
+
+
+def summary(rows: dict[str, Row], latencies: dict[str, Latency]) -> dict[str, Any]:
+    """The flat record of a preset: ``<row>_ms`` and what explains them."""
+    record: dict[str, Any] = {f"{name}_ms": latency.p50_ms for name, latency in latencies.items()}
+    record["flops_ratio"] = rows["replay_exact"].flops_ratio
+    record |= compare_numbers(rows)
+    record["build_s"] = rows["replay_exact"].plan.build_s
+    return record
+
+
+def table(rows: dict[str, Row], latencies: dict[str, Latency]) -> Iterator[str]:
+    """Lines to print. `limit` is the speed-up over dense replayed as a share of the FLOPs ratio."""
+    yield f"{'':24} {'p50 ms':>8} {'p95 ms':>8} {'x eager':>8} {'FLOPs':>6} {'limit':>6} {'operators':>10}"
+    replayed = latencies["dense_replay"].p50_ms
+    for name, latency in latencies.items():
+        row = rows[name]
+        share = replayed / latency.p50_ms / row.flops_ratio
+        operators = f"{row.plan.num_operations:10,}" if row.plan else ""
+        yield (
+            f"{name:24} {latency.p50_ms:8.1f} {latency.p95_ms:8.1f} {latency.speedup:8.2f} {row.flops_ratio:6.2f} "
+            f"{share:6.0%} {operators}"
+        )
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="latency")
+def main(config: Any) -> None:
+    """Run a preset."""
+    log_to_terminal()
+    presets = OmegaConf.to_container(config.presets, resolve=True)
+    if config.preset not in presets:
+        raise SystemExit(f"preset: must be one of {', '.join(presets)}, got {config.preset}")
+    run_preset({**presets[config.preset], "output": config.output})
+
+
+def run_preset(config: Any) -> dict[str, Any]:
+    """Measure one preset, print its table, write its JSON.
+
+    Args:
+        config: `configs/latency.yaml`, resolved.
+    """
+    torch.set_num_threads(1)
+    records = []
+    for changes in config["settings"]:
+        setting = Setting(**{**config["base"], **changes})
+        logger.info("%s", setting)
+        bench = Bench(setting)
+        rows = quick_rows(bench) if config["rows"] == "quick" else all_rows(bench, **config["options"])
+        latencies = measure({name: row.call for name, row in rows.items()}, rounds=config["rounds"])
+        for line in table(rows, latencies):
+            logger.info(line)
+        record = summary(rows, latencies)
+        details = {name: latency.to_dict() for name, latency in latencies.items()}
+        records.append({**record, "setting": vars(setting), "rows": details, "machine": _machine(setting)})
+        del bench, rows
+        gc.collect()
+    result = records[0] if len(records) == 1 else {"settings": records}
+    if config["output"]:
+        path = Path(config["output"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _as_float(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    return [{name: value.float() for name, value in batch.items()} for batch in batches]
+
+
+def _without_fingerprint(schedule: bac.Schedule) -> bac.Schedule:
+    return bac.Schedule(schedule.num_steps, dict(schedule.update_steps))
+
+
+def _machine(setting: Setting) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if setting.device == "cuda" else platform.processor() or platform.machine()
+    return {"device": name, "torch": torch.__version__, "threads": torch.get_num_threads()}

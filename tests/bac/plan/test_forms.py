@@ -1,0 +1,99 @@
+"""Programs without their draws, and what is made of them: CUDA graphs, compiled code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Generator
+
+import bac
+import bac.plan
+from bac.errors import ScheduleError
+from bac.plan.codegen import generate
+from bac.plan.draws import divide
+from bac.plan.tape import Refusal
+from tests.bac.models import TinyTransformerPolicy, obs, sweep
+from tests.bac.plan.runs import names, taped
+
+X = torch.tensor([1.0, 2.0, 3.0])
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def noisy(x, generator):
+    for _ in range(2):
+        noise = torch.cat([torch.randn(1, generator=generator), torch.randn(2, generator=generator)])
+        x = x * 2 + noise
+    return x
+
+
+def test_the_body_draws_nothing_and_both_parts_together_are_the_program():
+    program = taped(noisy, X, Generator())
+    divided = divide(program, num_leaves=2)
+    assert names(divided.prologue) == ["randn", "randn", "cat"] * 2
+    assert names(divided.body) == ["mul", "add"] * 2
+    leaves = X * 3, Generator().manual_seed(5)
+    arguments = divided.arguments(generate(divided.prologue)[0], leaves)
+    assert torch.equal(generate(divided.body)[0](arguments)[0], noisy(X * 3, Generator().manual_seed(5)))
+
+
+def test_a_draw_that_depends_on_an_argument_cannot_be_taken_out():
+    with pytest.raises(Refusal, match="bernoulli draws depends on the arguments"):
+        divide(taped(lambda x: torch.bernoulli(x / 3), X), num_leaves=1)
+
+
+def test_compiling_needs_leave_to_round():
+    policy = TinyTransformerPolicy()
+    with pytest.raises(ScheduleError, match="exact=False"):
+        bac.wrap(policy, sweep(policy, (0,), 7), compile=True)
+
+
+class RandnPolicy(TinyTransformerPolicy):
+    """Draws by shape, as diffusers does, so that its draws do not depend on a value."""
+
+    def predict_action_chunk(self, batch):
+        memory = self.condition(batch["obs"])
+        x = torch.randn(len(memory), 5, 2, device=memory.device)
+        for _ in range(self.num_steps):
+            noise = torch.randn(x.shape, device=x.device)
+            x = x - 0.1 * self.head(self.decoder(self.embed(x), memory)) + 0.01 * noise
+        return x
+
+
+def compared(executor_options, device="cpu"):
+    """Largest relative difference of two replayed chunks to interpreted ones, and the plan."""
+    batch = {"obs": obs(2)["obs"].to(device)}
+    chunks = []
+    for options in ({"executor": "interpret"}, {"executor": "replay", **executor_options}):
+        torch.manual_seed(0)
+        policy = RandnPolicy(num_steps=4).to(device)
+        bac.wrap(policy, sweep(policy, (0, 2), 4), **options)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            chunks.append(torch.stack([policy.predict_action_chunk(batch) for _ in range(3)]))
+    error = (chunks[1] - chunks[0]).abs().max() / chunks[0].abs().max()
+    return float(error), bac.plan.plans(policy)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_inductor_compiles_a_plan():
+    error, plan = compared({"exact": False, "compile": True})
+    assert plan.skipped == ()
+    assert error <= 1e-5
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_cuda_graph_replays_fresh_draws(exact):
+    error, plan = compared({"exact": exact}, "cuda")
+    assert plan.skipped == ()
+    assert error <= 1e-5
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_generators_on_the_host_feed_a_cuda_graph():
+    program = taped(lambda x, g: x + torch.randn(3, generator=g).to(x.device), X.cuda(), Generator())
+    divided = divide(program, num_leaves=2)
+    assert names(divided.body) == ["add"]
