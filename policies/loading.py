@@ -48,8 +48,6 @@ def load(
         )
     # These imports take seconds: only who loads a policy pays.
     from lerobot.configs import PreTrainedConfig
-    from lerobot.processor import PolicyProcessorPipeline
-    from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
 
     from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
 
@@ -59,12 +57,20 @@ def load(
     config.device = device
     policy = DiffusionTransformerPolicy.from_pretrained(path, config=config, local_files_only=True, strict=True)
     if solver is not None or num_inference_steps is not None:
-        name = solver or config.noise_scheduler_type
         steps = num_inference_steps or policy.diffusion.num_inference_steps
-        policy.diffusion.use_solver(name, steps, config.timestep_spacing if solver is None else None)
-    on_device = {"device_processor": {"device": device}}
+        policy.diffusion.use_solver(solver or config.noise_scheduler_type, steps)
+    return LoadedPolicy(policy.eval(), *_load_processors(path, device))
+
+
+def _load_processors(path: Path, device: str) -> tuple["PolicyProcessorPipeline", "PolicyProcessorPipeline"]:
+    from lerobot.processor import PolicyProcessorPipeline
+    from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
+
     preprocessor = PolicyProcessorPipeline.from_pretrained(
-        path, config_filename="policy_preprocessor.json", overrides=on_device, local_files_only=True
+        path,
+        config_filename="policy_preprocessor.json",
+        overrides={"device_processor": {"device": device}},
+        local_files_only=True,
     )
     postprocessor = PolicyProcessorPipeline.from_pretrained(
         path,
@@ -73,4 +79,4 @@ def load(
         to_output=transition_to_policy_action,
         local_files_only=True,
     )
-    return LoadedPolicy(policy.eval(), preprocessor, postprocessor)
+    return preprocessor, postprocessor

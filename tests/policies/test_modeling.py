@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from lerobot.configs.types import FeatureType, PolicyFeature
@@ -200,6 +204,12 @@ def test_a_saved_policy_loads_with_its_processors(tmp_path):
     assert torch.equal(loaded.postprocessor(torch.ones(3, ACTIONS)), torch.full((3, ACTIONS), 5.0))
     quick = policies.load(tmp_path, solver="DPM-Solver++", num_inference_steps=13).policy.diffusion
     assert (type(quick.noise_scheduler).__name__, quick.num_inference_steps) == ("DPMSolverMultistepScheduler", 13)
+
+
+def test_importing_policies_imports_neither_lerobot_nor_torch():
+    code = "import policies, sys; sys.exit(' '.join(m for m in ('lerobot', 'torch', 'diffusers') if m in sys.modules))"
+    root = Path(policies.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True).stderr.strip() == ""
 
 
 def test_loading_from_an_empty_folder_names_the_command_that_fills_it(tmp_path):
