@@ -37,7 +37,8 @@ def success_rate(successes: int, n: int, *, confidence: float = 0.95) -> Estimat
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"success_rate: need 0 <= successes <= n and n >= 1, got {successes} of {n}")
     low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
-    return Estimate(successes / n, max(0.0, float(low)), min(1.0, float(high)))
+    # Exact at the ends, where rounding leaves 1e-17.
+    return Estimate(successes / n, float(low) if successes else 0.0, float(high) if successes < n else 1.0)
 
 
 def mean_score(scores: Sequence[float], *, confidence: float = 0.95) -> Estimate:

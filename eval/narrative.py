@@ -20,8 +20,8 @@ EXECUTION = {
     "replay": "every run, dense ones too, replayed from a recorded plan",
 }
 NOTES = """
-- **{quantity}** over n = {n} episodes, seeds {first} to {last}, the same worlds and the same noise for every method;
-  95 % Wilson intervals. **{quantity} - dense**: difference to dense DDPM-100 on the same episodes ({interval}).
+- n = {n} episodes, seeds {first} to {last}, the same worlds and the same noise for every method. **success**: rate with
+  95 % Wilson interval. **{quantity} - dense**: difference to dense DDPM-100 on the same episodes ({interval}).
 - **Latency**: observation batch to action chunk, batch 1, one thread, float32, {device}; {execution}. Medians of
   interleaved rounds; a sample during which the process lost its core was rejected. **speed-up**: over eager dense
   DDPM-100.

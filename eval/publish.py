@@ -36,7 +36,7 @@ def build_rows(comparison: Comparison) -> list[Row]:
             cell,
             settings.task,
             comparison.results(cell),
-            reference,
+            None if cell == cells[0] else reference,
             judged_by_score=settings.judged_by_score,
             latency=latencies.get(cell),
             flops_ratio=comparison.flops(cells[0]) / comparison.flops(cell),

@@ -55,7 +55,7 @@ def make_row(
     cell: Cell,
     task: str,
     results: Sequence[EpisodeResult],
-    reference: Sequence[EpisodeResult],
+    reference: Sequence[EpisodeResult] | None,
     *,
     judged_by_score: bool,
     latency: Latency | None,
@@ -69,7 +69,7 @@ def make_row(
         cell: The cell.
         task: Name of the task.
         results: Its episodes.
-        reference: Those of dense DDPM-100; paired by seed.
+        reference: Those of dense DDPM-100, paired by seed; None for that cell itself.
         judged_by_score: Whether `paired_diff` is of the score instead of success.
         latency: Its latency, if measured.
         flops_ratio: Dense FLOP over its FLOP.
@@ -162,10 +162,10 @@ def table_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _paired(
-    results: Sequence[EpisodeResult], reference: Sequence[EpisodeResult], *, judged_by_score: bool
+    results: Sequence[EpisodeResult], reference: Sequence[EpisodeResult] | None, *, judged_by_score: bool
 ) -> dict[str, float]:
-    difference = paired_difference(results, reference, judged_by_score=judged_by_score)
-    if difference is None or results is reference:
+    difference = paired_difference(results, reference or [], judged_by_score=judged_by_score)
+    if difference is None:
         return {}
     return {"paired_diff": difference.value, "paired_low": difference.low, "paired_high": difference.high}
 
