@@ -118,7 +118,7 @@ class Bench:
         self.setting = setting
         self.policy = random_policy(setting)
         self.batch = observations(setting, setting.batch_size, seed=1)
-        batches = [observations(setting, 4, seed=2)]
+        batches = [observations(setting, 2, seed=2)]
         calibration = bac.calibrate(copy.deepcopy(self.policy).float(), _as_float(batches), progress=False)
         self.schedule = _without_fingerprint(
             bac.adaptive_schedule(calibration, num_updates=setting.num_updates, num_bubbled=setting.num_bubbled)

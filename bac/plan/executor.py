@@ -170,7 +170,7 @@ class Replayer(Interceptor):
         self._plans[key] = plan
         while len(self._plans) > CAPACITY:
             self._plans.popitem(last=False)
-        logger.info("%s", plan)
+        logger.debug("%s", plan)
         return _to_caller(output)
 
     def _refuse(self, key: Hashable, reason: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class Ref:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Instruction:
     """Calls an ATen operator and names its results.
 
@@ -41,7 +42,7 @@ class Instruction:
     sequence: bool = False
     draws: bool = False
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[int, ...]:
         """Values it reads, in order, with repetitions."""
         return tuple(references((self.args, self.options)))

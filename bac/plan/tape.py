@@ -14,6 +14,7 @@ plain tensor, and rounds differently.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
@@ -123,33 +124,34 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         options = dict(kwargs or {})
-        written = self._read(func, args, options)
+        instruction = self._read(func, args, options)
         result = func(*args, **options)
-        if written is not None:
-            self._write_down(func, written, args, result)
+        if instruction is not None:
+            self._write_down(func, instruction, args, result)
         return result
 
-    def _read(self, func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any] | None:
-        """The arguments as values, or `None` once recording is over: the run goes on, for it is the caller's."""
+    def _read(self, func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Instruction | None:
+        """The instruction without its outputs, or `None` once recording was given up; the run itself goes on."""
         if self.refusal is not None:
             return None
         try:
-            written = self._encode(args), tuple((name, self._encode(option)) for name, option in options.items())
-            if self._variable.intersection(references(written)):
-                _check_reads(func, written[0], self._variable)
+            named = tuple((name, self._encode(option)) for name, option in options.items())
+            instruction = Instruction(func, self._encode(args), named, ())
+            if not self._variable.isdisjoint(instruction.inputs):
+                _check_reads(func, instruction.args, self._variable)
         except Refusal as refusal:
             self.refusal = refusal
             return None
-        return written
+        return instruction
 
-    def _write_down(self, func: Any, written: tuple[Any, Any], args: tuple[Any, ...], result: Any) -> None:
+    def _write_down(self, func: Any, instruction: Instruction, args: tuple[Any, ...], result: Any) -> None:
         try:
             if func in _SAME:
                 self._values.set(result, self._value(args[0]))
             elif func._schema.is_mutable:
-                self._overwrite(func, written, args[0], result)
+                self._overwrite(instruction, args[0], result)
             else:
-                self._append(func, written, args, result)
+                self._append(instruction, args, result)
         except Refusal as refusal:
             self.refusal = refusal
 
@@ -169,24 +171,22 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 self._generators[_cdata(leaf)] = value
 
-    def _append(self, func: Any, written: tuple[Any, Any], args: tuple[Any, ...], result: Any) -> None:
+    def _append(self, instruction: Instruction, args: tuple[Any, ...], result: Any) -> None:
         sequence = isinstance(result, (tuple, list))
         results = tuple(result) if sequence else (result,)
         if not all(isinstance(part, Tensor) for part in results):
             return  # a number for Python, of something constant: baked in
         if not sequence and self._values.get(result) is not None:
             return  # handed its argument back, as `dropout` does in eval mode
-        draws = _draws(func, *written)
         roots = {_memory(tensor): self.meta[self._value(tensor)].root for tensor in _tensors(args)}
         outputs = tuple(self._new_value() for _ in results)
         for value, part in zip(outputs, results, strict=True):
             self._define(part, value, roots.get(_memory(part), value))
-        if draws or self._variable.intersection(references(written)):
-            self._variable.update(outputs)
-        self.instructions.append(Instruction(func, *written, outputs, sequence, draws))
+        self._keep(replace(instruction, outputs=outputs, sequence=sequence))
 
-    def _overwrite(self, func: Any, written: tuple[Any, Any], target: Tensor, result: Any) -> None:
+    def _overwrite(self, instruction: Instruction, target: Tensor, result: Any) -> None:
         """Record a write as making a new value; whoever else looks at the same memory may not be read any more."""
+        func = instruction.operator
         if not isinstance(target, Tensor) or result is not target:
             raise Refusal(f"{func} writes into something other than its first argument")
         root = self.meta[self._value(target)].root
@@ -198,11 +198,15 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if tensor is not target and _memory(tensor) == memory:
                 self._overwritten.set(tensor, func)
         value = self._new_value()
-        draws = _draws(func, *written)
-        if draws or self._variable.intersection(references(written)):
-            self._variable.add(value)
         self._define(target, value, value)
-        self.instructions.append(Instruction(OutOfPlace(func), *written, (value,), draws=draws))
+        self._keep(replace(instruction, outputs=(value,)), OutOfPlace(func))
+
+    def _keep(self, instruction: Instruction, stand_in: OutOfPlace | None = None) -> None:
+        """Append an instruction, on `stand_in` instead of its operator if there is one."""
+        draws = _draws(instruction)
+        if draws or not self._variable.isdisjoint(instruction.inputs):
+            self._variable.update(instruction.outputs)
+        self.instructions.append(replace(instruction, operator=stand_in or instruction.operator, draws=draws))
 
     def _encode(self, argument: Any) -> Any:
         if isinstance(argument, Tensor):
@@ -265,10 +269,12 @@ def _check_reads(func: Any, args: tuple[Any, ...], variable: set[int]) -> None:
         raise Refusal(f"a shape depends on the arguments or the noise ({func})")
 
 
-def _draws(func: Any, args: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> bool:
+def _draws(instruction: Instruction) -> bool:
+    func: Any = instruction.operator
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
-    named = {**{given.name: arg for given, arg in zip(func._schema.arguments, args, strict=False)}, **dict(options)}
+    named = dict(zip((given.name for given in func._schema.arguments), instruction.args, strict=False))
+    named.update(instruction.options)
     switches = [given.name for given in func._schema.arguments if given.name in _DROPOUT]
     return not switches or any(named.get(name, False) for name in switches)
 

@@ -15,7 +15,7 @@ from bac.plan.passes.own import own_outputs
 from bac.plan.passes.presum import presum_residuals
 from bac.plan.passes.relay import relay_weights
 from bac.plan.passes.scale import fuse_scaled_additions
-from bac.plan.passes.split import split_tokens
+from bac.plan.passes.split import split_tokens, split_tokens_anyway
 from bac.plan.passes.views import merge_views
 from bac.plan.plan import Stage
 from bac.plan.program import Program
@@ -24,11 +24,11 @@ Pass = Callable[[Program], Program]
 
 _FRONT: tuple[Pass, ...] = (drop_dead_code, share_equal, fold_constants)
 _BACK: tuple[Pass, ...] = (relay_weights, merge_views, drop_dead_code, own_outputs)
-_SPLIT: tuple[Pass, ...] = (split_tokens, drop_dead_code, share_equal)
+_SHARE: tuple[Pass, ...] = (drop_dead_code, share_equal)
 _SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse_scaled_additions, drop_dead_code)
 
-EXACT = _FRONT + _SPLIT + _BACK
-FAST = _FRONT + _SPLIT + _SUM + _BACK
+EXACT = (*_FRONT, split_tokens, *_SHARE, *_BACK)
+FAST = (*_FRONT, split_tokens_anyway, *_SHARE, *_SUM, *_BACK)
 
 
 def specialise(program: Program, passes: Sequence[Pass]) -> tuple[Program, tuple[Stage, ...]]:

@@ -89,15 +89,18 @@ class _Splitter:
         others = [value for value in instruction.inputs if value not in known]
         if len(known) != 1 or not all(value in self.constants for value in others):
             return False
+        value = instruction.outputs[0]
+        view = self.meta[value].root != value
+        if not view and not _is_dense(self.meta[value]):
+            return False  # `cat` could not stand for it
         split = self.splits[known[0]]
         dim = _dim_after(instruction, split.dim, self.meta[instruction.outputs[0]])
         metas = self._try(instruction, known[0], split, dim) if dim is not None else None
         if dim is None or metas is None:
             return False
         parts = tuple(self._part(instruction, known[0], split, place, dim, meta) for place, meta in enumerate(metas))
-        value = instruction.outputs[0]
         self.splits[value] = Split(dim, parts, split.sizes)
-        if self.meta[value].root == value:
+        if not view:
             instruction = Instruction(aten.cat.default, (tuple(map(Ref, parts)), dim), (), (value,))
         self.kept.append(instruction)
         return True
@@ -175,6 +178,12 @@ class _Splitter:
         args, options = substitute((instruction.args, instruction.options), get)
         result: Tensor = instruction.operator(*args, **dict(options))
         return result
+
+
+def _is_dense(meta: Meta) -> bool:
+    """Laid out row by row."""
+    dense = torch.empty(meta.shape, device="meta").stride()
+    return all(n == 1 or a == b for n, a, b in zip(meta.shape, meta.stride, dense, strict=True))
 
 
 def _dim_after(instruction: Instruction, dim: int, meta: Meta) -> int | None:
