@@ -73,18 +73,18 @@ def matched_steps(loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batc
     Returns:
         Solver to number of steps, at least 1.
     """
-    probes = {dense(k, solver): None for solver in SOLVERS for k in PROBES}
+    probes = {_timed(k, solver): None for solver in SOLVERS for k in PROBES}
     first = measure_cells(loaded, {target: schedule, **probes}, batch, **options)
     few, many = PROBES
     guesses = {
         solver: steps_within(
             first[target].p50_ms,
-            (few, first[dense(few, solver)].p50_ms),
-            (many, first[dense(many, solver)].p50_ms),
+            (few, first[_timed(few, solver)].p50_ms),
+            (many, first[_timed(many, solver)].p50_ms),
         )
         for solver in SOLVERS
     }
-    near = [dense(k, s) for s, guess in guesses.items() for k in (guess - 1, guess, guess + 1) if 1 <= k <= 99]
+    near = [_timed(k, s) for s, guess in guesses.items() for k in (guess - 1, guess, guess + 1) if 1 <= k <= 99]
     second = measure_cells(loaded, {target: schedule, **dict.fromkeys(near)}, batch, **options)
     budget = second[target].p50_ms
     affordable = [cell for cell in near if second[cell].p50_ms <= budget]
@@ -92,6 +92,11 @@ def matched_steps(loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batc
         solver: max((cell.num_steps for cell in affordable if cell.solver == solver), default=max(1, guess - 2))
         for solver, guess in guesses.items()
     }
+
+
+def _timed(num_steps: int, solver: str) -> Cell:
+    """A dense cell to time: spacing costs nothing, and every solver can place any number of steps "leading"."""
+    return dense(num_steps, solver, "leading")
 
 
 class SpacingChooser:
