@@ -108,7 +108,7 @@ class SpacingChooser:
         num_draws: Noise draws per observation, at least 2.
     """
 
-    def __init__(self, policy: Any, batch: Batch, *, num_draws: int = 4) -> None:
+    def __init__(self, policy: Any, batch: Batch, *, num_draws: int = 8) -> None:
         self._policy, self._batch, self._num_draws = policy, batch, num_draws
         self._references: dict[Cell, torch.Tensor] = {}
 
