@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from lerobot.utils.constants import ACTION
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_model
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -43,6 +45,8 @@ class Trainer:
         self.num_held_out = max(1, round(demonstrations.num_episodes * cfg.held_out))
         self.windows, self.held_out = self._cut_windows()
         self.policy = DiffusionTransformerPolicy(self.config).to(cfg.device)
+        if cfg.initial is not None:
+            load_model(self.policy, Path(cfg.initial) / SAFETENSORS_SINGLE_FILE)
         self.averaged = DiffusionTransformerPolicy(self.config).to(cfg.device).eval()
         self.averaged.diffusion.use_solver("DDIM", 10)
         self.master = MasterWeights(self.policy, getattr(torch, cfg.dtype))
