@@ -76,7 +76,7 @@ class Replayer(Interceptor):
         if plan is None and self._is_due(key):
             with self._lock:  # of two threads that come at once, one records and the other waits for it
                 plan = self._valid_plan(key)
-                if plan is None:
+                if plan is None and key not in self._refused:
                     return self._record(key, args, options)
         if plan is None:
             return self.original(*args, **options)

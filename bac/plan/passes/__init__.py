@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from bac.plan.passes.absorb import absorb_projections
+from bac.plan.passes.closed import close_reused_steps
 from bac.plan.passes.cse import share_equal
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.fold import fold_constants
@@ -25,10 +27,10 @@ Pass = Callable[[Program], Program]
 _FRONT: tuple[Pass, ...] = (drop_dead_code, share_equal, fold_constants)
 _BACK: tuple[Pass, ...] = (relay_weights, merge_views, drop_dead_code, own_outputs)
 _SHARE: tuple[Pass, ...] = (drop_dead_code, share_equal)
-_SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse_scaled_additions, drop_dead_code)
+_SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse_scaled_additions, close_reused_steps)
 
 EXACT = (*_FRONT, split_tokens, *_SHARE, *_BACK)
-FAST = (*_FRONT, split_tokens_anyway, *_SHARE, *_SUM, *_BACK)
+FAST = (*_FRONT, split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM, drop_dead_code, *_BACK)
 
 
 def specialise(program: Program, passes: Sequence[Pass]) -> tuple[Program, tuple[Stage, ...]]:

@@ -1,0 +1,264 @@
+"""Absorb projections into the keys and values of a short memory.
+
+A cross-attention projects its queries and its result by E x E matrices, and attends to few tokens, S. With H heads::
+
+    softmax((x Wq + bq) K') V Wo  ==  softmax(x A + c) B      A = Wq K': E x SH,  c = bq K',  B = V Wo: SH x E
+
+so two products with E x E weights become two with E x SH. Each token of the memory has rows of A', c and B of its own:
+those of the timestep token are constants of the denoising step, those of the observation tokens serve all steps. That
+pays where SH < E, and where the memory is partly constant or read at several steps.
+
+Re-associates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from bac.plan.passes.emit import Emitter, origin, producers_of
+from bac.plan.program import Instruction, Program, Ref
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A cross-attention of one batch row, from the product that makes its queries to the one that makes its result.
+
+    Attributes:
+        source: What queries are projected from: T rows of E.
+        memory: What keys and values are columns of: S rows; keys of all heads, then values of all heads.
+        query: Weight `[.., E]` and bias of the first product, as values; the bias may be missing.
+        result: The last product.
+        query_columns: Which output of the first product is element (head, i) of the queries, `[H, D]`.
+        result_columns: Which input of the last product is element (head, i) of what was attended to, `[H, D]`.
+        first_column: Where in a row of `memory` the keys begin.
+        mask: Constant that is added to the scores, or None.
+        scale: What scores are multiplied by.
+        num_queries: T.
+        num_tokens: S.
+    """
+
+    source: int
+    memory: int
+    query: tuple[int, ...]
+    result: Instruction
+    query_columns: Tensor
+    result_columns: Tensor
+    first_column: int
+    mask: int | None
+    scale: float
+    num_queries: int
+    num_tokens: int
+
+
+def absorb_projections(program: Program) -> Program:
+    """Rewrite every cross-attention that gains from it."""
+    finder = _Finder(program)
+    sites = {i.outputs[0]: site for i in program.instructions if (site := finder.find(i)) is not None}
+    uses = Counter(site.memory for site in sites.values())
+    writer = _Writer(program)
+    for instruction in program.instructions:
+        site = sites.get(instruction.outputs[0]) if instruction.outputs else None
+        if site is not None and (uses[site.memory] > 1 or finder.is_partly_constant(site.memory)):
+            writer.write(site)
+        else:
+            writer.emitter.kept.append(instruction)
+    return writer.emitter.finish()
+
+
+class _Finder:
+    """Recognises sites by where elements come from, whatever views lie between the products."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.producers = producers_of(program)
+
+    def is_partly_constant(self, memory: int) -> bool:
+        """Whether some tokens are known before the run."""
+        return any(part in self.program.constants for part in parts_of(self.producers[memory]))
+
+    def find(self, result: Instruction) -> Site | None:
+        """The site whose last product this is."""
+        meta, constants = self.program.meta, self.program.constants
+        if not self._is_projection(result):
+            return None
+        attended, result_places = origin(self.program, self.producers, result.inputs[0])
+        attention = self.producers.get(attended)
+        if attention is None or not _is_plain(attention):
+            return None
+        query, key, value, *masks = attention.inputs
+        if meta[query].shape[0] != 1 or any(mask not in constants for mask in masks):
+            return None
+        projected, query_places = origin(self.program, self.producers, query)
+        (memory, key_places), (other, value_places) = (origin(self.program, self.producers, v) for v in (key, value))
+        product = self.producers.get(projected)
+        if product is None or not self._is_projection(product) or memory != other or memory not in self.producers:
+            return None
+        queries = _columns(query_places[0], meta[projected].shape)
+        keys = _columns(key_places[0], meta[memory].shape)
+        values = _columns(value_places[0], meta[memory].shape)
+        results = _columns_back(result_places, meta[attended].shape)
+        if queries is None or keys is None or values is None or results is None:
+            return None
+        _, num_heads, num_queries, head_size = meta[query].shape
+        num_tokens, features = meta[key].shape[2], meta[product.inputs[0]].shape[-1]
+        if num_tokens * num_heads >= features or meta[result.outputs[0]].shape[-1] != features:
+            return None
+        both = torch.cat([keys, values]).flatten()
+        if keys.shape != values.shape or not torch.equal(both, both[0] + torch.arange(len(both))):
+            return None  # keys and values do not lie side by side, head after head
+        return Site(
+            product.inputs[0],
+            memory,
+            product.inputs[1:],
+            result,
+            queries,
+            results,
+            first_column=int(both[0]),
+            mask=masks[0] if masks else None,
+            scale=dict(attention.options).get("scale") or 1 / sqrt(head_size),
+            num_queries=num_queries,
+            num_tokens=num_tokens,
+        )
+
+    def _is_projection(self, instruction: Instruction) -> bool:
+        constants = self.program.constants
+        return instruction.operator == aten.linear.default and all(v in constants for v in instruction.inputs[1:])
+
+
+def parts_of(memory: Instruction) -> tuple[int, ...]:
+    """What the rows of a memory are put together from; the memory itself if it is not."""
+    along_rows = memory.args[1:] in ((), (0,))
+    return memory.inputs if memory.operator == aten.cat.default and along_rows else memory.outputs
+
+
+def _is_plain(attention: Instruction) -> bool:
+    """Softmax attention without dropout and without a causal rule of its own."""
+    if attention.operator != aten.scaled_dot_product_attention.default:
+        return False
+    extra = [argument for argument in attention.args[3:] if not isinstance(argument, Ref)]
+    return not any(extra) and {name for name, _ in attention.options} <= {"scale"}
+
+
+def _columns(places: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Columns `[H, D]` in a matrix of that shape, if element (h, n, i) is in row n: from places `[H, N, D]`."""
+    num_rows = places.shape[1]
+    if torch.Size(shape[:-1]).numel() != num_rows:
+        return None
+    rows = torch.arange(num_rows)[None, :, None] * shape[-1]
+    columns = places[:, :1] - rows[:, :1]
+    in_row = bool(((columns >= 0) & (columns < shape[-1])).all())
+    return columns[:, 0] if in_row and torch.equal(columns + rows, places) else None
+
+
+def _columns_back(places: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Column `[H, D]` where element (h, n, i) of `[1, H, N, D]` lies, if in row n, from each column's places."""
+    _, num_heads, num_rows, size = shape
+    places = places.reshape(-1, places.shape[-1])
+    if places.shape != (num_rows, num_heads * size):
+        return None
+    head, row, inner = places // (num_rows * size), places // size % num_rows, places % size
+    same = torch.equal(head, head[:1].expand_as(head)) and torch.equal(inner, inner[:1].expand_as(inner))
+    if not same or not torch.equal(row, torch.arange(num_rows)[:, None].expand_as(row)):
+        return None
+    columns = torch.full((num_heads, size), -1)
+    columns[head[0], inner[0]] = torch.arange(places.shape[1])
+    return columns if bool((columns >= 0).all()) else None
+
+
+class _Writer:
+    """Writes sites. Sites of one block share weights, and the factors of tokens that are the same at every step."""
+
+    def __init__(self, program: Program) -> None:
+        self.emitter = Emitter(program)
+        self._producers = producers_of(program)
+        self._weights: dict[Hashable, tuple[Ref, bool]] = {}
+        self._masks: dict[Hashable, Ref] = {}
+        self._factors: dict[Hashable, Ref] = {}
+
+    def write(self, site: Site) -> None:
+        """Emit what stands for a site."""
+        emit, meta = self.emitter.emit, self.emitter.meta
+        weight, has_bias = self._weight(site)
+        num_heads, num_queries, num_tokens = len(site.query_columns), site.num_queries, site.num_tokens
+        features, width = meta[site.source].shape[-1], num_heads * num_tokens
+        output = meta[site.result.outputs[0]].shape
+        factors = emit(aten.view.default, self._all_factors(site, weight), (2, width, features + has_bias))
+        keys, values = (emit(aten.select.int, factors, 0, place) for place in (0, 1))
+        offset = emit(aten.select.int, keys, 1, features) if has_bias else None
+        keys, values = (emit(aten.t.default, emit(aten.slice.Tensor, f, 1, 0, features)) for f in (keys, values))
+        rows = emit(aten.reshape.default, Ref(site.source), (num_queries, features))
+        mask = self._mask(site) if site.mask is not None else None
+        if offset is not None:
+            scores = emit(aten.addmm.default, offset, rows, keys)
+            scores = scores if mask is None else emit(aten.add.Tensor, scores, mask)
+        elif mask is not None:
+            scores = emit(aten.addmm.default, mask, rows, keys)
+        else:
+            scores = emit(aten.mm.default, rows, keys)
+        scores = emit(aten.view.default, scores, (num_queries, num_heads, num_tokens))
+        shares = emit(aten.view.default, emit(aten._softmax.default, scores, 2, False), (*output[:-1], width))
+        bias = [Ref(value) for value in site.result.inputs[2:]]
+        emit(aten.linear.default, shares, values, *bias, output=site.result.outputs[0])
+
+    def _all_factors(self, site: Site, weight: Ref) -> Ref:
+        """A' (and c) of all heads, then B of all heads: `[2 H, S, E]`, or `[2 H, S, E + 1]`."""
+        factors = [self._factors_of(site, part, weight) for part in parts_of(self._producers[site.memory])]
+        return factors[0] if len(factors) == 1 else self.emitter.emit(aten.cat.default, tuple(factors), 1)
+
+    def _factors_of(self, site: Site, part: int, weight: Ref) -> Ref:
+        """Factors of some tokens: constant, or computed where first needed."""
+        key = part, weight
+        if key not in self._factors:
+            emit, constants = self.emitter.emit, self.emitter.constants
+            num_heads, size = 2 * site.query_columns.shape[0], site.query_columns.shape[1]
+            first, last = site.first_column, site.first_column + num_heads * size
+            if part in constants:
+                tokens = constants[part].flatten(0, -2)[:, first:last].reshape(-1, num_heads, size).transpose(0, 1)
+                self._factors[key] = self.emitter.constant(tokens.bmm(constants[weight.value]))
+            else:
+                rows = emit(aten.reshape.default, Ref(part), (-1, self.emitter.meta[part].shape[-1]))
+                columns = emit(aten.slice.Tensor, rows, 1, first, last)
+                heads = emit(aten.reshape.default, columns, (-1, num_heads, size))
+                self._factors[key] = emit(aten.bmm.default, emit(aten.transpose.int, heads, 0, 1), weight)
+        return self._factors[key]
+
+    def _weight(self, site: Site) -> tuple[Ref, bool]:
+        """What heads multiply keys and values by, `[2 H, D, E]`; with a column more if queries have a bias."""
+        key = site.query, site.result.inputs[1], site.scale
+        if key not in self._weights:
+            matrix, has_bias = _factor_weight(site, self.emitter.constants)
+            self._weights[key] = self.emitter.constant(matrix), has_bias
+        return self._weights[key]
+
+    def _mask(self, site: Site) -> Ref:
+        """The mask for scores `[T, H * S]`."""
+        assert site.mask is not None
+        num_heads = len(site.query_columns)
+        key = site.mask, site.num_queries, site.num_tokens, num_heads
+        if key not in self._masks:
+            given, dtype = self.emitter.constants[site.mask], self.emitter.meta[site.source].dtype
+            mask = torch.where(given, 0.0, -torch.inf) if given.dtype == torch.bool else given
+            mask = mask.expand(1, num_heads, site.num_queries, site.num_tokens)[0].transpose(0, 1)
+            self._masks[key] = self.emitter.constant(mask.reshape(site.num_queries, -1).to(dtype))
+        return self._masks[key]
+
+
+def _factor_weight(site: Site, constants: Mapping[int, Tensor]) -> tuple[Tensor, bool]:
+    weight, *bias = (constants[value].double() for value in site.query)
+    out = constants[site.result.inputs[1]].double()
+    has_bias = bool(bias) and bool(bias[0].any())
+    queries = weight[site.query_columns] * site.scale  # [H, D, E]
+    results = out.T[site.result_columns]  # [H, D, E]
+    if has_bias:
+        offsets = bias[0][site.query_columns].unsqueeze(2) * site.scale
+        queries = torch.cat([queries, offsets], dim=2)
+        results = torch.cat([results, torch.zeros_like(offsets)], dim=2)
+    return torch.cat([queries, results]).to(constants[site.query[0]].dtype), has_bias

@@ -1,0 +1,94 @@
+"""Write new instructions into a program: names and layouts of results come by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bac.plan.program import Instruction, Meta, Program, Ref, references, run, substitute
+
+
+class Emitter:
+    """Collects the instructions of a program that is being rewritten.
+
+    Args:
+        program: What is rewritten. Its constants and layouts are copied; new ones are added to the copies.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.meta = dict(program.meta)
+        self.constants = dict(program.constants)
+        self.kept: list[Instruction] = []
+        self._fresh = program.fresh_values()
+
+    def constant(self, tensor: Tensor) -> Ref:
+        """A new constant."""
+        value = next(self._fresh)
+        self.constants[value], self.meta[value] = tensor, Meta.of(tensor, value)
+        return Ref(value)
+
+    def emit(self, operator: Callable[..., Any], *args: Any, output: int | None = None, **options: Any) -> Ref:
+        """Append a call with one result.
+
+        Args:
+            operator: An ATen overload.
+            args: Positional arguments, values as `Ref`.
+            output: Name of the result; a new one if not given.
+            options: Keyword arguments.
+        """
+        value = next(self._fresh) if output is None else output
+        shapes = {v: _shape_of(self.meta[v]) for v in references((args, tuple(options.items())))}
+        result = operator(*substitute(args, shapes.__getitem__), **options)
+        storage = result.untyped_storage()._cdata
+        roots = [self.meta[v].root for v, shape in shapes.items() if shape.untyped_storage()._cdata == storage]
+        root = roots[0] if roots else value
+        self.meta[value] = replace(Meta.of(result, root), device=self.meta[next(iter(shapes))].device)
+        self.kept.append(Instruction(operator, args, tuple(options.items()), (value,)))
+        return Ref(value)
+
+    def finish(self) -> Program:
+        """The rewritten program."""
+        return replace(self.program, meta=self.meta, constants=self.constants).with_instructions(self.kept)
+
+
+def _shape_of(meta: Meta) -> Tensor:
+    size = meta.offset + 1 + sum((n - 1) * s for n, s in zip(meta.shape, meta.stride, strict=True))
+    memory = torch.empty(size, dtype=meta.dtype, device="meta")
+    return memory.as_strided(meta.shape, meta.stride, meta.offset)
+
+
+def producers_of(program: Program) -> dict[int, Instruction]:
+    """Value to the instruction that defines it."""
+    return {value: instruction for instruction in program.instructions for value in instruction.outputs}
+
+
+def origin(program: Program, producers: Mapping[int, Instruction], value: int) -> tuple[int, Tensor]:
+    """Follow a value back to where its numbers were computed, through views and copies.
+
+    Returns:
+        The value that was computed, and for every element the place it has there, counted row by row, int64.
+    """
+    path: list[Instruction] = []
+    source = value
+    while (step := producers.get(source)) is not None and _moves(program, step):
+        path.append(step)
+        (source,) = step.inputs
+    meta = program.meta[source]
+    places = torch.empty_strided(meta.shape, meta.stride, dtype=torch.int64)
+    places.copy_(torch.arange(places.numel()).view(meta.shape))
+    values: dict[int, Tensor] = {source: places}
+    for step in reversed(path):
+        values.update(zip(step.outputs, run(step, values), strict=True))
+    return source, values[value]
+
+
+def _moves(program: Program, instruction: Instruction) -> bool:
+    """It hands on elements of its only input, each as it is."""
+    copies = {torch.ops.aten.contiguous.default, torch.ops.aten.clone.default}
+    moves = program.is_view(instruction) or instruction.operator in copies
+    return moves and len(instruction.inputs) == 1 and instruction.inputs[0] in program.meta
