@@ -34,6 +34,8 @@ class Schedule:
         update_steps: Block name to its update steps, in `[0, K)`, increasing, beginning with 0. The order of the
             names is the order of evaluation.
         fingerprint: What the schedule was made for; `bac.wrap` compares it with the policy.
+        estimator: Name of the estimator that stands in for what is not computed (see `bac.estimators.named`), for
+            which the steps were chosen. ``hold`` is plain reuse.
 
     Raises:
         ScheduleError: A rule above is broken.
@@ -42,9 +44,12 @@ class Schedule:
     num_steps: int
     update_steps: Mapping[str, tuple[int, ...]]
     fingerprint: Fingerprint | None = None
+    estimator: str = "hold"
 
     def __post_init__(self) -> None:
         _check_count("num_steps", self.num_steps)
+        if not isinstance(self.estimator, str) or not self.estimator:
+            raise ScheduleError(f'estimator: must be a name such as "hold" or "taylor-1", got {self.estimator!r}')
         if not self.update_steps:
             raise ScheduleError("update_steps: a schedule needs at least one block, got none")
         checked = {name: _check_steps(name, steps, self.num_steps) for name, steps in self.update_steps.items()}
@@ -107,6 +112,7 @@ class Schedule:
             "version": _VERSION,
             "num_steps": self.num_steps,
             "update_steps": dict(self.update_steps),
+            "estimator": self.estimator,
             "fingerprint": fingerprint,
         }
         Path(path).write_text(json.dumps(document, indent=1) + "\n")
@@ -137,7 +143,7 @@ class Schedule:
             steps = {name: tuple(values) for name, values in document["update_steps"].items()}
             stored = document["fingerprint"]
             fingerprint = Fingerprint.from_dict(stored) if stored is not None else None
-            return cls(document["num_steps"], steps, fingerprint)
+            return cls(document["num_steps"], steps, fingerprint, document.get("estimator", "hold"))
         except (KeyError, TypeError, AttributeError) as error:
             raise ScheduleError(f"{origin}: a part is missing or of another type ({error}); save it again") from error
 
@@ -150,15 +156,16 @@ class Schedule:
         return hash(self._identity())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Schedule, (self.num_steps, dict(self.update_steps), self.fingerprint)
+        return Schedule, (self.num_steps, dict(self.update_steps), self.fingerprint, self.estimator)
 
     def _identity(self) -> tuple[Any, ...]:
-        return self.num_steps, tuple(self.update_steps.items()), self.fingerprint
+        return self.num_steps, tuple(self.update_steps.items()), self.fingerprint, self.estimator
 
     def __str__(self) -> str:
         cells = self.num_steps * len(self.update_steps)
         title = f"Schedule: {len(self.update_steps)} blocks, {self.num_steps} denoising steps, "
-        title += f"{self.num_updates_total} of {cells} updates        # update  . reuse"
+        reuse = "reuse" if self.estimator == "hold" else self.estimator
+        title += f"{self.num_updates_total} of {cells} updates        # update  . {reuse}"
         width = max(map(len, self.update_steps))
         rows = zip(self.update_steps, self.mask.T, strict=True)
         return "\n".join([title] + [f"  {b:{width}}  {''.join('#' if c else '.' for c in row)}" for b, row in rows])
