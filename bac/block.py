@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from torch import nn
 
@@ -20,6 +22,21 @@ class BlockKind(str, Enum):
 
 
 @dataclass(frozen=True, eq=False)
+class Site:
+    """A callable of a module, and which of its calls are meant.
+
+    Attributes:
+        owner: The module that holds `attribute`.
+        attribute: The callable's name on `owner`.
+        applies: Of the call's positional arguments and its keyword arguments; `None` means every call.
+    """
+
+    owner: nn.Module
+    attribute: str = "forward"
+    applies: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Block:
     """One residual branch, and how to stand in its way.
 
@@ -32,6 +49,8 @@ class Block:
         layer: Index of its layer, 0 the most upstream.
         owner: The module that holds `attribute`.
         attribute: The callable's name on `owner`.
+        feeders: Calls that compute nothing but this block's input, where a host has inlined them; they are reused
+            with it.
     """
 
     name: str
@@ -39,6 +58,7 @@ class Block:
     layer: int
     owner: nn.Module | None = None
     attribute: str = "forward"
+    feeders: tuple[Site, ...] = ()
 
     def require_owner(self) -> nn.Module:
         """The owner of a block that is to be patched.
@@ -60,4 +80,4 @@ class Block:
 
     def described(self) -> Block:
         """The same block without its module, so that keeping it does not keep a model alive."""
-        return replace(self, owner=None)
+        return replace(self, owner=None, feeders=())

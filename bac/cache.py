@@ -20,6 +20,7 @@ from bac.errors import RunError
 from bac.patch import Interceptor
 
 Signature = tuple[torch.Size, torch.dtype, torch.device]
+Applies = Callable[[tuple[Any, ...], dict[str, Any]], bool]
 
 
 @dataclass(slots=True)
@@ -128,6 +129,25 @@ class DenoisingRun:
         )
 
 
+class Gate(Interceptor):
+    """Open while the denoiser is evaluated, for hosts that call its blocks at other times too (a prefill).
+
+    Args:
+        applies: Which calls are evaluations; `None` means all.
+    """
+
+    def __init__(self, applies: Applies | None = None) -> None:
+        self.applies = applies
+        self.is_open = False
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        self.is_open = self.applies is None or self.applies(inputs, options)
+        try:
+            return self.original(*inputs, **options)
+        finally:
+            self.is_open = False
+
+
 class CachedBlock(Interceptor):
     """Computes and stores a block's output at its update steps; returns the stored one at all others.
 
@@ -136,23 +156,45 @@ class CachedBlock(Interceptor):
         index: Its place in `run.names`.
         updates: Whether it updates, by denoising step, `[K]`.
         in_place: The host writes into what it is given, so it is given copies.
+        gate: While it is closed, calls are computed and not counted.
+        applies: Which calls are the block's; `None` means all.
     """
 
-    def __init__(self, run: DenoisingRun, index: int, updates: Sequence[bool], *, in_place: bool = False) -> None:
+    def __init__(
+        self,
+        run: DenoisingRun,
+        index: int,
+        updates: Sequence[bool],
+        *,
+        in_place: bool = False,
+        gate: Gate | None = None,
+        applies: Applies | None = None,
+    ) -> None:
         self.run = run
         self.index = index
         self.updates = tuple(map(bool, updates))
         self.in_place = in_place
+        self.gate = gate
+        self.applies = applies
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if self.applies is not None and not self.applies(inputs, options):
+            return self.original(*inputs, **options)
+        if self.gate is not None and not self.gate.is_open:
+            return self.original(*inputs, **options)
         if self.run.thread is None:
             self.run.note_outside(self.index)
             return self.original(*inputs, **options)
         slot, step, context = self.run.locate(self.index, inputs, options)
+        return self._evaluate(slot, step, context, inputs, options)
+
+    def _evaluate(
+        self, slot: Slot, step: int, context: int, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
         if not self.updates[step]:
-            return _map_tensors(self._usable, slot.features[context])
+            return map_tensors(self._usable, slot.features[context])
         output = self.original(*inputs, **options)
-        slot.features[context] = _map_tensors(self._kept, output)
+        slot.features[context] = map_tensors(self._kept, output)
         return output
 
     def _kept(self, output: Tensor) -> Tensor:
@@ -191,9 +233,12 @@ def _signature(inputs: tuple[Any, ...], options: dict[str, Any]) -> Signature | 
     return None
 
 
-def _map_tensors(function: Callable[[Tensor], Tensor], output: Any) -> Any:
+def map_tensors(function: Callable[[Tensor], Tensor], output: Any) -> Any:
+    """The same tuples and lists with every tensor replaced."""
     if isinstance(output, Tensor):
         return function(output)
     if isinstance(output, tuple):
-        return tuple(_map_tensors(function, part) for part in output)
+        return tuple(map_tensors(function, part) for part in output)
+    if isinstance(output, list):
+        return [map_tensors(function, part) for part in output]
     return output

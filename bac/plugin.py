@@ -9,8 +9,8 @@ from torch import nn
 
 from bac.adapters import find_host
 from bac.adapters.host import Host
-from bac.block import Block
-from bac.cache import CachedBlock, DenoisingRun, RunScope
+from bac.block import Block, Site
+from bac.cache import CachedBlock, DenoisingRun, Gate, RunScope
 from bac.errors import MismatchError, ScheduleError
 from bac.fingerprint import Fingerprint
 from bac.patch import put_on, take_off_all
@@ -65,6 +65,7 @@ def wrap(
     host = find_host(policy, blocks)
     if schedule is not None:
         _check_blocks(schedule, host.blocks)
+        _check_last(schedule, host)
         if strict:
             _check_fingerprint(schedule, host)
 
@@ -73,7 +74,7 @@ def wrap(
     if executor != "interpret":
         sights = {"auto": 2, "replay": 1}[executor] if unseen == "record" else 0
         replayer = Replayer(
-            host.sampler_owner,
+            host.weights or host.sampler_owner,
             host.blocks,
             sights=sights,
             exact=exact,
@@ -111,12 +112,26 @@ def _intercept(host: Host, schedule: Schedule | None) -> None:
     if schedule is None:
         run = DenoisingRun((), host.num_steps or 1, host.num_contexts)
     else:
-        run = DenoisingRun(schedule.block_names, schedule.num_steps, host.num_contexts)
-        by_name = {block.name: block for block in host.blocks}
-        for index, (name, updates) in enumerate(zip(schedule.block_names, schedule.mask.T, strict=True)):
-            block = by_name[name]
-            put_on(block.require_owner(), block.attribute, CachedBlock(run, index, updates, in_place=host.in_place))
+        run = _intercept_blocks(host, schedule)
     put_on(host.sampler_owner, host.sampler_attribute, RunScope(run, host.denoiser))
+
+
+def _intercept_blocks(host: Host, schedule: Schedule) -> DenoisingRun:
+    """Stand in the way of every block, and of what feeds it, at the same steps."""
+    gate = None if host.evaluation is None else Gate(host.evaluation.applies)
+    by_name = {block.name: block for block in host.blocks}
+    places: list[tuple[str, Site, Sequence[bool]]] = []
+    for name, updates in zip(schedule.block_names, schedule.mask.T, strict=True):
+        block = by_name[name]
+        places.append((name, Site(block.require_owner(), block.attribute), updates))
+        places += [(f"{name} ({feeder.attribute})", feeder, updates) for feeder in block.feeders]
+    run = DenoisingRun([name for name, _, _ in places], schedule.num_steps, host.num_contexts)
+    for index, (_, site, updates) in enumerate(places):
+        cached = CachedBlock(run, index, updates, in_place=host.in_place, gate=gate, applies=site.applies)
+        put_on(site.owner, site.attribute, cached)
+    if host.evaluation is not None and gate is not None:
+        put_on(host.evaluation.owner, host.evaluation.attribute, gate)
+    return run
 
 
 def _check_blocks(schedule: Schedule, blocks: Sequence[Block]) -> None:
@@ -128,6 +143,16 @@ def _check_blocks(schedule: Schedule, blocks: Sequence[Block]) -> None:
             f"schedule: is for other blocks than the policy's {len(names)}: it has {len(unknown)} unknown "
             f"({', '.join(unknown[:3]) or 'none'}) and lacks {len(missing)} ({', '.join(missing[:3]) or 'none'}). "
             "Make one for this policy: bac.adaptive_schedule(bac.calibrate(policy, batches), num_updates=10)"
+        )
+
+
+def _check_last(schedule: Schedule, host: Host) -> None:
+    stale = [name for name in host.update_last if schedule.update_steps[name][-1] != schedule.num_steps - 1]
+    if stale:
+        raise ScheduleError(
+            f"{stale[0]}: must update at the last denoising step, where {type(host.policy).__name__} keeps what it "
+            f"computes for the next action chunk; so must {len(stale) - 1} more. Make the schedule with "
+            "bac.adaptive_schedule(..., force_last=1)"
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bac.adapters import find_host
 from bac.adapters.host import Host
 from bac.block import Block
+from bac.cache import Gate
 from bac.calibration import Accumulator, Calibration
 from bac.errors import CalibrationError
 from bac.patch import Interceptor, interceptors, put_on, take_off
@@ -20,13 +21,16 @@ from bac.version import __version__
 
 
 class Recorder(Interceptor):
-    """Keeps a copy of everything a block returns."""
+    """Keeps a copy of everything a block returns while the gate is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate | None = None) -> None:
+        self.gate = gate
         self.outputs: list[Tensor] = []
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         output = self.original(*inputs, **options)
+        if self.gate is not None and not self.gate.is_open:
+            return output
         feature = output[0] if isinstance(output, tuple) else output
         self.outputs.append(feature.detach().clone())
         return output
@@ -62,8 +66,7 @@ def calibrate(
     """
     from tqdm import tqdm
 
-    if any(True for _ in interceptors(policy)):
-        raise CalibrationError("policy: must be untouched to be calibrated; call bac.unwrap(policy) first")
+    _check_untouched(policy)
     if isinstance(batches, Mapping):
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     if num_draws < 1:
@@ -76,11 +79,74 @@ def calibrate(
             for draw in range(num_draws):
                 accumulator.add(_record(host, batch, seed + index * num_draws + draw))
                 bar.update()
-    calibration = accumulator.result(host.fingerprint())
-    spread = calibration.similarity_std.mean()
-    summary = f"{calibration.num_runs} runs, {num_draws} draws each, similarity spread {spread:.4f}"
-    known = replace(calibration.fingerprint, num_steps=calibration.num_steps, calibration=summary, version=__version__)
-    return replace(calibration, fingerprint=known)
+    return _summarised(accumulator, host, f"{num_draws} draws each")
+
+
+class Watch:
+    """Denoising runs seen so far.
+
+    Attributes:
+        num_runs: How many, counted by observation.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.num_runs = 0
+        self._host = host
+        self._accumulator = Accumulator(host.blocks)
+
+    def add(self, features: Mapping[str, Tensor]) -> None:
+        """Take in the features of one call of the sampler, by block `[K, B, ...]`."""
+        self._accumulator.add(features)
+        self.num_runs += next(iter(features.values())).shape[1]
+
+    def calibration(self) -> Calibration:
+        """Statistics of the runs seen.
+
+        Raises:
+            CalibrationError: Fewer than two.
+        """
+        return _summarised(self._accumulator, self._host, "as they came")
+
+
+class Watcher(Interceptor):
+    """Stands in for a sampler and hands over what the blocks returned in each of its runs."""
+
+    def __init__(self, watch: Watch, host: Host, recorders: Mapping[str, Recorder]) -> None:
+        self.watch = watch
+        self.host = host
+        self.recorders = recorders
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        for recorder in self.recorders.values():
+            recorder.outputs.clear()
+        output = self.original(*inputs, **options)
+        self.watch.add(_features(self.recorders, self.host))
+        return output
+
+
+@contextmanager
+def watching(policy: nn.Module, *, blocks: Sequence[Block] | None = None) -> Iterator[Watch]:
+    """Measure an untouched policy while something else runs it: an environment, a benchmark, a recorded episode.
+
+    It costs memory and time in every run, so no robot should move meanwhile.
+
+    Args:
+        policy: As for `calibrate`.
+        blocks: The blocks to measure, where `bac` does not find them itself.
+
+    Raises:
+        UnsupportedPolicyError: The policy's blocks or sampler were not found.
+        CalibrationError: The policy is wrapped.
+    """
+    _check_untouched(policy)
+    host = find_host(policy, blocks)
+    watch = Watch(host)
+    with _recorded(host) as recorders:
+        put_on(host.sampler_owner, host.sampler_attribute, Watcher(watch, host, recorders))
+        try:
+            yield watch
+        finally:
+            take_off(host.sampler_owner, host.sampler_attribute)
 
 
 def record_features(
@@ -108,11 +174,15 @@ def _record(host: Host, batch: Any, seed: int) -> dict[str, Tensor]:
             "the policy is in training mode, where dropout blurs what is measured; call policy.eval()"
         )
     devices = {p.device for p in host.denoiser.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)), torch.no_grad(), _recorded(host.blocks) as recorders:
+    with torch.random.fork_rng(devices=list(devices)), torch.no_grad(), _recorded(host) as recorders:
         torch.manual_seed(seed)
         host.reset()
         host.predict(dict(batch) if isinstance(batch, Mapping) else batch)
         host.reset()
+        return _features(recorders, host)
+
+
+def _features(recorders: Mapping[str, Recorder], host: Host) -> dict[str, Tensor]:
     counts = {name: len(recorder.outputs) for name, recorder in recorders.items()}
     if len(set(counts.values())) > 1 or 0 in counts.values():
         few, many = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
@@ -120,17 +190,43 @@ def _record(host: Host, batch: Any, seed: int) -> dict[str, Tensor]:
             f"{few}: evaluated {counts[few]} times in a denoising run, but {many} {counts[many]} times; only blocks "
             "evaluated at every denoising step can be cached. Name those: blocks=[bac.Block(...), ...]"
         )
-    return {name: torch.stack(r.outputs).movedim(host.batch_dim + 1, 1) for name, r in recorders.items()}
+    return {name: _side_by_side(r.outputs, host) for name, r in recorders.items()}
+
+
+def _side_by_side(outputs: Sequence[Tensor], host: Host) -> Tensor:
+    """Features `[K, B, ...]`. Where a policy makes one run after the other for a batch, the runs are its samples."""
+    steps = host.num_steps or len(outputs)
+    num_steps = steps if len(outputs) % steps == 0 else len(outputs)
+    features = torch.stack(list(outputs)).movedim(host.batch_dim + 1, 1)
+    return features.unflatten(0, (-1, num_steps)).transpose(0, 1).flatten(1, 2)
 
 
 @contextmanager
-def _recorded(blocks: Sequence[Block]) -> Iterator[dict[str, Recorder]]:
-    owners = [block.require_owner() for block in blocks]
-    recorders = {block.name: Recorder() for block in blocks}
-    for owner, block in zip(owners, blocks, strict=True):
-        put_on(owner, block.attribute, recorders[block.name])
+def _recorded(host: Host) -> Iterator[dict[str, Recorder]]:
+    gate = None if host.evaluation is None else Gate(host.evaluation.applies)
+    recorders = {block.name: Recorder(gate) for block in host.blocks}
+    places: list[tuple[nn.Module, str]] = []
     try:
+        for block in host.blocks:
+            put_on(block.require_owner(), block.attribute, recorders[block.name])
+            places.append((block.require_owner(), block.attribute))
+        if host.evaluation is not None and gate is not None:
+            put_on(host.evaluation.owner, host.evaluation.attribute, gate)
+            places.append((host.evaluation.owner, host.evaluation.attribute))
         yield recorders
     finally:
-        for owner, block in zip(owners, blocks, strict=True):
-            take_off(owner, block.attribute)
+        for owner, attribute in reversed(places):
+            take_off(owner, attribute)
+
+
+def _check_untouched(policy: nn.Module) -> None:
+    if any(True for _ in interceptors(policy)):
+        raise CalibrationError("policy: must be untouched to be calibrated; call bac.unwrap(policy) first")
+
+
+def _summarised(accumulator: Accumulator, host: Host, draws: str) -> Calibration:
+    calibration = accumulator.result(host.fingerprint())
+    spread = calibration.similarity_std.mean()
+    summary = f"{calibration.num_runs} runs, {draws}, similarity spread {spread:.4f}"
+    known = replace(calibration.fingerprint, num_steps=calibration.num_steps, calibration=summary, version=__version__)
+    return replace(calibration, fingerprint=known)

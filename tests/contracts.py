@@ -35,11 +35,15 @@ class AdapterContract(ABC):
     def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
         """Change how many denoising steps the policy makes."""
 
+    def chunk(self, policy: nn.Module, batch: Any) -> Tensor:
+        """Observation batch to action chunk, for policies with another way in than `predict_action_chunk`."""
+        return policy.predict_action_chunk(batch)
+
     def predict(self, policy: nn.Module, batch_size: int = 3, seed: int = 0) -> Tensor:
         torch.manual_seed(seed)
         policy.reset()
         with torch.no_grad():
-            return policy.predict_action_chunk(self.make_batch(batch_size))
+            return self.chunk(policy, self.make_batch(batch_size))
 
     def schedule(self, policy: nn.Module, *steps: tuple[int, ...]) -> bac.Schedule:
         """Update steps for the policy's blocks, the given ones in turn."""
@@ -155,7 +159,7 @@ class AdapterContract(ABC):
             torch.manual_seed(0)
             policy.reset()
             with mode:
-                assert torch.equal(policy.predict_action_chunk(self.make_batch(3)), expected)
+                assert torch.equal(self.chunk(policy, self.make_batch(3)), expected)
 
     def test_blocks_are_named_kinded_and_in_order(self) -> None:
         blocks = find_host(self.make_policy()).blocks

@@ -1,19 +1,24 @@
-"""Adapters: where a policy's denoiser is, what its blocks are, and when a denoising run starts."""
+"""Adapters: where a policy's denoiser is, what its blocks are, and when a denoising run starts.
+
+A known policy class has a row in a table, dotted class name to a function that takes the policy apart; sub-classes
+inherit it. Any other policy is taken if it holds PyTorch's own transformer layers.
+"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from functools import reduce
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from bac.adapters import diffusion_policy, lerobot
 from bac.adapters import torch as torch_adapter
 from bac.adapters.host import Host, dotted_name
-from bac.adapters.policies import LAYOUTS, REFUSED, Layout
 from bac.block import Block
 from bac.errors import UnsupportedPolicyError
+
+ADAPTERS = {**diffusion_policy.ADAPTERS, **lerobot.ADAPTERS}
 
 
 @runtime_checkable
@@ -31,7 +36,7 @@ def find_host(policy: object, blocks: Sequence[Block] | None = None) -> Host:
     """Take a policy apart.
 
     Args:
-        policy: An `nn.Module`: one of the classes in `bac.adapters.policies`, or any other with `reset` and
+        policy: An `nn.Module`: one of the classes in `ADAPTERS`, or any other with `reset` and
             `predict_action_chunk` that holds PyTorch transformer layers.
         blocks: Use these blocks, in order of evaluation, instead of looking for some.
 
@@ -40,28 +45,33 @@ def find_host(policy: object, blocks: Sequence[Block] | None = None) -> Host:
     """
     if not isinstance(policy, nn.Module):
         raise UnsupportedPolicyError(f"policy: must be an nn.Module, got {type(policy).__name__}")
-    name = type(policy).__name__
     ancestry = [dotted_name(cls) for cls in type(policy).__mro__]
-    reason = next((REFUSED[cls] for cls in ancestry if cls in REFUSED), None)
+    reason = next((lerobot.REFUSED[cls] for cls in ancestry if cls in lerobot.REFUSED), None)
     if reason is not None and not blocks:
         raise UnsupportedPolicyError(
-            f"{name}: found no self-attention, cross-attention or feed-forward block to cache. {reason}"
+            f"{type(policy).__name__}: found no self-attention, cross-attention or feed-forward block to cache. "
+            f"{reason} Take instead one of LeRobot's {', '.join(lerobot.NAMES)}, or policies.diffusion_transformer"
         )
-    layout = next((LAYOUTS[cls] for cls in ancestry if cls in LAYOUTS), None)
-    denoiser = _at(policy, layout.denoiser) if layout else policy
-    found = tuple(blocks) if blocks else torch_adapter.transformer_blocks(denoiser)
-    if not found:
-        raise UnsupportedPolicyError(
-            f"{name}: found no nn.TransformerDecoderLayer in {type(denoiser).__name__}. Name the blocks yourself: "
-            "bac.wrap(policy, schedule, blocks=[bac.Block(name, kind, layer, owner, attribute), ...])"
-        )
-    names = [block.name for block in found]
+    adapter = next((ADAPTERS[cls] for cls in ancestry if cls in ADAPTERS), None)
+    host = adapter(policy) if adapter else _unknown_host(policy, blocks)
+    if blocks:
+        host = replace(host, blocks=tuple(blocks))
+    names = [block.name for block in host.blocks]
     if len(set(names)) < len(names):
         raise UnsupportedPolicyError(
             f"blocks: names must be unique, got {max(names, key=names.count)!r} more than once"
         )
-    if layout:
-        return _known_host(policy, layout, denoiser, found)
+    return host
+
+
+def _unknown_host(policy: nn.Module, blocks: Sequence[Block] | None) -> Host:
+    name = type(policy).__name__
+    found = tuple(blocks or torch_adapter.transformer_blocks(policy))
+    if not found:
+        raise UnsupportedPolicyError(
+            f"{name}: found no nn.TransformerDecoderLayer in it. Name the blocks yourself: "
+            "bac.wrap(policy, schedule, blocks=[bac.Block(name, kind, layer, owner, attribute), ...])"
+        )
     if not isinstance(policy, ActionChunkPolicy):
         raise UnsupportedPolicyError(
             f"{name}: has no reset() and predict_action_chunk(batch), so there is no telling when a denoising run "
@@ -77,27 +87,3 @@ def find_host(policy: object, blocks: Sequence[Block] | None = None) -> Host:
         blocks=found,
         batch_dim=torch_adapter.batch_dim(policy),
     )
-
-
-def _known_host(policy: nn.Module, layout: Layout, denoiser: nn.Module, blocks: tuple[Block, ...]) -> Host:
-    owner_path, _, sampler = layout.sampler.rpartition(".")
-    num_steps = int(_at(policy, layout.num_steps))
-    noise_scheduler = copy.deepcopy(_at(policy, layout.noise_scheduler))
-    noise_scheduler.set_timesteps(num_steps)
-    return Host(
-        policy=policy,
-        predict=_at(policy, layout.predict),
-        reset=_at(policy, "reset"),
-        denoiser=denoiser,
-        sampler_owner=_at(policy, owner_path) if owner_path else policy,
-        sampler_attribute=sampler,
-        blocks=blocks,
-        num_steps=num_steps,
-        solver=type(noise_scheduler).__name__,
-        timesteps=tuple(float(t) for t in noise_scheduler.timesteps),
-        batch_dim=torch_adapter.batch_dim(denoiser),
-    )
-
-
-def _at(root: Any, path: str) -> Any:
-    return reduce(getattr, path.split("."), root)

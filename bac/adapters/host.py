@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from torch import nn
 
-from bac.block import Block
+from bac.block import Block, Site
 from bac.fingerprint import Fingerprint
 
 
@@ -30,6 +31,10 @@ class Host:
         num_contexts: Evaluations of the denoiser per denoising step, one after the other.
         batch_dim: Dimension of a block's output that counts samples.
         in_place: The host writes into what a block returns, so reuse hands out copies.
+        evaluation: The call that is one evaluation of the denoiser, where a run calls its blocks at other times too.
+        update_last: Blocks that must update at the last step, because the host keeps more of it than their output.
+        weights: Module that holds every weight a run reads, where `sampler_owner` does not.
+        uncovered: What a run computes at every step and no block stands for, in words.
     """
 
     policy: nn.Module
@@ -45,6 +50,10 @@ class Host:
     num_contexts: int = 1
     batch_dim: int = 0
     in_place: bool = False
+    evaluation: Site | None = None
+    update_last: tuple[str, ...] = ()
+    weights: nn.Module | None = None
+    uncovered: str = ""
 
     def fingerprint(self) -> Fingerprint:
         """The policy as a schedule sees it."""
@@ -63,3 +72,8 @@ class Host:
 def dotted_name(cls: type) -> str:
     """``package.module.Class``."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def at(root: Any, path: str) -> Any:
+    """The attribute at a dotted path; `root` itself for an empty one."""
+    return reduce(getattr, path.split("."), root) if path else root

@@ -1,0 +1,59 @@
+"""Policies built on Diffusion Policy's transformer (DP-T): this repository's, and the original package's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from bac.adapters import torch as torch_adapter
+from bac.adapters.host import Host, at
+
+
+def host(policy: nn.Module, *, diffusion: str, denoiser: str, predict: str) -> Host:
+    """Take a policy apart whose sampler is ``conditional_sample`` and whose solver is a diffusers noise scheduler.
+
+    Args:
+        diffusion: Path to the module that has sampler, noise scheduler and number of steps; empty for the policy.
+        denoiser: Path from there to the network.
+        predict: The policy's method from observations to action chunk.
+    """
+    owner = at(policy, diffusion)
+    network = at(owner, denoiser)
+    num_steps = int(owner.num_inference_steps)
+    solver, timesteps = noise_schedule(owner.noise_scheduler, num_steps)
+    return Host(
+        policy=policy,
+        predict=at(policy, predict),
+        reset=at(policy, "reset"),
+        denoiser=network,
+        sampler_owner=owner,
+        sampler_attribute="conditional_sample",
+        blocks=torch_adapter.transformer_blocks(network),
+        num_steps=num_steps,
+        solver=solver,
+        timesteps=timesteps,
+        batch_dim=torch_adapter.batch_dim(network),
+    )
+
+
+def noise_schedule(noise_scheduler: Any, num_steps: int) -> tuple[str, tuple[float, ...]]:
+    """Class name and timesteps of a diffusers noise scheduler, which stays as it was."""
+    mine = copy.deepcopy(noise_scheduler)
+    mine.set_timesteps(num_steps)
+    return type(mine).__name__, tuple(float(t) for t in mine.timesteps)
+
+
+_PACKAGE = "diffusion_policy.policy"
+_ORIGINAL = partial(host, diffusion="", denoiser="model", predict="predict_action")
+
+ADAPTERS: dict[str, Callable[[nn.Module], Host]] = {
+    "policies.diffusion_transformer.modeling_diffusion_transformer.DiffusionTransformerPolicy": partial(
+        host, diffusion="diffusion", denoiser="transformer", predict="predict_action_chunk"
+    ),
+    f"{_PACKAGE}.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy": _ORIGINAL,
+    f"{_PACKAGE}.diffusion_transformer_hybrid_image_policy.DiffusionTransformerHybridImagePolicy": _ORIGINAL,
+}

@@ -1,0 +1,38 @@
+"""Blocks of layers whose branches are sub-modules that the layer calls: most of today's transformer code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import nn
+
+from bac.adapters.host import at
+from bac.block import Block, BlockKind
+
+Branch = tuple[str, BlockKind]
+SELF, CROSS, FEED = BlockKind.SELF_ATTENTION, BlockKind.CROSS_ATTENTION, BlockKind.FEED_FORWARD
+
+
+def blocks(path: str, layers: Iterable[nn.Module], branches: Sequence[Branch]) -> tuple[Block, ...]:
+    """The same branches of every layer.
+
+    Args:
+        path: Where the layers are in the denoiser, for the blocks' names.
+        layers: In order of evaluation.
+        branches: Path of each branch's module in the layer, and its kind, in order of evaluation.
+    """
+    return tuple(block for index, layer in enumerate(layers) for block in layer_blocks(path, index, layer, branches))
+
+
+def layer_blocks(path: str, index: int, layer: nn.Module, branches: Sequence[Branch]) -> tuple[Block, ...]:
+    """The branches of one layer, named ``path.index.branch``."""
+    return tuple(Block(f"{path}.{index}.{name}", kind, index, at(layer, name)) for name, kind in branches)
+
+
+def alternating(path: str, layers: Iterable[nn.Module], cross: Sequence[bool]) -> tuple[Block, ...]:
+    """Layers of diffusers' ``attn1`` and ``ff``, where `cross` says which attend to the condition instead."""
+    return tuple(
+        block
+        for index, (layer, is_cross) in enumerate(zip(layers, cross, strict=True))
+        for block in layer_blocks(path, index, layer, (("attn1", CROSS if is_cross else SELF), ("ff", FEED)))
+    )

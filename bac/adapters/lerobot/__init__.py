@@ -1,0 +1,56 @@
+"""LeRobot's policies, by dotted class name; LeRobot itself is never imported here. Read on versions 0.6.0 and 0.6.1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from bac.adapters.host import Host
+from bac.adapters.lerobot import (
+    eo1,
+    evo1,
+    fastwam,
+    groot,
+    lingbot_va,
+    molmoact2,
+    multi_task_dit,
+    pi,
+    smolvla,
+    vla_jepa,
+    wall_x,
+    xvla,
+)
+
+_FAMILIES: dict[str, tuple[str, Callable[[nn.Module], Host]]] = {
+    "multi_task_dit": ("MultiTaskDiTPolicy", multi_task_dit.host),
+    "pi0": ("PI0Policy", pi.host),
+    "pi05": ("PI05Policy", pi.host),
+    "smolvla": ("SmolVLAPolicy", smolvla.host),
+    "groot": ("GrootPolicy", groot.host),
+    "xvla": ("XVLAPolicy", xvla.host),
+    "evo1": ("Evo1Policy", evo1.host),
+    "vla_jepa": ("VLAJEPAPolicy", vla_jepa.host),
+    "molmoact2": ("MolmoAct2Policy", molmoact2.host),
+    "eo1": ("EO1Policy", eo1.host),
+    "wall_x": ("WallXPolicy", wall_x.host),
+    "fastwam": ("FastWAMPolicy", fastwam.host),
+    "lingbot_va": ("LingBotVAPolicy", lingbot_va.host),
+}
+
+NAMES = tuple(_FAMILIES)
+"""LeRobot's names of the policies that `bac` takes."""
+
+ADAPTERS = {f"lerobot.policies.{name}.modeling_{name}.{cls}": adapt for name, (cls, adapt) in _FAMILIES.items()}
+
+_ONE_EVALUATION = "It makes an action chunk in one evaluation, so there is nothing to reuse."
+
+REFUSED = {
+    "lerobot.policies.diffusion.modeling_diffusion.DiffusionPolicy": "Its denoiser, DiffusionConditionalUnet1d, is a "
+    "convolutional U-Net.",
+    "lerobot.policies.act.modeling_act.ACTPolicy": _ONE_EVALUATION,
+    "lerobot.policies.vqbet.modeling_vqbet.VQBeTPolicy": _ONE_EVALUATION,
+    "lerobot.policies.tdmpc.modeling_tdmpc.TDMPCPolicy": "It plans in a latent world model.",
+    "lerobot.policies.pi0_fast.modeling_pi0_fast.PI0FastPolicy": "It decodes tokens one after the other.",
+    "lerobot.policies.gaussian_actor.modeling_gaussian_actor.GaussianActorPolicy": _ONE_EVALUATION,
+}

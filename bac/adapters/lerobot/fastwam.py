@@ -1,0 +1,50 @@
+"""`fastwam`: an action expert beside a video expert, whose attention is spread over methods of layer and block.
+
+A layer projects queries, keys and values (``project_self_attention`` of the action block), attends to them and to the
+video's cached ones (``_mixed_attention`` of the layer) and projects the result (``project_self_attention_output``),
+which is the block's output; the first two only feed it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bac.adapters.host import Host
+from bac.adapters.layers import CROSS, FEED, SELF
+from bac.block import Block, Site
+
+
+def host(policy: Any) -> Host:
+    """The sampler takes one observation; a batch is one denoising run after the other."""
+    model, num_steps = policy.model, int(policy.config.num_inference_steps)
+    timesteps, _ = model.infer_action_scheduler.build_inference_schedule(
+        num_inference_steps=num_steps,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        shift_override=policy.config.sigma_shift,
+    )
+    return Host(
+        policy=policy,
+        predict=policy.predict_action_chunk,
+        reset=policy.reset,
+        denoiser=model.mot,
+        sampler_owner=model,
+        sampler_attribute="infer_action",
+        blocks=tuple(block for index, layer in enumerate(model.mot.layers) for block in _blocks(index, layer)),
+        num_steps=num_steps,
+        solver=type(model.infer_action_scheduler).__name__,
+        timesteps=tuple(map(float, timesteps)),
+        evaluation=Site(model.mot, "forward_action_with_video_cache"),
+    )
+
+
+def _blocks(index: int, layer: Any) -> tuple[Block, ...]:
+    action, path = layer.blocks["action"], f"layers.{index}.blocks.action"
+    feeders = (Site(action, "project_self_attention"), Site(layer, "_mixed_attention"))
+    return (
+        Block(f"{path}.self_attn", SELF, index, action, "project_self_attention_output", feeders),
+        Block(f"{path}.cross_attn", CROSS, index, action, "apply_cross_attention"),
+        Block(f"{path}.ffn", FEED, index, action.ffn),
+    )

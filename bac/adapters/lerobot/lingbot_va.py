@@ -1,0 +1,44 @@
+"""`lingbot_va`: one transformer denoises video latents and then actions, and keeps both in a cache for the next chunk.
+
+The action loop is the one whose blocks are cached: it is the longer one. The video loop runs as it is. At the last
+step of each loop self-attention writes the keys and values of the finished chunk, so it has to be computed there.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from bac.adapters.host import Host
+from bac.adapters.layers import CROSS, FEED, SELF, blocks
+from bac.block import Site
+
+_KEEPS_OBSERVED = 2  # of `update_cache`: what was really seen and done is written into the cache, nothing is denoised
+
+
+def host(policy: Any) -> Host:
+    """Evaluations are the transformer's calls in action mode; after the solver's steps comes one at noise level 0."""
+    scheduler = copy.deepcopy(policy._action_scheduler)
+    scheduler.set_timesteps(policy.config.action_num_inference_steps)
+    timesteps = (*(float(t) for t in scheduler.timesteps), 0.0)
+    denoiser = policy.transformer
+    found = blocks("blocks", denoiser.blocks, (("attn1", SELF), ("attn2", CROSS), ("ffn", FEED)))
+    return Host(
+        policy=policy,
+        predict=policy.predict_action_chunk,
+        reset=policy.reset,
+        denoiser=denoiser,
+        sampler_owner=policy,
+        sampler_attribute="_infer",
+        blocks=found,
+        num_steps=len(timesteps),
+        solver=type(scheduler).__name__,
+        timesteps=timesteps,
+        evaluation=Site(denoiser, "forward", _denoises_actions),
+        update_last=tuple(block.name for block in found if block.kind is SELF),
+        uncovered="the loop over video latents",
+    )
+
+
+def _denoises_actions(inputs: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    return bool(options.get("action_mode")) and options.get("update_cache") != _KEEPS_OBSERVED

@@ -1,0 +1,42 @@
+"""`molmoact2`: an action expert with one layer beside each layer of the language model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bac.adapters.host import Host
+from bac.adapters.layers import CROSS, FEED, SELF, blocks
+from bac.adapters.lerobot.flow import rising
+from bac.errors import UnsupportedPolicyError
+
+
+def host(policy: Any) -> Host:
+    """Both of its samplers, with real-time chunking and without, are entered through `predict_action_chunk`.
+
+    Raises:
+        UnsupportedPolicyError: It decodes discrete actions, or replays a CUDA graph of its own.
+    """
+    config, expert = policy.config, policy._action_expert()
+    if config.inference_action_mode == "discrete":
+        raise UnsupportedPolicyError(
+            'MolmoAct2Policy: decodes tokens one after the other; set inference_action_mode="continuous"'
+        )
+    on_gpu = next(expert.parameters()).device.type == "cuda"
+    if on_gpu and config.enable_inference_cuda_graph:
+        raise UnsupportedPolicyError(
+            "MolmoAct2Policy: replays a CUDA graph of its own, which would go on with the schedule it was captured "
+            "under. Load it with enable_inference_cuda_graph=False"
+        )
+    num_steps = int(config.num_inference_steps or policy._backbone().config.flow_matching_num_steps)
+    return Host(
+        policy=policy,
+        predict=policy.predict_action_chunk,
+        reset=policy.reset,
+        denoiser=expert,
+        sampler_owner=policy,
+        sampler_attribute="predict_action_chunk",
+        blocks=blocks("blocks", expert.blocks, (("self_attn", SELF), ("cross_attn", CROSS), ("mlp", FEED))),
+        num_steps=num_steps,
+        solver="Euler",
+        timesteps=rising(num_steps),
+    )

@@ -1,0 +1,54 @@
+"""`multi_task_dit`: a diffusion transformer conditioned through adaLN alone; DDPM, DDIM, or flow with Euler or RK4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from bac.adapters.diffusion_policy import noise_schedule
+from bac.adapters.host import Host
+from bac.adapters.layers import FEED, SELF, blocks
+from bac.adapters.lerobot.flow import rising
+
+
+def host(policy: Any) -> Host:
+    """Its sampler is the objective's; its blocks lie before the adaLN gates, which are computed fresh each step."""
+    denoiser, objective = policy.noise_predictor, policy.objective
+    attention = "attn" if denoiser.use_rope else "multihead_attn"
+    solver, timesteps = _solver(objective)
+    return Host(
+        policy=policy,
+        predict=lambda batch: _predict(policy, batch),
+        reset=policy.reset,
+        denoiser=denoiser,
+        sampler_owner=objective,
+        sampler_attribute="conditional_sample",
+        blocks=blocks("transformer_blocks", denoiser.transformer_blocks, ((attention, SELF), ("mlp", FEED))),
+        num_steps=len(timesteps),
+        solver=solver,
+        timesteps=timesteps,
+        weights=policy,
+        uncovered="adaLN modulation (interpreted; a replayed run hoists what depends on time alone)",
+    )
+
+
+def _solver(objective: nn.Module) -> tuple[str, tuple[float, ...]]:
+    config: Any = objective.config
+    if config.is_diffusion:
+        steps: Any = objective.num_inference_steps
+        return noise_schedule(objective.noise_scheduler, int(steps))
+    steps = config.num_integration_steps
+    if config.integration_method == "euler":
+        return "Euler", rising(steps)
+    # The four evaluations of a Runge-Kutta step lie at its beginning, twice in the middle, and at its end.
+    return "RK4", tuple((step + part) / steps for step in range(steps) for part in (0.0, 0.5, 0.5, 1.0))
+
+
+def _predict(policy: Any, batch: dict[str, Any]) -> Any:
+    """A chunk from whole observation windows, `[B, To, ...]`.
+
+    The policy's own `predict_action_chunk` replaces them by what its queues hold, which only `select_action` fills.
+    """
+    policy.eval()
+    return policy._generate_actions(policy._prepare_batch(dict(batch)))

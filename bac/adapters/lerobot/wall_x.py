@@ -1,0 +1,44 @@
+"""`wall_x`: the whole vision-language model runs over prompt, images and actions at every denoising step."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from bac.adapters.host import Host
+from bac.adapters.layers import FEED, SELF, layer_blocks
+from bac.adapters.lerobot.flow import rising
+from bac.errors import UnsupportedPolicyError
+
+
+def host(policy: Any) -> Host:
+    """Blocks of the language model's layers, dense or with experts.
+
+    Raises:
+        UnsupportedPolicyError: The policy is configured to decode action tokens.
+    """
+    mode = policy.config.prediction_mode
+    if mode != "diffusion":
+        raise UnsupportedPolicyError(
+            f'WallXPolicy: decodes tokens one after the other in prediction_mode="{mode}"; set it to "diffusion"'
+        )
+    network = policy.model.model
+    num_steps = int(inspect.signature(policy.model.predict).parameters["num_inference_timesteps"].default)
+    return Host(
+        policy=policy,
+        predict=policy.predict_action_chunk,
+        reset=policy.reset,
+        denoiser=network,
+        sampler_owner=policy.model,
+        sampler_attribute="predict",
+        blocks=tuple(
+            block
+            for index, layer in enumerate(network.layers)
+            for block in layer_blocks(
+                "layers", index, layer, (("self_attn", SELF), ("moe" if layer.mlp is None else "mlp", FEED))
+            )
+        ),
+        num_steps=num_steps,
+        solver="Euler",
+        timesteps=rising(num_steps),
+    )

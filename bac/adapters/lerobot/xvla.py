@@ -1,0 +1,26 @@
+"""`xvla`: one transformer over action, observation and soft-prompt tokens, which predicts clean actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bac.adapters.host import Host
+from bac.adapters.layers import FEED, SELF, blocks
+from bac.adapters.lerobot.flow import falling
+
+
+def host(policy: Any) -> Host:
+    """Blocks are cached over the whole sequence, of which the observation is the larger part."""
+    denoiser, num_steps = policy.model.transformer, max(1, int(policy.config.num_denoising_steps))
+    return Host(
+        policy=policy,
+        predict=policy.predict_action_chunk,
+        reset=policy.reset,
+        denoiser=denoiser,
+        sampler_owner=policy.model,
+        sampler_attribute="generate_actions",
+        blocks=blocks("blocks", denoiser.blocks, (("attn", SELF), ("mlp", FEED))),
+        num_steps=num_steps,
+        solver="CleanActionInterpolation",
+        timesteps=falling(num_steps),
+    )

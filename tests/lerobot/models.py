@@ -1,0 +1,183 @@
+"""LeRobot's own policy classes with random weights and a few hundred thousand parameters; nothing is fetched.
+
+Configurations that LeRobot keeps fixed (Gemma's sizes) or fetches (CLIP, SmolVLM) are replaced while the policy is
+built. Layers that LeRobot initialises to zero, so that blocks would do nothing, get random weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
+from torch import Tensor, nn
+
+STATE, ACTIONS, WORDS, IMAGE = 3, 2, 5, (3, 28, 28)
+CAMERA = "observation.images.top"
+
+
+def features(image: bool = True) -> dict[str, Any]:
+    """What every policy here sees and does."""
+    inputs = {OBS_STATE: PolicyFeature(FeatureType.STATE, (STATE,))}
+    if image:
+        inputs[CAMERA] = PolicyFeature(FeatureType.VISUAL, IMAGE)
+    return {"input_features": inputs, "output_features": {ACTION: PolicyFeature(FeatureType.ACTION, (ACTIONS,))}}
+
+
+def observation(batch_size: int, *, steps: int | None = None, image: bool = True) -> dict[str, Tensor]:
+    """Random states, pictures and words; with a window of `steps` if asked for."""
+    generator = torch.Generator().manual_seed(batch_size)
+    window = (batch_size,) if steps is None else (batch_size, steps)
+    batch = {
+        OBS_STATE: torch.rand(*window, STATE, generator=generator),
+        OBS_LANGUAGE_TOKENS: torch.randint(1, 40, (batch_size, WORDS), generator=generator),
+        OBS_LANGUAGE_ATTENTION_MASK: torch.ones(batch_size, WORDS, dtype=torch.bool),
+    }
+    if image:
+        batch[CAMERA] = torch.rand(*window, *IMAGE, generator=generator)
+    return batch
+
+
+def randomised(policy: nn.Module, *names: str) -> nn.Module:
+    """Draw the parameters whose name contains one of `names`, and make the policy ready to run."""
+    for name, parameter in policy.named_parameters():
+        if any(part in name for part in names):
+            nn.init.normal_(parameter, std=0.3)
+    return policy.eval()
+
+
+def built_once(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Build for the first call and copy for the others: building takes longer than running."""
+    cached = functools.cache(build)
+
+    @functools.wraps(build)
+    def copied(**options: Any) -> nn.Module:
+        return copy.deepcopy(cached(**options))
+
+    return copied
+
+
+@built_once
+def multi_task_dit(**options: Any) -> nn.Module:
+    from lerobot.policies.multi_task_dit import modeling_multi_task_dit as modeling
+    from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    words = CLIPTextConfig(
+        vocab_size=40, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    sizes = {"hidden_dim": 18, "num_layers": 2, "num_heads": 3, "horizon": 7, "timestep_embed_dim": 10}
+    config = MultiTaskDiTConfig(
+        **features(image=False), **{"n_action_steps": 5, "device": "cpu", **sizes, **options}
+    )
+    torch.manual_seed(3)
+    with mock.patch.object(modeling.CLIPTextModel, "from_pretrained", lambda _: CLIPTextModel(words)):
+        policy = modeling.MultiTaskDiTPolicy(config)
+    return randomised(policy, "adaLN_modulation")
+
+
+class _TinyGemma:
+    """Stands in for `get_gemma_config`, which knows two sizes, both large."""
+
+    def __new__(cls, variant: str) -> Any:
+        from lerobot.policies.pi0.modeling_pi0 import GemmaConfig
+
+        width = {"gemma_2b": 16, "gemma_300m": 10}[variant]
+        return GemmaConfig(width=width, depth=2, mlp_dim=14, num_heads=8, num_kv_heads=1, head_dim=4)
+
+
+def _tiny_paligemma() -> Any:
+    from transformers import PaliGemmaConfig
+
+    vision = {"hidden_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14}
+    return PaliGemmaConfig(vision_config={"model_type": "siglip_vision_model", **vision})
+
+
+@contextlib.contextmanager
+def _small_words(modeling: Any) -> Iterator[None]:
+    """A vocabulary of 40 words instead of 257,152, set where the model reads it."""
+    from transformers.models.gemma import modeling_gemma
+
+    embedding = nn.Embedding.__init__
+
+    def small(self: nn.Embedding, count: int, *inputs: Any, **rest: Any) -> None:
+        embedding(self, 40 if count == 257152 else count, *inputs, **rest)
+
+    linear = nn.Linear.__init__
+
+    def small_head(self: nn.Linear, width: int, count: int, *inputs: Any, **rest: Any) -> None:
+        linear(self, width, 40 if count == 257152 else count, *inputs, **rest)
+
+    del modeling, modeling_gemma
+    with mock.patch.object(nn.Embedding, "__init__", small), mock.patch.object(nn.Linear, "__init__", small_head):
+        yield
+
+
+@built_once
+def pi(*, name: str, **options: Any) -> nn.Module:
+    """`pi0` or `pi05`."""
+    import importlib
+
+    from transformers import CONFIG_MAPPING
+
+    modeling = importlib.import_module(f"lerobot.policies.{name}.modeling_{name}")
+    configs = {"paligemma": _tiny_paligemma, "gemma": CONFIG_MAPPING["gemma"]}
+    cls, config_cls = (getattr(modeling, f"{name.upper()}{kind}") for kind in ("Policy", "Config"))
+    sizes = {"chunk_size": 5, "n_action_steps": 4, "max_state_dim": 4, "max_action_dim": 6}
+    config = config_cls(
+        **features(), **{"image_resolution": (28, 28), "num_inference_steps": 7, "device": "cpu", **sizes, **options}
+    )
+    torch.manual_seed(3)
+    with (
+        mock.patch.object(modeling, "CONFIG_MAPPING", configs),
+        mock.patch.object(modeling, "get_gemma_config", _TinyGemma),
+        _small_words(modeling),
+    ):
+        policy = cls(config)
+    projector = policy.model.paligemma_with_expert.paligemma.model.multi_modal_projector
+    projector.linear = nn.Linear(6, 16)  # its width is fixed to Gemma 2B's
+    return randomised(policy, "norm.dense.weight", "layernorm.dense.weight")
+
+
+@built_once
+def smolvla(**options: Any) -> nn.Module:
+    from lerobot.policies.smolvla import modeling_smolvla as modeling
+    from lerobot.policies.smolvla import smolvlm_with_expert as parts
+    from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+    from transformers import LlamaConfig, SmolVLMConfig
+
+    language = LlamaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=12,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+        pad_token_id=0,
+    )
+    vision = {"hidden_size": 6, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vlm = SmolVLMConfig(
+        vision_config={**vision, "patch_size": 14, "image_size": 28}, text_config=language, scale_factor=2
+    )
+    processor = mock.MagicMock()
+    processor.tokenizer.fake_image_token_id, processor.tokenizer.global_image_token_id = 1, 2
+    sizes = {"chunk_size": 5, "n_action_steps": 4, "max_state_dim": 4, "max_action_dim": 6, "num_vlm_layers": 4}
+    config = SmolVLAConfig(
+        **features(),
+        **{"resize_imgs_with_padding": (28, 28), "num_steps": 7, "device": "cpu", **sizes, **options},
+    )
+    torch.manual_seed(3)
+    with (
+        mock.patch.object(parts.AutoConfig, "from_pretrained", lambda _: copy.deepcopy(vlm)),
+        mock.patch.object(parts.AutoProcessor, "from_pretrained", lambda _: processor),
+    ):
+        policy = modeling.SmolVLAPolicy(config)
+    policy.model.vlm_with_expert.processor = None
+    return policy.eval()

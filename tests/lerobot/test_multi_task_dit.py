@@ -1,0 +1,104 @@
+"""`multi_task_dit` under each of its solvers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bac
+from bac.adapters import find_host
+from tests.contracts import AdapterContract
+from tests.lerobot import models
+
+pytestmark = pytest.mark.slow
+
+
+class TestDDPM(AdapterContract):
+    num_steps = 7
+    blocks_per_layer = 2
+    options: dict[str, Any] = {"num_inference_steps": 7}
+
+    def make_policy(self) -> nn.Module:
+        return models.multi_task_dit(**self.options)
+
+    def make_batch(self, batch_size: int) -> dict[str, Tensor]:
+        return models.observation(batch_size, steps=2, image=False)
+
+    def chunk(self, policy: nn.Module, batch: Any) -> Tensor:
+        return find_host(policy).predict(batch)
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.objective.num_inference_steps = num_steps
+
+
+class TestDDIM(TestDDPM):
+    options = {"num_inference_steps": 7, "noise_scheduler_type": "DDIM"}
+
+
+class TestWithoutRotaryEmbedding(TestDDPM):
+    """Its attention is PyTorch's, which returns a pair."""
+
+    options = {"num_inference_steps": 7, "use_rope": False}
+
+
+class TestFlowWithEuler(TestDDPM):
+    options = {"objective": "flow_matching", "num_integration_steps": 7}
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.config.num_integration_steps = num_steps
+
+
+class TestFlowWithRungeKutta(TestDDPM):
+    """Four evaluations per step of the solver."""
+
+    num_steps = 8
+    options = {"objective": "flow_matching", "num_integration_steps": 2, "integration_method": "rk4"}
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.config.num_integration_steps = {7: 1, 8: 2, 9: 3}[num_steps]
+
+
+def test_trap_counts_evaluations_not_timesteps():
+    euler = models.multi_task_dit(objective="flow_matching", num_integration_steps=3)
+    runge_kutta = models.multi_task_dit(
+        objective="flow_matching", num_integration_steps=3, integration_method="rk4"
+    )
+    assert find_host(euler).num_steps == 3
+    assert find_host(runge_kutta).num_steps == 12
+    assert find_host(runge_kutta).timesteps[:5] == pytest.approx((0, 1 / 6, 1 / 6, 1 / 3, 1 / 3))
+
+
+def test_trap_only_select_action_fills_the_queues():
+    """`predict_action_chunk` reads queues; the way in that calibration takes does not, and both make one chunk."""
+    policy = models.multi_task_dit(num_inference_steps=7)
+    host = find_host(policy)
+    names = [block.name for block in host.blocks]
+    bac.wrap(policy, bac.Schedule(7, dict.fromkeys(names, (0, 3))), executor="interpret")
+    window = models.observation(2, steps=2, image=False)
+    frames = [
+        {k: v[:, step] if k == "observation.state" else v for k, v in window.items()} for step in range(2)
+    ]
+    policy.reset()
+    policy.select_action(frames[0])
+    policy._queues["action"].clear()
+    torch.manual_seed(0)
+    first = policy.select_action(frames[1])
+    torch.manual_seed(0)
+    assert torch.equal(first, host.predict(window)[:, 0])
+
+
+def test_replay_is_bit_equal_and_hoists_the_modulation_of_time():
+    policy = models.multi_task_dit(num_inference_steps=7)
+    host = find_host(policy)
+    schedule = bac.Schedule(7, dict.fromkeys([block.name for block in host.blocks], (0, 3)))
+    results = []
+    for executor in ("interpret", "replay"):
+        bac.wrap(policy, schedule, executor=executor)
+        for seed in range(3):
+            torch.manual_seed(seed)
+            results.append(host.predict(models.observation(2, steps=2, image=False)))
+    assert all(torch.equal(one, other) for one, other in zip(results[:3], results[3:], strict=True))
+    assert len(bac.plan.plans(policy)) == 1

@@ -1,0 +1,30 @@
+"""`pi0` and `pi05`."""
+
+from __future__ import annotations
+
+import pytest
+from torch import Tensor, nn
+
+from tests.contracts import AdapterContract
+from tests.lerobot import models
+
+pytestmark = pytest.mark.slow
+
+
+class TestPi0(AdapterContract):
+    num_steps = 7
+    blocks_per_layer = 2
+    name = "pi0"
+
+    def make_policy(self) -> nn.Module:
+        return models.pi(name=self.name)
+
+    def make_batch(self, batch_size: int) -> dict[str, Tensor]:
+        return models.observation(batch_size)
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.config.num_inference_steps = num_steps
+
+
+class TestPi05(TestPi0):
+    name = "pi05"

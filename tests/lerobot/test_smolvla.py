@@ -1,0 +1,81 @@
+"""`smolvla`: attention inlined in one method for all layers, residuals in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bac
+from bac.adapters import find_host
+from bac.block import BlockKind
+from tests.contracts import AdapterContract
+from tests.lerobot import models
+
+pytestmark = pytest.mark.slow
+
+
+class TestSmolVLA(AdapterContract):
+    num_steps = 7
+    blocks_per_layer = 2
+    options: dict[str, Any] = {}
+
+    def make_policy(self) -> nn.Module:
+        return models.smolvla(**self.options)
+
+    def make_batch(self, batch_size: int) -> dict[str, Tensor]:
+        return models.observation(batch_size)
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.config.num_steps = num_steps
+
+    def test_attention_is_skipped_whole(self) -> None:
+        policy, calls = self.make_policy(), {"forward_attn_layer": 0, "forward_cross_attn_layer": 0}
+        host, model = find_host(policy), policy.model.vlm_with_expert
+        for method in calls:
+            _count(model, method, calls)
+        bac.wrap(policy, self.schedule(policy, (0, 4)), executor="interpret")
+        self.predict(policy)
+        kinds = [block.kind for block in host.blocks]
+        prefill = model.num_vlm_layers
+        assert calls["forward_attn_layer"] == prefill + 2 * kinds.count(BlockKind.SELF_ATTENTION)
+        assert calls["forward_cross_attn_layer"] == 2 * kinds.count(BlockKind.CROSS_ATTENTION)
+
+
+class TestSelfAttentionOnly(TestSmolVLA):
+    options = {"attention_mode": "self_attn"}
+
+
+class TestCrossAttentionOnly(TestSmolVLA):
+    options = {"self_attn_every_n_layers": -1}
+
+
+class TestExpertWithFewerLayers(TestSmolVLA):
+    options = {"self_attn_every_n_layers": -1, "num_expert_layers": 2}
+
+
+def test_trap_residuals_in_place_do_not_spoil_what_is_stored():
+    policy = models.smolvla()
+    host = find_host(policy)
+    schedule = bac.Schedule(7, dict.fromkeys([block.name for block in host.blocks], (0,)))
+    bac.wrap(policy, schedule, executor="interpret")
+    features = bac.recording.record_features(policy, models.observation(2))
+    for values in features.values():
+        assert torch.equal(values, values[:1].expand_as(values))
+
+
+def test_kinds_alternate_as_the_layers_do():
+    kinds = [block.kind.value for block in find_host(models.smolvla()).blocks]
+    assert kinds == ["self_attention", "feed_forward", "cross_attention", "feed_forward"] * 2
+
+
+def _count(owner: nn.Module, method: str, calls: dict[str, int]) -> None:
+    original = getattr(owner, method)
+
+    def counted(*inputs: Any, **options: Any) -> Any:
+        calls[method] += 1
+        return original(*inputs, **options)
+
+    vars(owner)[method] = counted
