@@ -1,5 +1,126 @@
-"""LeRobot's entry to `bac`.
+"""LeRobot's entry to `bac`: every policy that LeRobot loads follows the schedule that lies beside its weights.
 
-LeRobot imports every installed distribution whose name begins with ``lerobot_policy_`` as a module of that name. This
-is that module. Importing it changes nothing yet: wrap a policy in your own script with ``bac.wrap(policy, schedule)``.
+LeRobot imports each installed distribution whose name begins with ``lerobot_policy_`` as a module of that name, this
+one, at the start of its commands. From then on `from_pretrained` wraps what it has loaded:
+
+- ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file that ``BAC_SCHEDULE`` names;
+- ``BAC=off`` switches it off; without a schedule, and in training, policies are loaded as they are;
+- ``BAC_EXECUTOR`` is `executor` of `bac.wrap`. It defaults to "interpret" here: recording takes seconds, which no
+  robot in motion should wait for.
+
+The policy keeps its class, configuration, processors and files. A schedule that does not fit is an error.
 """
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import bac
+
+logger = logging.getLogger(__name__)
+
+SCHEDULE_NAME = "bac.json"
+_MARK = "_follows_bac"
+_LOOKUP = "_get_policy_cls_from_policy_name"
+_BY_HAND = "policies are loaded as they are; wrap yours in your own script: bac.wrap(policy, schedule)"
+
+
+def install() -> bool:
+    """Let LeRobot's loaders wrap what they load. Doing it again changes nothing.
+
+    Returns:
+        Whether this LeRobot could be told so; if not, a warning has said why.
+    """
+    try:
+        factory: Any = importlib.import_module("lerobot.policies.factory")
+    except ImportError as error:
+        logger.warning("bac: LeRobot cannot be imported (%s); %s", error, _BY_HAND)
+        return False
+    lookup = getattr(factory, _LOOKUP, None)
+    if lookup is None:
+        logger.warning("bac: this LeRobot has no %s in lerobot.policies.factory; %s", _LOOKUP, _BY_HAND)
+        return False
+    if not hasattr(lookup, _MARK):
+
+        @functools.wraps(lookup)
+        def look_up(name: str) -> Any:
+            return _wrapping(lookup(name=name))
+
+        setattr(look_up, _MARK, True)
+        setattr(factory, _LOOKUP, look_up)
+    return True
+
+
+def _wrapping(policy_class: Any) -> Any:
+    """The same class, whose `from_pretrained` wraps what it has loaded."""
+    load = policy_class.from_pretrained.__func__
+    if hasattr(load, _MARK):
+        return policy_class
+
+    @functools.wraps(load)
+    def from_pretrained(cls: Any, *args: Any, **options: Any) -> Any:
+        policy = load(cls, *args, **options)
+        folder = args[0] if args else options.get("pretrained_name_or_path")
+        path = find_schedule(folder, options.get("config"))
+        if path is None or _is_training(options):
+            return policy
+        return _wrap(policy, path)
+
+    setattr(from_pretrained, _MARK, True)
+    policy_class.from_pretrained = classmethod(from_pretrained)
+    return policy_class
+
+
+def find_schedule(folder: Any, config: Any = None) -> Path | None:
+    """The schedule of the checkpoint in `folder`, if there is one and it is not switched off.
+
+    Args:
+        folder: A folder, or a name on the Hub, beside which no schedule is looked for.
+        config: LeRobot's policy configuration; its `pretrained_path` is where an adapter lies.
+
+    Raises:
+        ScheduleError: ``BAC_SCHEDULE`` names a file that does not exist.
+    """
+    if os.environ.get("BAC", "").lower() in ("off", "0", "false", "no"):
+        return None
+    if named := os.environ.get("BAC_SCHEDULE"):
+        if not Path(named).is_file():
+            raise bac.errors.ScheduleError(f"BAC_SCHEDULE: there is no file {named}; correct it, or set BAC=off")
+        return Path(named)
+    folders = [getattr(config, "pretrained_path", None), folder]
+    beside = (Path(place) / SCHEDULE_NAME for place in folders if place)
+    return next((path for path in beside if path.is_file()), None)
+
+
+def _is_training(options: Mapping[str, Any]) -> bool:
+    """LeRobot hands the data set over where a policy is loaded to be trained."""
+    return options.get("dataset_meta") is not None
+
+
+def _wrap(policy: Any, path: Path) -> Any:
+    executor: Any = os.environ.get("BAC_EXECUTOR", "interpret")
+    try:
+        schedule = bac.Schedule.load(path)
+        bac.wrap(policy, schedule, executor=executor)
+    except bac.BacError as error:
+        error.add_note(f"The schedule is {path}. To run the policy without it: BAC=off")
+        raise
+    logger.info(
+        "bac: %s follows %s: %d of %d updates in %d blocks and %d denoising steps (BAC=off to leave it alone)",
+        type(policy).__name__,
+        path,
+        schedule.num_updates_total,
+        schedule.num_steps * len(schedule.block_names),
+        len(schedule.block_names),
+        schedule.num_steps,
+    )
+    return policy
+
+
+install()

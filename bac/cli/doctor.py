@@ -1,0 +1,59 @@
+"""What would be cached in a policy, and what stands in the way."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import nn
+
+import bac
+from bac.adapters import find_host
+from bac.adapters.host import Host
+
+_PACKAGES = ("lerobot_policy_bac", "torch", "lerobot", "diffusers", "transformers", "zarr")
+
+
+def versions() -> Iterator[str]:
+    """Versions of what matters, one a line."""
+    yield f"python {platform.python_version()}"
+    for package in _PACKAGES:
+        try:
+            yield f"{package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError:
+            yield f"{package} not installed"
+
+
+def examine(policy: nn.Module, folder: Path) -> Iterator[str]:
+    """Blocks, steps and solver, and whether the schedule in `folder` fits.
+
+    Raises:
+        UnsupportedPolicyError: Nothing can be cached; the message says why.
+    """
+    host = find_host(policy)
+    yield f"policy {type(policy).__name__}, denoiser {type(host.denoiser).__name__}"
+    yield f"{host.num_steps or 'unknown number of'} evaluations per action chunk, solver {host.solver or 'unknown'}"
+    yield from _blocks(host)
+    if host.uncovered:
+        yield f"computed at every step: {host.uncovered}"
+    yield _verdict(policy, folder / "bac.json")
+
+
+def _blocks(host: Host) -> Iterator[str]:
+    width = max(len(block.name) for block in host.blocks)
+    for block in host.blocks:
+        size = sum(parameter.numel() for parameter in block.require_owner().parameters())
+        yield f"  {block.name:{width}}  {block.kind.value:15}  {size:11,} parameters  {block.attribute}"
+
+
+def _verdict(policy: nn.Module, path: Path) -> str:
+    if not path.is_file():
+        return f"no {path.name} beside it: LeRobot runs it dense. Make one: bac calibrate --policy-path {path.parent}"
+    try:
+        bac.wrap(policy, bac.Schedule.load(path))
+    except bac.BacError as error:
+        return f"{path.name} does not fit: {error}"
+    bac.unwrap(policy)
+    return f"{path.name} fits: LeRobot runs it cached wherever lerobot_policy_bac is installed"

@@ -1,0 +1,105 @@
+"""Latency of action chunks, and statistics of a policy at work in an environment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import bac
+from bac.adapters import find_host
+from bac.cli import lerobot
+from bac.cli.checkpoint import Checkpoint
+from bac.errors import BacError
+from bac.recording import watching
+
+_WARM_UP = 2  # chunks of each kind before the clock counts
+
+
+def report(
+    policy: nn.Module, schedule: bac.Schedule, batch: Mapping[str, Any], *, executors: Sequence[str], rounds: int
+) -> Iterator[str]:
+    """Time the dense policy and the cached one by turns, so that what else the machine does meets both.
+
+    Args:
+        batch: One observation batch, preprocessed.
+        executors: Ways to run the schedule: see `bac.wrap`.
+        rounds: Chunks timed of each kind.
+    """
+    device = next(policy.parameters()).device
+    yield f"{device}, {torch.get_num_threads()} threads, {rounds} chunks each, torch {torch.__version__}"
+    kinds: dict[str, Callable[[], Any]] = {"dense": lambda: bac.unwrap(policy)}
+    for executor in executors:
+        kinds[executor] = lambda executor=executor: bac.wrap(policy, schedule, executor=executor)
+    latencies = latencies_s(policy, batch, kinds, rounds=rounds)
+    dense = float(np.median(latencies["dense"]))
+    for name, values in latencies.items():
+        median, late = (1e3 * float(np.percentile(values, q)) for q in (50, 95))
+        yield f"{name:10} p50 {median:9.2f} ms   p95 {late:9.2f} ms   {dense * 1e3 / median:5.2f}x of dense eager"
+
+
+def latencies_s(
+    policy: nn.Module, batch: Mapping[str, Any], kinds: Mapping[str, Callable[[], Any]], *, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds per chunk of each kind.
+
+    Args:
+        kinds: By name, what to do to the policy before it runs.
+    """
+    predict = find_host(policy).predict
+    results: dict[str, list[float]] = {name: [] for name in kinds}
+    chunks = -(-rounds // 4)  # a few in a row, since a replay is recorded anew after each change
+    while len(results["dense"]) < rounds:
+        for name, prepare in kinds.items():
+            prepare()
+            timed = [_timed(lambda: predict(dict(batch))) for _ in range(_WARM_UP + chunks)]
+            results[name] += timed[_WARM_UP:]
+    bac.unwrap(policy)
+    return {name: values[:rounds] for name, values in results.items()}
+
+
+def calibrate_in(
+    checkpoint: Checkpoint, env: str, task: str | None, *, runs: int, num_worlds: int, seed: int
+) -> bac.Calibration:
+    """Play whole episodes with the untouched policy until `runs` denoising runs were seen.
+
+    Args:
+        env: LeRobot's type of environment.
+        task: Its task, if it has several.
+        num_worlds: Worlds side by side; each counts as a run of its own.
+    """
+    factory, evaluation = lerobot.part("envs.factory"), lerobot.part("scripts.lerobot_eval")
+    settings = factory.make_env_config(env, **({} if task is None else {"task": task}))
+    suites = factory.make_env(settings, n_envs=num_worlds)
+    worlds = [world for group in suites.values() for world in group.values()]
+    steps = factory.make_env_pre_post_processors(settings, checkpoint.config)
+    processors = (*steps, checkpoint.preprocessor, checkpoint.postprocessor)
+    torch.manual_seed(seed)
+    try:
+        with watching(checkpoint.policy) as watch, torch.no_grad():
+            episode = 0
+            while watch.num_runs < runs:
+                seen = watch.num_runs
+                first = seed + episode * num_worlds
+                seeds = list(range(first, first + num_worlds))
+                evaluation.rollout(worlds[episode % len(worlds)], checkpoint.policy, *processors, seeds=seeds)
+                episode += 1
+                if watch.num_runs == seen:
+                    raise BacError(f"{env}: an episode went by without an action chunk of {type(checkpoint.policy)}")
+    finally:
+        for world in worlds:
+            world.close()
+    return watch.calibration()
+
+
+def _timed(run: Callable[[], Any]) -> float:
+    with torch.inference_mode():
+        started = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
