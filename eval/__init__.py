@@ -7,5 +7,4 @@ here takes cells: `rollout` plays paired episodes, `latency` times them interlea
     python -m eval.demo       the whole story on one task, minutes
     python -m eval.run        one cell
     python -m eval.compare    the whole table of a task, resumable
-    python -m eval.realtime   dense and cached side by side while the world does not wait
 """

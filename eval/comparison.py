@@ -26,6 +26,7 @@ from eval.settings import Settings
 from eval.workers import Unit, play_units, unit_key
 
 logger = logging.getLogger(__name__)
+_EAGER, _INTERCEPTED = "eager", "intercepted"
 PHASES = ("calibrate", "latency", "episodes", "report")
 
 
@@ -94,9 +95,11 @@ class Comparison:
             {cell: self.schedule(cell) for cell in self.cells},
             batch,
             rounds=settings.latency_rounds,
+            intercepted=(self.published,),
             **options,
         )
-        rows = {_cell_key(cell): latency.to_dict() for cell, latency in measured.items()}
+        rows = {_cell_key(cell): latency.to_dict() for cell, latency in measured.cells.items()}
+        rows |= {_EAGER: measured.eager.to_dict(), _INTERCEPTED: measured.intercepted[self.published].to_dict()}
         write_json(self._file("latency"), rows)
 
     def play(self) -> None:
@@ -105,12 +108,13 @@ class Comparison:
         seeds = tuple(settings.seeds)
         units = [self.unit(cell, seeds) for cell in self.cells]
         late = [self.realtime_unit(cell, seeds[: settings.realtime_n]) for cell in self.realtime_cells]
-        play_units(settings, [*units, *late], self.log)
+        play_units(settings, units, self.log)
+        play_units(settings.realtime, late, self.log)
 
     def unit(self, cell: Cell, seeds: tuple[int, ...], think: int = 0) -> Unit:
         """Work for one cell."""
-        schedule = self.schedule(cell)
-        return Unit(unit_key(self.settings, cell, schedule, think), cell, schedule, seeds, think)
+        schedule, settings = self.schedule(cell), self.settings.realtime if think else self.settings
+        return Unit(unit_key(settings, cell, schedule, think), cell, schedule, seeds, think)
 
     def realtime_unit(self, cell: Cell, seeds: tuple[int, ...]) -> Unit:
         """Work for one cell with the world not waiting for its measured latency."""
@@ -140,14 +144,30 @@ class Comparison:
     @property
     def latencies(self) -> dict[Cell, Latency]:
         """What the latency phase measured; cells it did not see are absent."""
-        path = self._file("latency")
-        stored = json.loads(path.read_text()) if path.exists() else {}
+        stored = self._stored_latencies
         keys = {cell: _cell_key(cell) for cell in self.cells}
         return {cell: Latency(**stored[key]) for cell, key in keys.items() if key in stored}
 
+    @property
+    def eager_latency(self) -> Latency | None:
+        """Dense DDPM-100 without `bac`: what speed-ups refer to."""
+        stored = self._stored_latencies.get(_EAGER)
+        return Latency(**stored) if stored else None
+
+    @property
+    def intercepted_latency(self) -> Latency | None:
+        """BAC as published through interceptors alone."""
+        stored = self._stored_latencies.get(_INTERCEPTED)
+        return Latency(**stored) if stored else None
+
+    @property
+    def _stored_latencies(self) -> dict[str, Any]:
+        path = self._file("latency")
+        return json.loads(path.read_text()) if path.exists() else {}
+
     def results(self, cell: Cell, think: int = 0) -> list[EpisodeResult]:
         """Finished episodes of the comparison's seeds, in order of seed; `think` control steps pass per chunk."""
-        episodes = self.log.episodes(unit_key(self.settings, cell, self.schedule(cell), think))
+        episodes = self.log.episodes(self.unit(cell, (), think).key)
         return [episodes[seed] for seed in self.settings.seeds if seed in episodes]
 
     def action_errors(self) -> dict[Cell, float | None]:

@@ -21,6 +21,7 @@ def settings_of(config: Any) -> Settings:
         env=config.env.name,
         task=config.env.task,
         env_options=env_options(OmegaConf.to_container(config.env, resolve=True)),
+        realtime_options=OmegaConf.to_container(config.env.realtime, resolve=True),
         n=config.n,
         first_seed=config.first_seed,
         workers=config.workers,
@@ -60,7 +61,7 @@ def cell_of(config: Any) -> Cell:
 
 def env_options(env: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `envs.make`: all but the name, and the task only where a simulator has several."""
-    left_out = {"name"} if env["name"] == "metaworld" else {"name", "task"}
+    left_out = {"name", "realtime"} if env["name"] == "metaworld" else {"name", "task", "realtime"}
     return {key: value for key, value in env.items() if key not in left_out}
 
 

@@ -47,6 +47,7 @@ def demo_settings(options: argparse.Namespace) -> Settings:
         env="metaworld",
         task="assembly-v3",
         env_options={"task": "assembly-v3", "max_episode_steps": 300},
+        realtime_options={"max_episode_steps": 500},
         n=2 if options.quick else options.episodes,
         workers=options.workers,
         pool_size=25,

@@ -1,30 +1,21 @@
-"""The executors' benchmark: ``python -m eval.latency preset=quick output=FILE.json``.
+"""Every way to make an action chunk of one policy, to be timed beside one another.
 
-Times one action chunk of DP-T with seeded random weights, by every way there is to run it: eager with diffusers' step,
-compiled by PyTorch, dense replayed, cached by interceptors, cached and replayed, and fewer steps. All rows run
-interleaved in one process; a row is never compared with one of another process.
+DP-T with seeded random weights: eager with diffusers' step, compiled by PyTorch, dense replayed, cached by
+interceptors, cached and replayed, and fewer steps.
 """
 
 import copy
-import gc
-import json
 import logging
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 import bac
 import bac.plan
-from eval.config import CONFIGS, log_to_terminal
 from eval.flops import policy_flops
-from eval.latency import Latency, measure
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +60,13 @@ class Row:
     Attributes:
         call: Makes one.
         flops_ratio: FLOP of the dense run over its own.
+        num_reused: Block evaluations that are reused instead.
         plan: What it replays.
     """
 
     call: Callable[[], Tensor]
     flops_ratio: float
+    num_reused: int = 0
     plan: bac.plan.Plan | None = None
 
 
@@ -148,7 +141,8 @@ class Bench:
             if executor == "replay":
                 plan = bac.plan.record(policy, self.batch)
         ratio = self.dense_flops / policy_flops(self.policy, schedule, steps)
-        return Row(self._call(policy), ratio, plan)
+        reused = 0 if schedule is None else schedule.num_steps * len(schedule.update_steps) - schedule.num_updates_total
+        return Row(self._call(policy), ratio, reused, plan)
 
     def compiled_row(self, mode: str) -> Row:
         """The dense policy with its denoiser compiled by PyTorch; diffusers' loop stays eager."""
@@ -185,6 +179,7 @@ def all_rows(bench: Bench, *, compiler_modes: tuple[str, ...] = (), inductor: bo
     for steps in (16, 10):
         rows[f"ddim{steps}_eager"] = bench.row(None, None, solver="DDIM", num_steps=steps)
         rows[f"ddim{steps}_replay"] = bench.row(None, "replay", solver="DDIM", num_steps=steps)
+    rows["ddim10_replay_fast"] = bench.row(None, "replay", exact=False, solver="DDIM", num_steps=10)
     makers: dict[str, Callable[[], Row]] = {
         f"dense_compiled_{mode}": lambda mode=mode: bench.compiled_row(mode) for mode in compiler_modes
     }
@@ -201,90 +196,9 @@ def all_rows(bench: Bench, *, compiler_modes: tuple[str, ...] = (), inductor: bo
     return rows
 
 
-def compare_numbers(rows: dict[str, Row]) -> dict[str, Any]:
-    """Whether exact replay equals the interpreter, and how far re-associated replay is from it."""
-    worst, equal = 0.0, True
-    for seed in range(3):
-        chunks = {}
-        for name in ("interpret", "replay_exact", "replay_fast"):
-            torch.manual_seed(seed)
-            chunks[name] = rows[name].call()
-        expected = chunks["interpret"]
-        equal &= torch.equal(chunks["replay_exact"], expected)
-        worst = max(worst, float((chunks["replay_fast"] - expected).abs().max() / expected.abs().max()))
-    return {"exact_bit_equal": equal, "fast_max_error": worst}
-
-
-def summary(rows: dict[str, Row], latencies: dict[str, Latency]) -> dict[str, Any]:
-    """The flat record of a preset: ``<row>_ms`` and what explains them."""
-    record: dict[str, Any] = {f"{name}_ms": latency.p50_ms for name, latency in latencies.items()}
-    record["flops_ratio"] = rows["replay_exact"].flops_ratio
-    record |= compare_numbers(rows)
-    record["build_s"] = rows["replay_exact"].plan.build_s
-    return record
-
-
-def table(rows: dict[str, Row], latencies: dict[str, Latency]) -> Iterator[str]:
-    """Lines to print. `limit` is the speed-up over dense replayed as a share of the FLOPs ratio."""
-    yield f"{'':24} {'p50 ms':>8} {'p95 ms':>8} {'x eager':>8} {'FLOPs':>6} {'limit':>6} {'operators':>10}"
-    replayed = latencies["dense_replay"].p50_ms
-    for name, latency in latencies.items():
-        row = rows[name]
-        share = replayed / latency.p50_ms / row.flops_ratio
-        operators = f"{row.plan.num_operations:10,}" if row.plan else ""
-        yield (
-            f"{name:24} {latency.p50_ms:8.1f} {latency.p95_ms:8.1f} {latency.speedup:8.2f} {row.flops_ratio:6.2f} "
-            f"{share:6.0%} {operators}"
-        )
-
-
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="latency")
-def main(config: Any) -> None:
-    """Run a preset."""
-    log_to_terminal()
-    presets = OmegaConf.to_container(config.presets, resolve=True)
-    if config.preset not in presets:
-        raise SystemExit(f"preset: must be one of {', '.join(presets)}, got {config.preset}")
-    run_preset({**presets[config.preset], "output": config.output})
-
-
-def run_preset(config: Any) -> dict[str, Any]:
-    """Measure one preset, print its table, write its JSON.
-
-    Args:
-        config: `configs/latency.yaml`, resolved.
-    """
-    torch.set_num_threads(1)
-    records = []
-    for changes in config["settings"]:
-        setting = Setting(**{**config["base"], **changes})
-        logger.info("%s", setting)
-        bench = Bench(setting)
-        rows = quick_rows(bench) if config["rows"] == "quick" else all_rows(bench, **config["options"])
-        latencies = measure({name: row.call for name, row in rows.items()}, rounds=config["rounds"])
-        for line in table(rows, latencies):
-            logger.info(line)
-        record = summary(rows, latencies)
-        details = {name: latency.to_dict() for name, latency in latencies.items()}
-        records.append({**record, "setting": vars(setting), "rows": details, "machine": _machine(setting)})
-        del bench, rows
-        gc.collect()
-    result = records[0] if len(records) == 1 else {"settings": records}
-    if config["output"]:
-        path = Path(config["output"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
-    return result
-
-
 def _as_float(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     return [{name: value.float() for name, value in batch.items()} for batch in batches]
 
 
 def _without_fingerprint(schedule: bac.Schedule) -> bac.Schedule:
     return bac.Schedule(schedule.num_steps, dict(schedule.update_steps))
-
-
-def _machine(setting: Setting) -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if setting.device == "cuda" else platform.processor() or platform.machine()
-    return {"device": name, "torch": torch.__version__, "threads": torch.get_num_threads()}

@@ -150,6 +150,6 @@ def _quiet() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    from eval.executors import main
+    from eval.executors_report import main
 
     main()

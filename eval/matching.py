@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +16,23 @@ from eval.rollout import Batch
 
 logger = logging.getLogger(__name__)
 PROBES = (6, 24)
-WARMUP = {"interpret": 1, "replay": 3}  # a replay records and checks its plan in its first calls
-_REFERENCE = "eager dense"
+WARMUP = {"interpret": 1, "auto": 3, "replay": 3}  # a replay records and checks its plan in its first calls
+_EAGER, _INTERCEPTED = "eager dense", "intercepted "
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Latencies of the same interleaved rounds.
+
+    Attributes:
+        cells: Of every cell, by the executor asked for.
+        eager: Of dense DDPM-100 as it is without `bac`: what speed-ups refer to.
+        intercepted: Of cells asked for, through interceptors alone.
+    """
+
+    cells: dict[Cell, Latency]
+    eager: Latency
+    intercepted: dict[Cell, Latency]
 
 
 def caller(
@@ -29,13 +45,13 @@ def caller(
         cell: How to run it.
         schedule: The cell's schedule; None if dense.
         batch: One preprocessed observation, `[1, To, D]` each.
-        executor: ``interpret`` runs dense cells eagerly and caches through interceptors; ``replay`` replays both from
-            plans (see `bac.wrap`), so that nobody wins by the executor.
+        executor: ``interpret`` runs dense cells eagerly and caches through interceptors; ``auto`` and ``replay``
+            replay both from plans (see `bac.wrap`), so that nobody wins by the executor.
     """
     policy = copy.deepcopy(loaded.policy)
     policy.reset()
     policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing)
-    if schedule is not None or executor == "replay":
+    if schedule is not None or executor != "interpret":
         bac.wrap(policy, schedule, executor=executor)
     generator = torch.Generator().manual_seed(0)
     return lambda: policy.predict_action_chunk(batch, generator=generator)
@@ -49,13 +65,19 @@ def measure_cells(
     executor: str = "interpret",
     rounds: int,
     progress: bool,
-) -> dict[Cell, Latency]:
-    """Latency of every cell, interleaved; speed-ups refer to eager dense DDPM-100 in the same rounds."""
-    calls = {cell.name: caller(loaded, cell, cells[cell], batch, executor=executor) for cell in cells}
-    if executor != "interpret" or next(iter(cells)) != dense():
-        calls = {_REFERENCE: caller(loaded, dense(), None, batch), **calls}
+    intercepted: tuple[Cell, ...] = (),
+) -> Timings:
+    """Latency of every cell, interleaved with eager dense DDPM-100 and with some cells through interceptors alone."""
+    is_eager_there = executor == "interpret" and next(iter(cells)) == dense()
+    calls = {} if is_eager_there else {_EAGER: caller(loaded, dense(), None, batch)}
+    calls |= {cell.name: caller(loaded, cell, cells[cell], batch, executor=executor) for cell in cells}
+    calls |= {_INTERCEPTED + cell.name: caller(loaded, cell, cells[cell], batch) for cell in intercepted}
     measured = measure(calls, rounds=rounds, warmup=WARMUP[executor], progress=progress)
-    return {cell: measured[cell.name] for cell in cells}
+    return Timings(
+        {cell: measured[cell.name] for cell in cells},
+        next(iter(measured.values())),
+        {cell: measured[_INTERCEPTED + cell.name] for cell in intercepted},
+    )
 
 
 def matched_steps(loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batch, **options: Any) -> dict[str, int]:
@@ -74,7 +96,7 @@ def matched_steps(loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batc
         Solver to number of steps, at least 1.
     """
     probes = {_timed(k, solver): None for solver in SOLVERS for k in PROBES}
-    first = measure_cells(loaded, {target: schedule, **probes}, batch, **options)
+    first = measure_cells(loaded, {target: schedule, **probes}, batch, **options).cells
     few, many = PROBES
     guesses = {
         solver: steps_within(
@@ -85,7 +107,7 @@ def matched_steps(loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batc
         for solver in SOLVERS
     }
     near = [_timed(k, s) for s, guess in guesses.items() for k in (guess - 1, guess, guess + 1) if 1 <= k <= 99]
-    second = measure_cells(loaded, {target: schedule, **dict.fromkeys(near)}, batch, **options)
+    second = measure_cells(loaded, {target: schedule, **dict.fromkeys(near)}, batch, **options).cells
     budget = second[target].p50_ms
     affordable = [cell for cell in near if second[cell].p50_ms <= budget]
     return {

@@ -17,6 +17,7 @@ CAPTIONS = {
 }
 EXECUTION = {
     "interpret": "dense runs eager, cached ones through interceptors",
+    "auto": "every run, dense ones too, replayed from a recorded plan",
     "replay": "every run, dense ones too, replayed from a recorded plan",
 }
 NOTES = """
@@ -24,7 +25,7 @@ NOTES = """
   95 % Wilson interval. **{quantity} - dense**: difference to dense DDPM-100 on the same episodes ({interval}).
 - **Latency**: observation batch to action chunk, batch 1, one thread, float32, {device}; {execution}. Medians of
   interleaved rounds; a sample during which the process lost its core was rejected. **speed-up**: over eager dense
-  DDPM-100.
+  DDPM-100{beside}.
   inference_hz = chunks per second, actions/s = {num_actions} executed actions per chunk times that.{clock}
 - **FLOP ratio**: dense DDPM-100 over this method, by formula. **sweeps**: block updates in full evaluations.
 - **action error**: RMS difference of the executed actions, normalised units, on {observations} states of other
@@ -53,6 +54,18 @@ def verdict(comparison: Comparison) -> list[str]:
     return sentences
 
 
+def _beside(comparison: Comparison) -> str:
+    """What was timed in the same rounds and is no row of the table."""
+    eager, intercepted = comparison.eager_latency, comparison.intercepted_latency
+    if eager is None or intercepted is None:
+        return ""
+    return (
+        f" ({eager.p50_ms:.1f} / {eager.p95_ms:.1f} ms in the same rounds). Through interceptors, without a plan, "
+        f"{comparison.published.name} takes {intercepted.p50_ms:.1f} / {intercepted.p95_ms:.1f} ms: "
+        f"{intercepted.speedup:.2f}x"
+    )
+
+
 def report_text(comparison: Comparison, table: str, source: dict[str, Any], folder: Path) -> str:
     """The whole report in Markdown; pictures that lie in `folder` are shown.
 
@@ -74,6 +87,7 @@ def report_text(comparison: Comparison, table: str, source: dict[str, Any], fold
         execution=EXECUTION[settings.executor],
         num_actions=comparison.loaded.policy.config.n_action_steps,
         clock=clock,
+        beside=_beside(comparison),
         observations=settings.num_observations,
         draws=settings.num_draws,
     )

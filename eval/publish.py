@@ -13,6 +13,7 @@ from eval import figures
 from eval.cells import Cell, adaptive, dense, running
 from eval.comparison import Comparison
 from eval.figures import Point
+from eval.latency import Latency
 from eval.metrics import Estimate, mean_score, success_rate
 from eval.narrative import EXECUTION, report_text
 from eval.provenance import provenance
@@ -136,7 +137,7 @@ def relative_errors(comparison: Comparison, cell: Cell) -> np.ndarray:
 
 def film_pair(comparison: Comparison, folder: Path) -> list[Path]:
     """Film dense and BAC on the comparison's first seed, each with its measured latency."""
-    settings, env = comparison.settings, comparison.settings.make_env()
+    settings, env = comparison.settings, comparison.settings.realtime.make_env()
     try:
         clips = [
             film(
@@ -173,8 +174,14 @@ def _source(comparison: Comparison) -> dict[str, Any]:
         },
         "latency_clock": sorted({latency.clock for latency in latencies.values()}),
         "latency_samples": max((latency.num_samples for latency in latencies.values()), default=0),
+        "latency_eager_dense": _plain(comparison.eager_latency),
+        "latency_intercepted_bac": _plain(comparison.intercepted_latency),
         "latency_rejected": max((latency.num_rejected for latency in latencies.values()), default=0),
     }
+
+
+def _plain(latency: Latency | None) -> dict[str, Any] | None:
+    return None if latency is None else latency.to_dict()
 
 
 def _quality(results: Sequence[EpisodeResult], judged_by_score: bool) -> Estimate:

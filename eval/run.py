@@ -34,7 +34,7 @@ def main(config: Any) -> None:
     if config.latency:
         batch = {key: values[:1] for key, values in comparison.calibrated.observations("fidelity").items()}
         options = {"executor": settings.executor, "rounds": settings.latency_rounds, "progress": settings.progress}
-        latency = measure_cells(comparison.loaded, {cell: schedule}, batch, **options)[cell]
+        latency = measure_cells(comparison.loaded, {cell: schedule}, batch, **options).cells[cell]
     row = make_row(
         cell,
         settings.task,

@@ -1,7 +1,7 @@
 """What a comparison is about: the policy, its world, how many episodes, where results go."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,15 @@ class Settings:
         num_observations: Observations to calibrate on, and as many others to measure action error on.
         num_draws: Noise draws per observation.
         num_observation_episodes: Dense episodes the observations of each set come from.
-        executor: How latency is measured, for every cell alike: ``interpret`` (dense eager, caches intercepted) or
-            ``replay`` (all from plans). Episodes are the same either way.
+        executor: How latency is measured, for every cell alike: ``auto`` (all replayed from plans, as `bac.wrap` does
+            by itself) or ``interpret`` (dense eager, caches intercepted). Episodes are the same either way.
         latency_rounds: Samples per cell.
         few_steps: Numbers of dense steps of the few-step solvers' curve; empty for none.
         sweep_updates: Values of S of the sweep; empty for none.
         sweep_bubbled: Values of n of the sweep.
         realtime_n: Episodes per cell with the world not waiting; 0 for none.
+        realtime_options: Options of the environment that are other there, such as a time limit that leaves room for
+            thinking.
         outputs: Folder of what can be computed again.
         progress: Show progress bars.
     """
@@ -61,12 +63,13 @@ class Settings:
     num_observations: int = 32
     num_draws: int = 2
     num_observation_episodes: int = 8
-    executor: str = "interpret"
+    executor: str = "auto"
     latency_rounds: int = 30
     few_steps: tuple[int, ...] = ()
     sweep_updates: tuple[int, ...] = ()
     sweep_bubbled: tuple[int, ...] = ()
     realtime_n: int = 0
+    realtime_options: Mapping[str, Any] = field(default_factory=dict)
     outputs: Path = Path("outputs")
     progress: bool = True
 
@@ -103,6 +106,11 @@ class Settings:
         """Where this policy's results in this world are kept; other weights or options have another folder."""
         calibration = [self.num_observations, self.num_draws, self.num_observation_episodes]
         return self.outputs / f"{self.task}-{comparison_key(self.identity, {'calibration': calibration})[:8]}"
+
+    @cached_property
+    def realtime(self) -> "Settings":
+        """The same comparison in the world that does not wait."""
+        return replace(self, env_options={**self.env_options, **self.realtime_options})
 
     def make_env(self) -> gym.Env:
         """A fresh world."""

@@ -29,6 +29,7 @@ def settings(tiny_checkpoint, tmp_path_factory):
         num_bubbled=2,
         num_observations=3,
         num_observation_episodes=2,
+        executor="interpret",
         latency_rounds=3,
         few_steps=(2, 3),
         realtime_n=2,
@@ -71,6 +72,24 @@ def test_every_cell_has_every_episode_and_its_latency(finished):
     for cell in finished.cells:
         assert [result.seed for result in finished.results(cell)] == [0, 1, 2]
         assert finished.latencies[cell].num_samples == 3
+
+
+def test_replayed_cells_are_timed_beside_eager_dense_and_the_interceptors(finished):
+    from eval.matching import measure_cells
+
+    cell = finished.published
+    batch = {key: values[:1] for key, values in finished.calibrated.observations("fidelity").items()}
+    timings = measure_cells(
+        finished.loaded,
+        {cell: finished.schedule(cell)},
+        batch,
+        executor="auto",
+        rounds=3,
+        progress=False,
+        intercepted=(cell,),
+    )
+    assert list(timings.cells) == list(timings.intercepted) == [cell]
+    assert timings.eager.speedup == 1.0
 
 
 def test_a_second_run_plays_nothing_again(finished, settings):

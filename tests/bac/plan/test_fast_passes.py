@@ -39,7 +39,7 @@ def read_twice(module, mask, batch_size=1):
 
     x, observation = torch.randn(batch_size, QUERIES, WIDTH), torch.randn(batch_size, 2, WIDTH)
     constants = (*times, *module.parameters(), *([] if mask is None else [mask]))
-    program = fold_constants(taped(run, x, observation, constants=constants))
+    program = fold_constants(share_equal(taped(run, x, observation, constants=constants)))
     return share_equal(split_tokens_anyway(program)), (x, observation)
 
 
