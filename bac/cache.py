@@ -47,6 +47,7 @@ class DenoisingRun:
         self.num_steps = num_steps
         self.num_contexts = num_contexts
         self.slots: list[Slot] = []
+        self.kept: dict[int, Any] = {}
         self.thread: int | None = None
         self._entered = threading.Lock()
         self._warned = False
@@ -65,12 +66,14 @@ class DenoisingRun:
                 "copy.deepcopy(policy)"
             )
         self.slots = [Slot() for _ in self.names]
+        self.kept = {}
         self.thread = threading.get_ident()
 
     def end(self) -> None:
         """Leave and empty the cache."""
         self.thread = None
         self.slots = []
+        self.kept = {}
         self._entered.release()
 
     def check_complete(self) -> None:
@@ -188,9 +191,7 @@ class CachedBlock(Interceptor):
         slot, step, context = self.run.locate(self.index, inputs, options)
         return self._evaluate(slot, step, context, inputs, options)
 
-    def _evaluate(
-        self, slot: Slot, step: int, context: int, inputs: tuple[Any, ...], options: dict[str, Any]
-    ) -> Any:
+    def _evaluate(self, slot: Slot, step: int, context: int, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if not self.updates[step]:
             return map_tensors(self._usable, slot.features[context])
         output = self.original(*inputs, **options)

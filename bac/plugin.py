@@ -9,10 +9,12 @@ from torch import nn
 
 from bac.adapters import find_host
 from bac.adapters.host import Host
-from bac.block import Block, Site
-from bac.cache import CachedBlock, DenoisingRun, Gate, RunScope
+from bac.block import Block
 from bac.errors import MismatchError, ScheduleError
+from bac.estimators import Estimator, Hold, named
 from bac.fingerprint import Fingerprint
+from bac.interception import intercept
+from bac.online.rule import OnlineRule
 from bac.patch import put_on, take_off_all
 from bac.plan.executor import Replayer
 from bac.schedule import Schedule
@@ -22,9 +24,10 @@ Policy = TypeVar("Policy", bound=nn.Module)
 
 def wrap(
     policy: Policy,
-    schedule: Schedule | None,
+    schedule: Schedule | OnlineRule | None,
     *,
     blocks: Sequence[Block] | None = None,
+    estimator: Estimator | None = None,
     strict: bool = True,
     executor: Literal["auto", "interpret", "replay"] = "auto",
     unseen: Literal["record", "interpret"] = "record",
@@ -40,15 +43,17 @@ def wrap(
     Args:
         policy: A policy with a transformer denoiser, in eval mode when it is run.
         schedule: From `bac.adaptive_schedule`, `bac.Schedule.load` or by hand. `None`, for replay, computes every
-            block: the dense policy, faster and the same.
+            block: the dense policy, faster and the same. A rule of `bac.online` decides while a run goes on.
         blocks: The blocks to cache, in order of evaluation, where `bac` does not find them itself.
+        estimator: What stands in for a block where it is not computed (see `bac.estimators`); by default the one that
+            the schedule names, which is plain reuse unless it was made for another.
         strict: Refuse a schedule made for another policy class, solver, timestep list or dtype.
         executor: "interpret" intercepts the blocks of the running policy. "replay" records a denoising run when it
             meets arguments of a new shape, which takes seconds, and replays it from then on (see `bac.plan`). "auto"
             does so when it meets them for the second time, and is quiet about runs that cannot be replayed.
         unseen: "interpret" lets a replay wait for no recording: only `bac.plan.record` makes plans.
-        exact: Replay bit-equal to the interceptors (on a CPU); false allows another order of roundings, which is
-            faster and was within 1e-5 of the largest action on the runs it was checked on.
+        exact: Bit-equal to the untouched policy where every block updates, and replay bit-equal to the interceptors
+            (on a CPU). False allows another order of roundings, which is faster: within 1e-5 of the largest action.
         compile: Let PyTorch's compiler fuse the plan, which takes minutes and a C++ compiler; with ``exact=False``.
 
     Returns:
@@ -56,21 +61,24 @@ def wrap(
 
     Raises:
         UnsupportedPolicyError: The policy's blocks or sampler were not found.
-        ScheduleError: The schedule's blocks are not the policy's.
+        ScheduleError: The schedule's blocks are not the policy's, or its estimator has parameters to be fitted.
         MismatchError: The schedule's fingerprint differs from the policy's and `strict` is true.
     """
     _check_options(schedule, executor, unseen)
     if compile and exact:
         raise ScheduleError("compile: a compiled plan rounds differently; allow that with exact=False")
     host = find_host(policy, blocks)
-    if schedule is not None:
+    chosen = _estimator_for(schedule, host, estimator)
+    if isinstance(schedule, OnlineRule) or chosen.crosses_chunks:
+        executor = _interpreted(schedule, chosen, executor)
+    if isinstance(schedule, Schedule):
         _check_blocks(schedule, host.blocks)
         _check_last(schedule, host)
         if strict:
             _check_fingerprint(schedule, host)
 
     take_off_all(policy)
-    _intercept(host, schedule)
+    intercept(host, schedule, chosen, exact=exact)
     if executor != "interpret":
         sights = {"auto": 2, "replay": 1}[executor] if unseen == "record" else 0
         replayer = Replayer(
@@ -102,36 +110,27 @@ def _check_options(schedule: object, executor: str, unseen: str) -> None:
         raise ScheduleError(f'unseen: must be "record" or "interpret", got {unseen!r}')
     if schedule is None and executor == "interpret":
         raise ScheduleError('schedule: None computes every block, which only replay speeds up: executor="replay"')
-    if schedule is not None and not isinstance(schedule, Schedule):
+    if schedule is not None and not isinstance(schedule, (Schedule, OnlineRule)):
         raise ScheduleError(
             f"schedule: must be a bac.Schedule, got {type(schedule).__name__}; for a file: bac.Schedule.load(path)"
         )
 
 
-def _intercept(host: Host, schedule: Schedule | None) -> None:
-    if schedule is None:
-        run = DenoisingRun((), host.num_steps or 1, host.num_contexts)
-    else:
-        run = _intercept_blocks(host, schedule)
-    put_on(host.sampler_owner, host.sampler_attribute, RunScope(run, host.denoiser))
+def _estimator_for(schedule: Schedule | OnlineRule | None, host: Host, given: Estimator | None) -> Estimator:
+    if given is not None:
+        return given
+    return named(schedule.estimator, host.timesteps) if isinstance(schedule, Schedule) else Hold()
 
 
-def _intercept_blocks(host: Host, schedule: Schedule) -> DenoisingRun:
-    """Stand in the way of every block, and of what feeds it, at the same steps."""
-    gate = None if host.evaluation is None else Gate(host.evaluation.applies)
-    by_name = {block.name: block for block in host.blocks}
-    places: list[tuple[str, Site, Sequence[bool]]] = []
-    for name, updates in zip(schedule.block_names, schedule.mask.T, strict=True):
-        block = by_name[name]
-        places.append((name, Site(block.require_owner(), block.attribute), updates))
-        places += [(f"{name} ({feeder.attribute})", feeder, updates) for feeder in block.feeders]
-    run = DenoisingRun([name for name, _, _ in places], schedule.num_steps, host.num_contexts)
-    for index, (_, site, updates) in enumerate(places):
-        cached = CachedBlock(run, index, updates, in_place=host.in_place, gate=gate, applies=site.applies)
-        put_on(site.owner, site.attribute, cached)
-    if host.evaluation is not None and gate is not None:
-        put_on(host.evaluation.owner, host.evaluation.attribute, gate)
-    return run
+def _interpreted(
+    schedule: Schedule | OnlineRule | None, estimator: Estimator, executor: str
+) -> Literal["interpret", "auto", "replay"]:
+    if executor == "replay":
+        what = type(schedule).__name__ if isinstance(schedule, OnlineRule) else estimator.name
+        raise ScheduleError(
+            f'executor: {what} makes a run depend on what it sees or saw, so it cannot be replayed; take "interpret"'
+        )
+    return "interpret"
 
 
 def _check_blocks(schedule: Schedule, blocks: Sequence[Block]) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from bac.block import Block, Site
 from bac.fingerprint import Fingerprint
+from bac.hoist import Hoist
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,8 @@ class Host:
         evaluation: The call that is one evaluation of the denoiser, where a run calls its blocks at other times too.
         update_last: Blocks that must update at the last step, because the host keeps more of it than their output.
         weights: Module that holds every weight a run reads, where `sampler_owner` does not.
+        constants: Calls that compute the same at every evaluation of a run; computed once.
+        hoists: The same for parts of calls, where that rounds differently; used if ``exact=False``.
         uncovered: What a run computes at every step and no block stands for, in words.
     """
 
@@ -53,6 +56,8 @@ class Host:
     evaluation: Site | None = None
     update_last: tuple[str, ...] = ()
     weights: nn.Module | None = None
+    constants: tuple[Site, ...] = ()
+    hoists: tuple[Hoist, ...] = ()
     uncovered: str = ""
 
     def fingerprint(self) -> Fingerprint:
