@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import nn
 
 from bac.adapters.host import at
-from bac.block import Block, BlockKind
+from bac.block import Block, BlockKind, Site
 
 Branch = tuple[str, BlockKind]
 SELF, CROSS, FEED = BlockKind.SELF_ATTENTION, BlockKind.CROSS_ATTENTION, BlockKind.FEED_FORWARD
@@ -27,6 +28,12 @@ def blocks(path: str, layers: Iterable[nn.Module], branches: Sequence[Branch]) -
 def layer_blocks(path: str, index: int, layer: nn.Module, branches: Sequence[Branch]) -> tuple[Block, ...]:
     """The branches of one layer, named ``path.index.branch``."""
     return tuple(Block(f"{path}.{index}.{name}", kind, index, at(layer, name)) for name, kind in branches)
+
+
+def memory_projections(layers: Iterable[Any], cross: Sequence[bool]) -> tuple[Site, ...]:
+    """Keys and values that cross-attention takes from a condition that stays the same, in diffusers' ``attn1``."""
+    attentions = [layer.attn1 for layer, is_cross in zip(layers, cross, strict=True) if is_cross]
+    return tuple(Site(module) for attention in attentions for module in (attention.to_k, attention.to_v))
 
 
 def alternating(path: str, layers: Iterable[nn.Module], cross: Sequence[bool]) -> tuple[Block, ...]:

@@ -50,13 +50,13 @@ def latencies_s(
     Args:
         kinds: By name, what to do to the policy before it runs.
     """
-    predict = find_host(policy).predict
     results: dict[str, list[float]] = {name: [] for name in kinds}
     chunks = -(-rounds // 4)  # a few in a row, since a replay is recorded anew after each change
     while len(results["dense"]) < rounds:
         for name, prepare in kinds.items():
             prepare()
-            timed = [_timed(lambda: predict(dict(batch))) for _ in range(_WARM_UP + chunks)]
+            predict = find_host(policy).predict
+            timed = [_timed(predict, dict(batch)) for _ in range(_WARM_UP + chunks)]
             results[name] += timed[_WARM_UP:]
     bac.unwrap(policy)
     return {name: values[:rounds] for name, values in results.items()}
@@ -96,10 +96,10 @@ def calibrate_in(
     return watch.calibration()
 
 
-def _timed(run: Callable[[], Any]) -> float:
+def _timed(predict: Callable[[Any], Any], batch: dict[str, Any]) -> float:
     with torch.inference_mode():
         started = time.perf_counter()
-        run()
+        predict(batch)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter() - started

@@ -73,23 +73,19 @@ def multi_task_dit(**options: Any) -> nn.Module:
         vocab_size=40, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
     )
     sizes = {"hidden_dim": 18, "num_layers": 2, "num_heads": 3, "horizon": 7, "timestep_embed_dim": 10}
-    config = MultiTaskDiTConfig(
-        **features(image=False), **{"n_action_steps": 5, "device": "cpu", **sizes, **options}
-    )
+    config = MultiTaskDiTConfig(**features(image=False), **{"n_action_steps": 5, "device": "cpu", **sizes, **options})
     torch.manual_seed(3)
     with mock.patch.object(modeling.CLIPTextModel, "from_pretrained", lambda _: CLIPTextModel(words)):
         policy = modeling.MultiTaskDiTPolicy(config)
     return randomised(policy, "adaLN_modulation")
 
 
-class _TinyGemma:
+def _tiny_gemma(variant: str) -> Any:
     """Stands in for `get_gemma_config`, which knows two sizes, both large."""
+    from lerobot.policies.pi0.modeling_pi0 import GemmaConfig
 
-    def __new__(cls, variant: str) -> Any:
-        from lerobot.policies.pi0.modeling_pi0 import GemmaConfig
-
-        width = {"gemma_2b": 16, "gemma_300m": 10}[variant]
-        return GemmaConfig(width=width, depth=2, mlp_dim=14, num_heads=8, num_kv_heads=1, head_dim=4)
+    width = {"gemma_2b": 16, "gemma_300m": 10}[variant]
+    return GemmaConfig(width=width, depth=2, mlp_dim=14, num_heads=8, num_kv_heads=1, head_dim=4)
 
 
 def _tiny_paligemma() -> Any:
@@ -100,22 +96,20 @@ def _tiny_paligemma() -> Any:
 
 
 @contextlib.contextmanager
-def _small_words(modeling: Any) -> Iterator[None]:
-    """A vocabulary of 40 words instead of 257,152, set where the model reads it."""
-    from transformers.models.gemma import modeling_gemma
+def _few_words() -> Iterator[None]:
+    """A vocabulary of 40 words instead of the 257,152 that `pi0` insists on."""
+    embedding, linear = nn.Embedding.__init__, nn.Linear.__init__
 
-    embedding = nn.Embedding.__init__
+    def small_embedding(self: nn.Embedding, words: int, *sizes: Any, **options: Any) -> None:
+        embedding(self, 40 if words == 257152 else words, *sizes, **options)
 
-    def small(self: nn.Embedding, count: int, *inputs: Any, **rest: Any) -> None:
-        embedding(self, 40 if count == 257152 else count, *inputs, **rest)
+    def small_head(self: nn.Linear, width: int, words: int, *sizes: Any, **options: Any) -> None:
+        linear(self, width, 40 if words == 257152 else words, *sizes, **options)
 
-    linear = nn.Linear.__init__
-
-    def small_head(self: nn.Linear, width: int, count: int, *inputs: Any, **rest: Any) -> None:
-        linear(self, width, 40 if count == 257152 else count, *inputs, **rest)
-
-    del modeling, modeling_gemma
-    with mock.patch.object(nn.Embedding, "__init__", small), mock.patch.object(nn.Linear, "__init__", small_head):
+    with (
+        mock.patch.object(nn.Embedding, "__init__", small_embedding),
+        mock.patch.object(nn.Linear, "__init__", small_head),
+    ):
         yield
 
 
@@ -136,8 +130,8 @@ def pi(*, name: str, **options: Any) -> nn.Module:
     torch.manual_seed(3)
     with (
         mock.patch.object(modeling, "CONFIG_MAPPING", configs),
-        mock.patch.object(modeling, "get_gemma_config", _TinyGemma),
-        _small_words(modeling),
+        mock.patch.object(modeling, "get_gemma_config", _tiny_gemma),
+        _few_words(),
     ):
         policy = cls(config)
     projector = policy.model.paligemma_with_expert.paligemma.model.multi_modal_projector

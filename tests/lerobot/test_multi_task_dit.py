@@ -63,9 +63,7 @@ class TestFlowWithRungeKutta(TestDDPM):
 
 def test_trap_counts_evaluations_not_timesteps():
     euler = models.multi_task_dit(objective="flow_matching", num_integration_steps=3)
-    runge_kutta = models.multi_task_dit(
-        objective="flow_matching", num_integration_steps=3, integration_method="rk4"
-    )
+    runge_kutta = models.multi_task_dit(objective="flow_matching", num_integration_steps=3, integration_method="rk4")
     assert find_host(euler).num_steps == 3
     assert find_host(runge_kutta).num_steps == 12
     assert find_host(runge_kutta).timesteps[:5] == pytest.approx((0, 1 / 6, 1 / 6, 1 / 3, 1 / 3))
@@ -78,9 +76,7 @@ def test_trap_only_select_action_fills_the_queues():
     names = [block.name for block in host.blocks]
     bac.wrap(policy, bac.Schedule(7, dict.fromkeys(names, (0, 3))), executor="interpret")
     window = models.observation(2, steps=2, image=False)
-    frames = [
-        {k: v[:, step] if k == "observation.state" else v for k, v in window.items()} for step in range(2)
-    ]
+    frames = [{k: v[:, step] if k == "observation.state" else v for k, v in window.items()} for step in range(2)]
     policy.reset()
     policy.select_action(frames[0])
     policy._queues["action"].clear()

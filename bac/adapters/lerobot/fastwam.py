@@ -37,6 +37,7 @@ def host(policy: Any) -> Host:
         solver=type(model.infer_action_scheduler).__name__,
         timesteps=tuple(map(float, timesteps)),
         evaluation=Site(model.mot, "forward_action_with_video_cache"),
+        constants=tuple(site for layer in model.mot.layers for site in _text_projections(layer)),
     )
 
 
@@ -48,3 +49,9 @@ def _blocks(index: int, layer: Any) -> tuple[Block, ...]:
         Block(f"{path}.cross_attn", CROSS, index, action, "apply_cross_attention"),
         Block(f"{path}.ffn", FEED, index, action.ffn),
     )
+
+
+def _text_projections(layer: Any) -> tuple[Site, ...]:
+    """Keys and values of the text, which stays the same."""
+    attention = layer.blocks["action"].cross_attn
+    return Site(attention.k), Site(attention.norm_k), Site(attention.v)

@@ -35,9 +35,15 @@ def host(policy: Any) -> Host:
         solver=type(scheduler).__name__,
         timesteps=timesteps,
         evaluation=Site(denoiser, "forward", _denoises_actions),
+        constants=tuple(site for layer in denoiser.blocks for site in _text_projections(layer)),
         update_last=tuple(block.name for block in found if block.kind is SELF),
         uncovered="the loop over video latents",
     )
+
+
+def _text_projections(layer: Any) -> tuple[Site, ...]:
+    """Keys and values of the text, which stays the same."""
+    return Site(layer.attn2.to_k), Site(layer.attn2.norm_k), Site(layer.attn2.to_v)
 
 
 def _denoises_actions(inputs: tuple[Any, ...], options: dict[str, Any]) -> bool:

@@ -41,6 +41,9 @@ def host(policy: Any) -> Host:
         raise UnsupportedPolicyError(
             "SmolVLAPolicy: without a key-value cache its expert has no prefix to attend to; set use_cache=True"
         )
+    blocks = _blocks(model.vlm_with_expert)
+    experts = model.vlm_with_expert.lm_expert.layers
+    attending = [experts[block.layer].self_attn for block in blocks if block.kind is CROSS]
     return Host(
         policy=policy,
         predict=policy.predict_action_chunk,
@@ -48,12 +51,13 @@ def host(policy: Any) -> Host:
         denoiser=model.vlm_with_expert.lm_expert,
         sampler_owner=model,
         sampler_attribute="sample_actions",
-        blocks=_blocks(model.vlm_with_expert),
+        blocks=blocks,
         num_steps=num_steps,
         solver="Euler",
         timesteps=falling(num_steps),
         in_place=True,
         evaluation=Site(model, "denoise_step"),
+        constants=tuple(Site(module) for attention in attending for module in (attention.k_proj, attention.v_proj)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bac.adapters.host import Host
-from bac.adapters.layers import alternating
+from bac.adapters.layers import alternating, memory_projections
 from bac.adapters.lerobot.flow import rising
 
 
@@ -13,6 +13,7 @@ def host(policy: Any) -> Host:
     """The action head's sampler and layers; language model and world model are outside of the loop."""
     head = policy.model.action_model
     layers, num_steps = head.model.transformer_blocks, int(head.num_inference_timesteps)
+    cross = [layer.is_cross_attention for layer in layers]
     return Host(
         policy=policy,
         predict=policy.predict_action_chunk,
@@ -20,8 +21,9 @@ def host(policy: Any) -> Host:
         denoiser=head.model,
         sampler_owner=head,
         sampler_attribute="predict_action",
-        blocks=alternating("transformer_blocks", layers, [layer.is_cross_attention for layer in layers]),
+        blocks=alternating("transformer_blocks", layers, cross),
         num_steps=num_steps,
         solver="Euler",
         timesteps=rising(num_steps),
+        constants=memory_projections(layers, cross),
     )

@@ -1,0 +1,94 @@
+"""Action heads of vision-language-action policies, observed through encoded tokens."""
+
+from __future__ import annotations
+
+import pytest
+from torch import Tensor, nn
+
+from bac.adapters import find_host
+from bac.errors import UnsupportedPolicyError
+from tests.contracts import AdapterContract
+
+heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
+
+pytestmark = pytest.mark.slow
+
+
+class HeadContract(AdapterContract):
+    num_steps = 7
+    blocks_per_layer = 2
+    policy_class: type[nn.Module]
+
+    def make_policy(self) -> nn.Module:
+        return heads.make(self.policy_class)
+
+    def make_batch(self, batch_size: int) -> dict[str, Tensor]:
+        return heads.encoded(batch_size)
+
+
+class TestGroot(HeadContract):
+    policy_class = heads.Groot
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy._groot_model.action_head.num_inference_timesteps = num_steps
+
+
+class TestVLAJEPA(HeadContract):
+    policy_class = heads.VLAJEPA
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.model.action_model.num_inference_timesteps = num_steps
+
+
+class TestEVO1(HeadContract):
+    policy_class = heads.EVO1
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.model.action_head.num_inference_timesteps = num_steps
+
+
+class TestXVLA(HeadContract):
+    policy_class = heads.XVLA
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.config.num_denoising_steps = num_steps
+
+
+class TestMolmoAct2(HeadContract):
+    policy_class = heads.MolmoAct2
+    blocks_per_layer = 3
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.config.num_inference_steps = num_steps
+
+
+class TestFastWAM(HeadContract):
+    policy_class = heads.FastWAM
+    blocks_per_layer = 3
+    one_run_per_sample = True
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.config.num_inference_steps = num_steps
+
+
+@pytest.mark.parametrize("name", ["Groot", "VLAJEPA"])
+def test_kinds_alternate_between_observation_and_self(name):
+    kinds = [block.kind.value for block in find_host(heads.make(getattr(heads, name))).blocks]
+    assert kinds == ["cross_attention", "feed_forward", "self_attention", "feed_forward"] * 2
+
+
+def test_evo1_attends_to_the_observation_alone():
+    kinds = {block.kind.value for block in find_host(heads.make(heads.EVO1)).blocks}
+    assert kinds == {"cross_attention", "feed_forward"}
+
+
+def test_molmoact2_decoding_tokens_is_refused():
+    policy = heads.make(heads.MolmoAct2)
+    policy.config.inference_action_mode = "discrete"
+    with pytest.raises(UnsupportedPolicyError, match="one after the other"):
+        find_host(policy)
+
+
+def test_the_blocks_of_fastwam_are_fed_by_its_projections():
+    block = find_host(heads.make(heads.FastWAM)).blocks[0]
+    assert [feeder.attribute for feeder in block.feeders] == ["project_self_attention", "_mixed_attention"]
