@@ -29,7 +29,7 @@ lint: setup      ## ruff, mypy --strict and import contracts
 	$(BIN)/lint-imports
 
 test: lint       ## lint, then every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 clean:           ## remove what set-up, demo and tests left behind
 	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis
