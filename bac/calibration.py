@@ -14,7 +14,12 @@ import torch
 from bac.block import Block, BlockKind
 from bac.errors import CalibrationError
 from bac.fingerprint import Fingerprint
-from bac.similarity import batched_caching_error, batched_cosine_similarity
+from bac.similarity import (
+    batched_caching_error,
+    batched_cosine_similarity,
+    batched_gram,
+    batched_relative_change,
+)
 
 Array = npt.NDArray[np.float64]
 _FORMAT, _VERSION = "bac.calibration", 1
@@ -26,6 +31,8 @@ _ARRAYS = (
     "caching_error_std",
     "half_caching_error",
 )
+_LATER_ARRAYS = ("gram", "change")  # absent from the first calibrations on disk
+MAX_LAG = 3  # denoising steps; SmoothCache's longest skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +50,10 @@ class Calibration:
         half_similarity: Mean similarity over the even and over the odd runs, `[2, N, K, K]`.
         half_caching_error: Mean caching error over the even and over the odd runs, `[2, N]`.
         fingerprint: What was measured; schedules carry it on.
+        gram: Mean products of a block's outputs at two steps, `[N, K, K]`; its diagonal is their mean square. None in
+            calibrations of an earlier `bac`.
+        change: Mean relative L1 change at each step over the last 0..3 steps, `[N, K, 4]`; infinite before there are
+            so many. None in calibrations of an earlier `bac`.
     """
 
     blocks: tuple[Block, ...]
@@ -55,6 +66,8 @@ class Calibration:
     caching_error_std: Array
     half_caching_error: Array
     fingerprint: Fingerprint
+    gram: Array | None = None
+    change: Array | None = None
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -76,6 +89,8 @@ class Calibration:
                 caching_error_std=self.caching_error_std,
                 half_caching_error=self.half_caching_error[[half, half]],
                 fingerprint=self.fingerprint,
+                gram=self.gram,
+                change=self.change,
             )
             for half in (0, 1)
         )
@@ -86,8 +101,9 @@ class Calibration:
         import zarr
 
         group = zarr.open_group(str(path), mode="w")
-        for name in _ARRAYS:
-            group.create_array(name, data=getattr(self, name))
+        for name in (*_ARRAYS, *_LATER_ARRAYS):
+            if getattr(self, name) is not None:
+                group.create_array(name, data=getattr(self, name))
         group.attrs.update(
             format=_FORMAT,
             version=_VERSION,
@@ -117,6 +133,7 @@ class Calibration:
                 num_runs=document["num_runs"],
                 fingerprint=Fingerprint.from_dict(document["fingerprint"]),
                 **{name: np.asarray(group[name]) for name in _ARRAYS},
+                **{name: np.asarray(group[name]) for name in _LATER_ARRAYS if name in group},
             )
         except (KeyError, FileNotFoundError) as error:
             raise CalibrationError(f"{path}: not a complete calibration ({error}); calibrate again") from error
@@ -160,7 +177,10 @@ class Accumulator:
                 raise CalibrationError(
                     f"{block.name}: its output holds NaN or infinity; check weights and observations"
                 )
-            self._accumulate("similarity", index, half, batched_cosine_similarity(values).cpu().numpy())
+            similarity = batched_cosine_similarity(values)
+            self._accumulate("similarity", index, half, similarity.cpu().numpy())
+            self._later["gram"][index] += batched_gram(values, similarity).sum(dim=0).cpu().numpy()
+            self._later["change"][index] += batched_relative_change(values, MAX_LAG).sum(dim=0).numpy()
             self._accumulate("error", index, half, batched_caching_error(values).cpu().numpy())
         self._num_runs += num_samples
 
@@ -188,6 +208,7 @@ class Accumulator:
             caching_error_std=error_std,
             half_caching_error=half_error,
             fingerprint=fingerprint,
+            **{name: sums / self._num_runs for name, sums in self._later.items()},
         )
 
     def _start(self, num_steps: int) -> None:
@@ -195,6 +216,9 @@ class Accumulator:
         shapes = {"similarity": (len(self._blocks), num_steps, num_steps), "error": (len(self._blocks),)}
         self._sums: dict[str, Array] = {name: np.zeros((2, *shape)) for name, shape in shapes.items()}
         self._squares: dict[str, Array] = {name: np.zeros(shape) for name, shape in shapes.items()}
+        num_blocks = len(self._blocks)
+        later = {"gram": (num_blocks, num_steps, num_steps), "change": (num_blocks, num_steps, MAX_LAG + 1)}
+        self._later: dict[str, Array] = {name: np.zeros(shape) for name, shape in later.items()}
 
     def _accumulate(self, name: str, index: int, half: npt.NDArray[np.int64], values: Array) -> None:
         for parity in (0, 1):

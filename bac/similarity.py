@@ -74,6 +74,34 @@ def batched_caching_error(features: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(pair_sums.mean(dim=-1) / num_pairs)
 
 
+def batched_gram(features: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
+    """Mean products of a block's outputs at every two steps: `[K, B, D]` to `[B, K, K]` float64.
+
+    From them follows the mean-square error of every estimate that is a weighted sum of stored outputs.
+
+    Args:
+        similarity: `batched_cosine_similarity` of the same features, which saves the work.
+    """
+    norms = features.double().movedim(1, 0).norm(dim=-1)
+    return similarity * norms[:, :, None] * norms[:, None, :] / features.shape[-1]
+
+
+def batched_relative_change(features: torch.Tensor, max_lag: int) -> torch.Tensor:
+    """Relative L1 change over 0..`max_lag` steps: `[K, B, D]` to `[B, K, max_lag + 1]` float64.
+
+    Entry ``[b, t, k]`` is ``|f_t - f_(t-k)|_1 / |f_t|_1`` (Block Caching's L1rel for k = 1; SmoothCache's for all),
+    infinite where t < k and where a zero output changed.
+    """
+    num_steps, num_samples = features.shape[:2]
+    sums = features.abs().sum(dim=-1, dtype=torch.float64)
+    change = torch.full((num_samples, num_steps, max_lag + 1), torch.inf, dtype=torch.float64)
+    for lag in range(min(max_lag + 1, num_steps)):
+        moved = (features[lag:] - features[: num_steps - lag]).abs().sum(dim=-1, dtype=torch.float64)
+        ratio = torch.where(moved == 0, 0.0, moved / sums[lag:])
+        change[:, lag:, lag] = ratio.T.cpu()
+    return change
+
+
 def _as_steps(features: Any) -> torch.Tensor:
     tensor = torch.as_tensor(features).detach().cpu().double()
     if tensor.ndim < 1 or tensor.shape[0] == 0 or tensor.numel() == 0:

@@ -1,5 +1,29 @@
 """When to update: one published method per file, pure functions of a calibration."""
 
-from bac.schedulers import adaptive, bubbling, unified, uniform
+from bac.schedulers import (
+    adaptive,
+    block_ranges,
+    bubbling,
+    by_kind,
+    change_threshold,
+    global_budget,
+    mask,
+    matched,
+    smooth,
+    unified,
+    uniform,
+)
 
-__all__ = ["adaptive", "bubbling", "unified", "uniform"]
+__all__ = [
+    "adaptive",
+    "block_ranges",
+    "bubbling",
+    "by_kind",
+    "change_threshold",
+    "global_budget",
+    "mask",
+    "matched",
+    "smooth",
+    "unified",
+    "uniform",
+]
