@@ -1,5 +1,6 @@
 """Write a comparison's evidence into a folder: table, pictures, video, and where they come from."""
 
+import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def build_rows(comparison: Comparison) -> list[Row]:
 
 
 def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list[Row]:
-    """Write ``table.json``, ``table.md``, ``report.md``, ``provenance.json``, the schedule, pictures and video.
+    """Write ``table.json``, ``table.md``, ``report.md``, ``provenance.json``, episodes, schedule, pictures and video.
 
     Args:
         comparison: With its latency measured and episodes played.
@@ -66,6 +67,7 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
     source = _source(comparison)
     write_json(folder / "provenance.json", source)
     comparison.schedule(comparison.published).save(folder / "bac_schedule.json")
+    _write_episodes(comparison, folder / "episodes.csv")
     draw(comparison, folder)
     if video and comparison.latencies:
         film_pair(comparison, folder)
@@ -83,6 +85,19 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
     (folder / "table.md").write_text(table)
     (folder / "report.md").write_text(report_text(comparison, table, source, folder))
     return rows
+
+
+def _write_episodes(comparison: Comparison, path: Path) -> None:
+    """Every episode behind the table, a line each; `waiting` counts control steps that pass while a chunk is made."""
+    cells = [(cell, 0) for cell in comparison.cells]
+    cells += [(cell, comparison.think_steps(cell)) for cell in comparison.realtime_cells]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["method", "waiting", "seed", "success", "score", "num_control_steps"])
+        for cell, waiting in cells:
+            for episode in comparison.results(cell, waiting):
+                values = episode.seed, int(episode.success), round(episode.score, 4), episode.num_control_steps
+                writer.writerow([cell.name, waiting, *values])
 
 
 def draw(comparison: Comparison, folder: Path) -> None:

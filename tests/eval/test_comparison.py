@@ -164,6 +164,8 @@ def test_publishing_writes_the_table_and_the_pictures(finished, tmp_path):
     table = json.loads((tmp_path / "table.json").read_text())
     assert [list(row) for row in table] == [KEYS] * len(finished.cells)
     first = table[0]
+    episodes = (tmp_path / "episodes.csv").read_text().splitlines()
+    assert len(episodes) == 1 + 3 * len(finished.cells) + 2 * len(finished.realtime_cells)
     assert (first["name"], first["task"], first["n"], first["speedup"], first["sweeps"]) == (
         *("DDPM-100", "pusht", 3),
         *(1.0, 100.0),
