@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from eval.config import CONFIGS, log_to_terminal
 from eval.executors import Bench, Row, Setting, all_rows, quick_rows
+from eval.kernels import kernel_load
 from eval.latency import Latency, measure
 from eval.provenance import command_line, processor
 
@@ -93,6 +94,12 @@ def run_preset(config: Any) -> dict[str, Any]:
         for line in record["table"]:
             logger.info(line)
         details = {name: latency.to_dict() for name, latency in latencies.items()}
+        if setting.device == "cuda":
+            for name, row in rows.items():
+                load = kernel_load(row.call)
+                share = load.launch_bound(latencies[name].p50_ms)
+                details[name] |= {"num_kernels": load.num_kernels, "busy_ms": load.busy_ms, "launch_bound": share}
+                record["table"].append(f"{name:24} {load.num_kernels:8,} kernels, launch-bound {share:4.0%}")
         records.append({**record, "setting": vars(setting), "rows": details, "machine": _machine(setting)})
         del bench, rows
         gc.collect()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from eval.executors import Bench, Setting, quick_rows
 from eval.executors_report import summary, table
@@ -20,6 +21,14 @@ QUICK_KEYS = {
     "fast_max_error",
     "build_s",
 }
+
+
+def test_precomputed_coefficients_make_the_same_chunk():
+    bench = Bench(Setting(layers=1, width=16, heads=2, num_steps=10, num_updates=5, num_bubbled=2))
+    torch.manual_seed(0)
+    expected = bench.row(None, None).call()
+    torch.manual_seed(0)
+    torch.testing.assert_close(bench.precomputed_row().call(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_quick_rows_make_the_record_that_is_promised():

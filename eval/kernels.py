@@ -1,0 +1,39 @@
+"""How much of a chunk's time a GPU spends in kernels, and how much it waits for the next launch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+@dataclass(frozen=True)
+class KernelLoad:
+    """What one call keeps a GPU busy with.
+
+    Attributes:
+        num_kernels: Kernels, copies and fills that ran.
+        busy_ms: Their time together [ms].
+    """
+
+    num_kernels: int
+    busy_ms: float
+
+    def launch_bound(self, latency_ms: float) -> float:
+        """Share of `latency_ms` in which no kernel ran, in [0, 1]: what launching costs, not arithmetic."""
+        return max(0.0, 1 - self.busy_ms / latency_ms)
+
+
+def kernel_load(call: Callable[[], object]) -> KernelLoad:
+    """Profile one call.
+
+    Raises:
+        RuntimeError: There is no CUDA device.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError("kernel_load: needs a CUDA device, found none. On a CPU compare operator counts instead")
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        call()
+        torch.cuda.synchronize()
+    kernels = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return KernelLoad(len(kernels), sum(event.device_time for event in kernels) / 1e3)
