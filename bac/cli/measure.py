@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def report(
     yield f"{device}, {torch.get_num_threads()} threads, {rounds} chunks each, torch {torch.__version__}"
     kinds: dict[str, Callable[[], Any]] = {"dense": lambda: bac.unwrap(policy)}
     for executor in executors:
-        kinds[executor] = lambda executor=executor: bac.wrap(policy, schedule, executor=executor)
+        options: dict[str, Any] = {"executor": executor}
+        kinds[executor] = partial(bac.wrap, policy, schedule, **options)
     latencies = latencies_s(policy, batch, kinds, rounds=rounds)
     dense = float(np.median(latencies["dense"]))
     for name, values in latencies.items():

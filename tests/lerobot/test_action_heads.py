@@ -66,9 +66,20 @@ class TestFastWAM(HeadContract):
     policy_class = heads.FastWAM
     blocks_per_layer = 3
     one_run_per_sample = True
+    goes_into_eval_mode = True
 
     def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
         policy.config.num_inference_steps = num_steps
+
+
+class TestEO1(HeadContract):
+    """The same layers encode the observation before the loop: those calls are no evaluations."""
+
+    policy_class = heads.EO1
+    goes_into_eval_mode = True
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.config.num_denoise_steps = num_steps
 
 
 @pytest.mark.parametrize("name", ["Groot", "VLAJEPA"])

@@ -63,5 +63,4 @@ def _predict(policy: Any, batch: dict[str, Any]) -> Any:
 
     The policy's own `predict_action_chunk` replaces them by what its queues hold, which only `select_action` fills.
     """
-    policy.eval()
     return policy._generate_actions(policy._prepare_batch(dict(batch)))

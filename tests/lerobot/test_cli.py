@@ -1,0 +1,120 @@
+"""The `bac` command, on a small DP-T checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import bac
+from bac.adapters import find_host
+from bac.cli import checkpoint as checkpoints
+from bac.cli import measure
+from bac.cli.app import app
+from bac.recording import watching
+from policies.diffusion_transformer.processor_diffusion_transformer import (
+    make_diffusion_transformer_pre_post_processors,
+)
+from tests.policies.models import observations, small_policy
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint")
+    policy = small_policy(n_layer=1)
+    policy.save_pretrained(path)
+    for processor in make_diffusion_transformer_pre_post_processors(policy.config, None):
+        processor.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BAC", "off")
+
+
+def run(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def uniform(steps: tuple[int, ...]) -> bac.Schedule:
+    host = find_host(small_policy(n_layer=1))
+    return bac.Schedule(host.num_steps, dict.fromkeys([b.name for b in host.blocks], steps), host.fingerprint())
+
+
+def test_show_draws_a_schedule(tmp_path):
+    uniform((0, 2)).save(tmp_path / "bac.json")
+    result = run("show", tmp_path / "bac.json")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[1].split() == ["decoder.layers.0.self_attn", "#.#.."]
+
+
+def test_show_says_what_is_wrong_in_one_line(tmp_path):
+    (tmp_path / "bac.json").write_text("[]")
+    result = run("show", tmp_path / "bac.json")
+    assert result.exit_code == 1
+    assert result.output.startswith("ScheduleError: ")
+
+
+def test_doctor_lists_blocks_and_says_whether_the_schedule_fits(folder):
+    (folder / "bac.json").unlink(missing_ok=True)
+    result = run("doctor", "--policy-path", folder)
+    assert result.exit_code == 0, result.output
+    assert f"torch {torch.__version__.split('+')[0]}" in result.output
+    assert "5 evaluations per action chunk, solver DDPMScheduler" in result.output
+    assert "decoder.layers.0.cross_attn  cross_attention" in result.output
+    assert "no bac.json beside it" in result.output
+    uniform((0, 2)).save(folder / "bac.json")
+    assert "bac.json fits" in run("doctor", "--policy-path", folder).output
+
+
+def test_doctor_on_something_else_names_what_is_missing(tmp_path):
+    result = run("doctor", "--policy-path", tmp_path)
+    assert result.exit_code == 1
+    assert "no config.json in it" in result.output
+
+
+def test_bench_times_dense_and_cached_by_turns(folder):
+    uniform((0, 2)).save(folder / "bac.json")
+    result = run("bench", "--policy-path", folder, "--rounds", "2")
+    assert result.exit_code == 0, result.output
+    _, dense, cached = result.output.splitlines()
+    assert dense.startswith("dense") and dense.endswith("1.00x of dense eager")
+    assert cached.startswith("interpret")
+
+
+def test_bench_leaves_the_policy_untouched(folder):
+    loaded = checkpoints.load(folder)
+    batch = loaded.random_observation(1)
+    list(measure.report(loaded.policy, uniform((0, 2)), batch, executors=["interpret"], rounds=2))
+    assert not list(bac.patch.interceptors(loaded.policy))
+
+
+def test_a_loaded_policy_is_the_one_that_was_saved(folder):
+    batch = observations(2)
+    seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
+    loaded = checkpoints.load(folder).policy.predict_action_chunk(dict(batch), generator=seeds[0])
+    assert torch.equal(loaded, small_policy(n_layer=1).predict_action_chunk(dict(batch), generator=seeds[1]))
+
+
+def test_watching_measures_what_calibrate_measures():
+    policy, batch = small_policy(n_layer=1), observations(4)
+    expected = bac.calibrate(policy, [batch], seed=3, progress=False)
+    torch.manual_seed(3)
+    with watching(policy) as watch, torch.no_grad():
+        policy.predict_action_chunk(dict(batch))
+    assert watch.num_runs == 4
+    measured = watch.calibration()
+    assert (measured.similarity == expected.similarity).all()
+    assert (measured.caching_error == expected.caching_error).all()
+    assert not list(bac.patch.interceptors(policy))
+
+
+def test_calibrate_wants_to_know_where_observations_come_from(folder):
+    result = run("calibrate", "--policy-path", folder)
+    assert result.exit_code == 2

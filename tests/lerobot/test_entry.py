@@ -1,0 +1,154 @@
+"""The LeRobot plug-in: what happens to a policy that LeRobot's own factory loads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lerobot.policies import factory
+from torch import nn
+
+import bac
+import lerobot_policy_bac as entry
+from bac.adapters import find_host
+from bac.errors import MismatchError, ScheduleError
+from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
+from tests.policies.models import observations, small_policy
+
+pytestmark = pytest.mark.slow
+
+TYPE = "diffusion_transformer"
+Load = Callable[..., nn.Module]
+
+
+@pytest.fixture(autouse=True)
+def lerobot(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """LeRobot as it was found, with the plug-in installed, and put back afterwards."""
+    for name in ("BAC", "BAC_SCHEDULE", "BAC_EXECUTOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(factory, entry._LOOKUP, getattr(factory, entry._LOOKUP))
+    had = "from_pretrained" in vars(DiffusionTransformerPolicy)
+    assert entry.install()
+    yield
+    if not had and "from_pretrained" in vars(DiffusionTransformerPolicy):
+        del DiffusionTransformerPolicy.from_pretrained
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    small_policy(n_layer=1).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def load() -> Load:
+    def loaded(path: Path, **options: Any) -> nn.Module:
+        return factory.get_policy_class(TYPE).from_pretrained(path, **options)
+
+    return loaded
+
+
+def schedule_for(policy: nn.Module) -> bac.Schedule:
+    host = find_host(policy)
+    return bac.Schedule(host.num_steps, dict.fromkeys([b.name for b in host.blocks], (0, 2)), host.fingerprint())
+
+
+def chunk(policy: nn.Module) -> torch.Tensor:
+    return policy.predict_action_chunk(observations(2), generator=torch.Generator().manual_seed(0))
+
+
+def is_wrapped(policy: nn.Module) -> bool:
+    return any(True for _ in bac.patch.interceptors(policy))
+
+
+def test_a_policy_with_a_schedule_beside_it_follows_it(checkpoint, load):
+    by_hand = small_policy(n_layer=1)
+    schedule = schedule_for(by_hand)
+    schedule.save(checkpoint / "bac.json")
+    loaded = load(checkpoint)
+    assert torch.equal(chunk(loaded), chunk(bac.wrap(by_hand, schedule, executor="interpret")))
+    assert is_wrapped(loaded)
+
+
+def test_it_keeps_its_class_and_saves_as_before(checkpoint, load, tmp_path):
+    schedule_for(small_policy(n_layer=1)).save(checkpoint / "bac.json")
+    loaded = load(checkpoint)
+    assert type(loaded) is DiffusionTransformerPolicy
+    assert loaded.config.type == TYPE
+    loaded.save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
+def test_without_a_schedule_policies_are_loaded_as_they_are(checkpoint, load):
+    assert not is_wrapped(load(checkpoint))
+
+
+@pytest.mark.parametrize("value", ["off", "OFF", "0"])
+def test_bac_off_leaves_the_policy_alone(checkpoint, load, monkeypatch, value):
+    schedule_for(small_policy(n_layer=1)).save(checkpoint / "bac.json")
+    monkeypatch.setenv("BAC", value)
+    loaded = load(checkpoint)
+    assert not is_wrapped(loaded)
+    assert torch.equal(chunk(loaded), chunk(small_policy(n_layer=1)))
+
+
+def test_training_is_left_alone(checkpoint, load):
+    schedule_for(small_policy(n_layer=1)).save(checkpoint / "bac.json")
+    assert not is_wrapped(load(checkpoint, dataset_meta=object()))
+
+
+def test_a_schedule_can_be_named_by_the_environment(checkpoint, load, monkeypatch, tmp_path):
+    elsewhere = tmp_path / "elsewhere.json"
+    schedule_for(small_policy(n_layer=1)).save(elsewhere)
+    monkeypatch.setenv("BAC_SCHEDULE", str(elsewhere))
+    assert is_wrapped(load(checkpoint))
+    monkeypatch.setenv("BAC_SCHEDULE", str(tmp_path / "nowhere.json"))
+    with pytest.raises(ScheduleError, match="there is no file .*nowhere.json"):
+        load(checkpoint)
+
+
+def test_a_schedule_beside_an_adapter_comes_first(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "base").mkdir()
+    for folder in ("adapter", "base"):
+        (tmp_path / folder / "bac.json").write_text("{}")
+
+    class Config:
+        pretrained_path = tmp_path / "adapter"
+
+    assert entry.find_schedule(tmp_path / "base", Config()) == tmp_path / "adapter" / "bac.json"
+    assert entry.find_schedule(tmp_path / "base") == tmp_path / "base" / "bac.json"
+    assert entry.find_schedule("lerobot/a-name-on-the-hub") is None
+
+
+def test_a_schedule_that_does_not_fit_says_how_to_do_without(checkpoint, load):
+    schedule_for(small_policy(n_layer=1, num_inference_steps=7)).save(checkpoint / "bac.json")
+    with pytest.raises(MismatchError, match="num_steps: the schedule has 7, the policy has 5") as caught:
+        load(checkpoint)
+    assert "BAC=off" in caught.value.__notes__[0]
+
+
+def test_what_was_wrapped_is_logged(checkpoint, load, caplog):
+    schedule_for(small_policy(n_layer=1)).save(checkpoint / "bac.json")
+    with caplog.at_level(logging.INFO, logger="lerobot_policy_bac"):
+        load(checkpoint)
+    assert "DiffusionTransformerPolicy follows" in caplog.text
+    assert "6 of 15 updates in 3 blocks and 5 denoising steps" in caplog.text
+
+
+def test_installing_twice_wraps_once(checkpoint, load):
+    assert entry.install()
+    first = factory.get_policy_class(TYPE).from_pretrained.__func__
+    assert factory.get_policy_class(TYPE).from_pretrained.__func__ is first
+
+
+def test_a_lerobot_without_the_private_name_is_left_alone_with_a_warning(monkeypatch, caplog):
+    monkeypatch.delattr(factory, entry._LOOKUP)
+    assert not entry.install()
+    assert "has no _get_policy_cls_from_policy_name" in caplog.text
+    assert "bac.wrap(policy, schedule)" in caplog.text
