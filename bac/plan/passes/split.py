@@ -77,8 +77,11 @@ class _Splitter:
         if not 0 < sum(part in self.constants for part in parts) < len(parts):
             return False
         value = instruction.outputs[0]
+        rank = len(self.meta[value].shape)
+        if any(len(self.meta[part].shape) != rank for part in parts):
+            return False  # an empty cache, which `cat` takes in any shape
         dim = instruction.args[1] if len(instruction.args) > 1 else 0
-        dim %= len(self.meta[value].shape)
+        dim %= rank
         self.splits[value] = Split(dim, parts, tuple(self.meta[part].shape[dim] for part in parts))
         self.kept.append(instruction)
         return True
