@@ -152,6 +152,20 @@ class Bench:
         policy.diffusion.noise_scheduler.step = precomputed_step(policy.diffusion.noise_scheduler)
         return Row(self._call(policy), 1.0)
 
+    def solver_row(self, num_steps: int) -> Row:
+        """The solver alone: its last `num_steps` steps on a prediction of zero."""
+        setting, scheduler = self.setting, self.policy.diffusion.noise_scheduler
+        step, timesteps = precomputed_step(scheduler), scheduler.timesteps[-num_steps:]
+        start = torch.zeros(setting.batch_size, setting.horizon, setting.action_size, device=setting.device)
+
+        def call() -> Tensor:
+            sample = start
+            for t in timesteps.tolist():
+                sample = step(start, t, sample).prev_sample
+            return sample
+
+        return Row(call, float("inf"))
+
     def compiled_row(self, mode: str) -> Row:
         """The dense policy with its denoiser compiled by PyTorch; diffusers' loop stays eager."""
         policy = copy.deepcopy(self.policy)
@@ -188,6 +202,8 @@ def all_rows(bench: Bench, *, compiler_modes: tuple[str, ...] = (), inductor: bo
     for steps in (16, 10):
         rows[f"ddim{steps}_eager"] = bench.row(None, None, solver="DDIM", num_steps=steps)
         rows[f"ddim{steps}_replay"] = bench.row(None, "replay", solver="DDIM", num_steps=steps)
+    reused_steps = bench.setting.num_steps - bench.setting.num_updates
+    rows["solver_of_reused_steps"] = bench.solver_row(reused_steps)
     rows["ddim10_replay_fast"] = bench.row(None, "replay", exact=False, solver="DDIM", num_steps=10)
     makers: dict[str, Callable[[], Row]] = {
         f"dense_compiled_{mode}": lambda mode=mode: bench.compiled_row(mode) for mode in compiler_modes

@@ -6,6 +6,8 @@ The reference depends on the solver, since only runs that consume the same draws
 - DDIM and DPM-Solver++ cells against dense DDIM-100 from the same initial noise (one deterministic path, finely cut);
 - DDPM with fewer steps draws other noise, so its error is undefined. Where its timestep spacing must be chosen, the
   energy distance between its actions and those of dense DDPM-100 is used, which compares distributions.
+
+``python -m eval.fidelity preset=quick output=FILE.json`` measures methods of caching so (see `eval.methods`).
 """
 
 import logging
@@ -106,3 +108,9 @@ def best_spacing(
         except ValueError as error:  # this spacing cannot place so many distinct timesteps
             logger.info("%s-%d: spacing %s left out: %s", solver, num_steps, spacing, error)
     return min(found, key=lambda spacing: found[spacing]), found
+
+
+if __name__ == "__main__":
+    from eval.methods import main
+
+    main()
