@@ -83,7 +83,8 @@ def batched_gram(features: torch.Tensor, similarity: torch.Tensor) -> torch.Tens
         similarity: `batched_cosine_similarity` of the same features, which saves the work.
     """
     norms = features.double().movedim(1, 0).norm(dim=-1)
-    return similarity * norms[:, :, None] * norms[:, None, :] / features.shape[-1]
+    gram: torch.Tensor = similarity * norms[:, :, None] * norms[:, None, :] / features.shape[-1]
+    return gram
 
 
 def batched_relative_change(features: torch.Tensor, max_lag: int) -> torch.Tensor:

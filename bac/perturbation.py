@@ -1,0 +1,136 @@
+"""What reuse costs where it matters: the change of the action chunk when one stretch of a run is not computed.
+
+An edge (i, j) is a run that is computed throughout, but for the steps between i and j, at which an estimator stands in
+for every block. Many edges go through the sampler side by side, as rows of one batch, each from the same noise as its
+own untouched row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from bac.adapters import find_host
+from bac.adapters.host import Host
+from bac.block import Block
+from bac.errors import CalibrationError, UnsupportedPolicyError
+from bac.estimators import Cell, Estimator, Hold
+from bac.patch import Interceptor, put_on, take_off_all
+
+Edge = tuple[int, int]
+
+
+class PerturbedBlock(Interceptor):
+    """Computes a block for all rows and replaces, for the rows of each edge, what lies between its ends.
+
+    A forecast also needs an update before the edge. It is taken as far before the edge's beginning as its end lies
+    behind it, as if updates were evenly spaced there.
+
+    Args:
+        name: Of the block.
+        edges: One for each group of rows.
+        num_rows: Rows of a group.
+        batch_dim: Dimension of the output that counts rows.
+        estimator: Stands in.
+    """
+
+    def __init__(self, name: str, edges: Sequence[Edge], num_rows: int, batch_dim: int, estimator: Estimator) -> None:
+        self.name = name
+        self.edges = tuple(edges)
+        self.num_rows = num_rows
+        self.batch_dim = batch_dim
+        self.estimator = estimator
+        self.step = 0
+        self.states: list[Any] = [None] * len(self.edges)
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        output = self.original(*inputs, **options)
+        feature = output[0] if isinstance(output, tuple) else output
+        x = next((value for value in (*inputs, *options.values()) if isinstance(value, Tensor)), None)
+        replaced = self._replaced(Cell(self.name, self.step), x, feature)
+        self.step += 1
+        return (replaced, *output[1:]) if isinstance(output, tuple) else replaced
+
+    def _replaced(self, cell: Cell, x: Tensor | None, feature: Tensor) -> Tensor:
+        result = feature
+        for place, (start, end) in enumerate(self.edges):
+            if cell.step in (start, max(2 * start - end, 0)):
+                own = self._rows(feature, place).clone()
+                self.states[place] = self.estimator.store(self.states[place], cell, self._rows(x, place), own)
+            elif start < cell.step < end:
+                estimate = self.estimator.estimate(self.states[place], cell, self._rows(x, place))
+                if estimate is not None:
+                    result = feature.clone() if result is feature else result
+                    result.narrow(self.batch_dim, place * self.num_rows, self.num_rows).copy_(estimate)
+        return result
+
+    def _rows(self, values: Any, place: int) -> Any:
+        return None if values is None else values.narrow(self.batch_dim, place * self.num_rows, self.num_rows)
+
+
+def edge_costs(
+    policy: nn.Module,
+    batch: Mapping[str, Tensor],
+    edges: Sequence[Edge],
+    *,
+    estimator: Estimator | None = None,
+    num_rows: int = 64,
+    seed: int = 0,
+    blocks: Sequence[Block] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Mean squared change of the action chunk for every edge.
+
+    It takes one denoising run of the untouched policy for every `num_rows` rows, and one more.
+
+    Args:
+        policy: As for `bac.calibrate`, not wrapped.
+        batch: Observations, every tensor `[B, ...]`.
+        edges: Pairs (i, j) with 0 <= i < j <= K.
+        estimator: Stands in; plain reuse by default. Not a fitted one.
+        num_rows: Rows of a batch that goes through the policy, at least B.
+        seed: Of the noise.
+        blocks: Where `bac` does not find them itself.
+
+    Raises:
+        UnsupportedPolicyError: The policy evaluates its blocks in several contexts, or at other times too.
+        CalibrationError: Edges are not pairs of increasing steps.
+    """
+    host = find_host(policy, blocks)
+    if host.num_contexts > 1 or host.evaluation is not None:
+        raise UnsupportedPolicyError(
+            f"{type(policy).__name__}: its blocks are evaluated in several contexts or outside the denoising loop; "
+            "choose steps by similarity instead: bac.schedulers.unified"
+        )
+    wrong = [edge for edge in edges if not 0 <= edge[0] < edge[1]]
+    if wrong:
+        raise CalibrationError(f"edges: must be pairs of increasing steps, got {wrong[0]}")
+    num_samples = len(next(iter(batch.values())))
+    num_groups = max(num_rows // num_samples, 1)
+    tiled = {key: torch.cat([values] * num_groups) for key, values in batch.items()}
+    dense = _predict(host, tiled, seed)
+    costs = []
+    for first in range(0, len(edges), num_groups):
+        some = edges[first : first + num_groups]
+        for block in host.blocks:
+            perturbed = PerturbedBlock(block.name, some, num_samples, host.batch_dim, estimator or Hold())
+            put_on(block.require_owner(), block.attribute, perturbed)
+        try:
+            moved = (_predict(host, tiled, seed) - dense).square()
+        finally:
+            take_off_all(policy)
+        costs += moved.view(num_groups, -1).mean(dim=1)[: len(some)].tolist()
+    return np.array(costs)
+
+
+def _predict(host: Host, batch: Mapping[str, Tensor], seed: int) -> Tensor:
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        host.reset()
+        chunk: Tensor = host.predict(dict(batch))
+        host.reset()
+    return chunk.detach().double()

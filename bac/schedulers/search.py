@@ -1,0 +1,57 @@
+"""Coordinate search: move one update step at a time as long as that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bac.errors import ScheduleError
+
+Steps = tuple[int, ...]
+
+
+def coordinate_search(
+    steps: Sequence[int],
+    num_steps: int,
+    error: Callable[[Steps], float],
+    *,
+    moves: Sequence[int] = (-8, -4, -2, -1, 1, 2, 4, 8),
+    max_evaluations: int = 200,
+) -> tuple[Steps, float]:
+    """Improve update steps by the error they really make.
+
+    Never worse than where it starts, on the observations that `error` looks at; whether that holds on others has to be
+    asked there. Step 0 stays.
+
+    Args:
+        steps: Where to start, increasing, beginning with 0.
+        num_steps: K.
+        error: Of a list of update steps, e.g. the action error of a run with them.
+        moves: By how many steps one update is tried earlier or later.
+        max_evaluations: Calls of `error` at most, at least 1.
+
+    Returns:
+        The best steps found and their error.
+
+    Raises:
+        ScheduleError: `steps` do not begin with 0 or do not increase below K.
+    """
+    best = tuple(steps)
+    if not best or best[0] != 0 or list(best) != sorted(set(best)) or best[-1] >= num_steps:
+        raise ScheduleError(f"steps: must increase from 0 and stay below {num_steps}, got {best}")
+    seen = {best: error(best)}
+    improved = True
+    while improved:
+        improved = False
+        for place in range(1, len(best)):
+            for move in moves:
+                moved = best[place] + move
+                if moved in best or not 0 < moved < num_steps:
+                    continue
+                candidate = tuple(sorted((*best[:place], moved, *best[place + 1 :])))
+                if candidate not in seen:
+                    if len(seen) >= max_evaluations:
+                        return best, seen[best]
+                    seen[candidate] = error(candidate)
+                if seen[candidate] < seen[best]:
+                    best, improved = candidate, True
+    return best, seen[best]
