@@ -19,6 +19,7 @@ Words:
     block: one residual branch of one layer: self-attention, cross-attention or feed-forward.
     update, reuse: compute and store a block's output; return the stored one.
     schedule: for every block, its update steps.
+    estimator: what gives a reused block's value; plain reuse unless another is named (see `bac.estimators`).
 
 Method: Ji et al., *Block-wise Adaptive Caching for Accelerating Diffusion Policy* (arXiv 2506.13456).
 """
