@@ -20,7 +20,7 @@ from bac.adapters.host import Host
 from bac.block import Block
 from bac.errors import CalibrationError, UnsupportedPolicyError
 from bac.estimators import Cell, Estimator, Hold
-from bac.patch import Interceptor, put_on, take_off_all
+from bac.patch import Interceptor, interceptors, put_on, take_off_all
 
 Edge = tuple[int, int]
 
@@ -98,8 +98,10 @@ def edge_costs(
 
     Raises:
         UnsupportedPolicyError: The policy evaluates its blocks in several contexts, or at other times too.
-        CalibrationError: Edges are not pairs of increasing steps.
+        CalibrationError: The policy is wrapped, or edges are not pairs of increasing steps.
     """
+    if any(True for _ in interceptors(policy)):
+        raise CalibrationError("policy: must be untouched to be measured; call bac.unwrap(policy) first")
     host = find_host(policy, blocks)
     if host.num_contexts > 1 or host.evaluation is not None:
         raise UnsupportedPolicyError(

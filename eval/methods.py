@@ -248,9 +248,10 @@ def visited(loaded: Any, make_env: Callable[[], Any], first_seed: int, count: in
     """Preprocessed observations that the policy visits with a fast solver, `[count, To, D]` each."""
     seen: list[Batch] = []
     pool = EnvPool(make_env)
+    seeds = range(first_seed, first_seed + max(POOL, count // 4))
     try:
         with running(loaded.policy, VISIT, None):
-            for _ in play(loaded, pool, range(first_seed, first_seed + POOL), pool_size=POOL, observe=seen.append):
+            for _ in play(loaded, pool, seeds, pool_size=POOL, observe=seen.append):
                 pass
     finally:
         pool.close()

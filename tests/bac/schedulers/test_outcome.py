@@ -45,6 +45,9 @@ def test_measuring_leaves_no_trace():
     assert [sorted(vars(module)) for module in policy.modules()] == before
     with pytest.raises(CalibrationError, match=r"pairs of increasing steps, got \(3, 3\)"):
         edge_costs(policy, obs(2), [(3, 3)])
+    bac.wrap(policy, sweep(policy, (0, 3), 7))
+    with pytest.raises(CalibrationError, match=r"bac\.unwrap\(policy\)"):
+        edge_costs(policy, obs(2), [(0, 3)])
 
 
 @given(st.integers(1, 12), st.integers(1, 12))
