@@ -108,6 +108,8 @@ def build(
                 compiled, skipped = _compile(program, recordings, exact, inductor)
     except Refusal as refusal:
         return refusal, output
+    except _FAILURES as error:
+        return Refusal(f"it cannot be specialised ({error!r})"), output
     finally:
         after.restore()
     plan = Plan(

@@ -168,7 +168,7 @@ class XVLA(XVLAPolicy):
     def predict_action_chunk(self, batch: dict[str, Tensor]) -> Tensor:
         domain = torch.zeros(len(batch["state"]), dtype=torch.long)
         return self.model.generate_actions(
-            input_ids=None,
+            input_ids=domain[:, None],
             image_input=batch["tokens"],
             image_mask=None,
             domain_id=domain,

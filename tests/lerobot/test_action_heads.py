@@ -62,6 +62,7 @@ class TestMolmoAct2(HeadContract):
         policy.config.num_inference_steps = num_steps
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # it asks for autocast on a device that is not there
 class TestFastWAM(HeadContract):
     policy_class = heads.FastWAM
     blocks_per_layer = 3
@@ -76,6 +77,7 @@ class TestEO1(HeadContract):
     """The same layers encode the observation before the loop: those calls are no evaluations."""
 
     policy_class = heads.EO1
+    calls_outside_the_loop = 1
     goes_into_eval_mode = True
 
     def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:

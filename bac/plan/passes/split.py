@@ -214,5 +214,9 @@ def _cut(instruction: Instruction, operand: Tensor, meta: Meta, split: Split, pl
 
 
 def _like(tensor: Tensor, meta: Meta) -> Tensor:
-    """The same numbers in the strides of `meta`."""
-    return torch.empty_strided(tensor.shape, meta.stride, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    """The same numbers in the strides of `meta`; along an expanded dimension they are all the same."""
+    seen = tensor
+    for dim, stride in enumerate(meta.stride):
+        seen = seen.narrow(dim, 0, 1) if stride == 0 and seen.shape[dim] > 1 else seen
+    laid_out = torch.empty_strided(seen.shape, meta.stride, dtype=tensor.dtype, device=tensor.device).copy_(seen)
+    return laid_out.expand(tensor.shape)
