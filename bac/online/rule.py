@@ -64,7 +64,7 @@ class OnlineRun(DenoisingRun):
         super().__init__([block.name for block in blocks], rule.num_steps, num_contexts)
         self.rule = rule
         self.always_last = always_last
-        self.mask = np.zeros((0, len(blocks)), dtype=bool)
+        self.mask: npt.NDArray[np.bool_] = np.zeros((0, len(blocks)), dtype=bool)
         self._blocks = [block.described() for block in blocks]
         self._deciders: list[Decider] = []
         self._mask = self.mask
@@ -82,7 +82,7 @@ class OnlineRun(DenoisingRun):
     def check_complete(self) -> None:
         """As in any run; what a complete one decided can be looked at."""
         super().check_complete()
-        self.mask: npt.NDArray[np.bool_] = self._mask
+        self.mask = self._mask
 
     def end(self) -> None:
         """Leave; the deciders and what they hold are gone."""
