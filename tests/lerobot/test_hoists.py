@@ -15,7 +15,12 @@ from tests.lerobot import models
 
 heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore:CUDA is not available"
+    ),  # fastwam asks for autocast on a device that is not there
+]
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {
     "smolvla": models.smolvla,
