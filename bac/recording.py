@@ -198,7 +198,7 @@ def _side_by_side(outputs: Sequence[Tensor], host: Host) -> Tensor:
     steps = host.num_steps or len(outputs)
     num_steps = steps if len(outputs) % steps == 0 else len(outputs)
     features = torch.stack(list(outputs)).movedim(host.batch_dim + 1, 1)
-    return features.unflatten(0, (-1, num_steps)).transpose(0, 1).flatten(1, 2)
+    return features.reshape(-1, num_steps, *features.shape[1:]).transpose(0, 1).flatten(1, 2)
 
 
 @contextmanager
