@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from bac.errors import RunError
@@ -39,7 +40,7 @@ def record(policy: Any, batch: Any, **options: Any) -> Plan:
         RunError: The policy is not wrapped so, or its run cannot be replayed; the message says why.
     """
     replayer = _replayer(policy)
-    with replayer.recording():
+    with replayer.recording(), torch.no_grad():
         policy.reset()
         policy.predict_action_chunk(batch, **options)
         policy.reset()

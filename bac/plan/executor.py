@@ -66,7 +66,7 @@ class Replayer(Interceptor):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         if self._must_interpret():
-            return self.original(*args, **options)
+            return self._interpret(args, options)
         leaves, structure = flatten((args, options))
         try:
             key = signature(leaves, structure)
@@ -119,7 +119,15 @@ class Replayer(Interceptor):
         self._hooks: list[Any] | None = None
         self._num_records = 0
         self._num_replays = 0
+        self._detaches = False
         self._lock = threading.RLock()
+
+    def _interpret(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Run it as it is, and see whether the sampler turns gradients off by itself."""
+        output = self.original(*args, **options)
+        if torch.is_grad_enabled() and isinstance(output, Tensor) and not output.requires_grad:
+            self._detaches = any(parameter.requires_grad for parameter in self.owner.parameters())
+        return output
 
     def _must_interpret(self) -> bool:
         """Gradients are wanted, or someone else watches the run."""
@@ -127,7 +135,7 @@ class Replayer(Interceptor):
             self._hooks = [_global_forward_hooks, _global_forward_pre_hooks]
             self._hooks += [hooks for m in self.owner.modules() for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         return (
-            torch.is_grad_enabled()
+            (torch.is_grad_enabled() and not self._detaches)
             or self.owner.training
             or self._on_blocks() != self._expected
             or any(self._hooks)

@@ -86,15 +86,17 @@ def test_trap_only_select_action_fills_the_queues():
     assert torch.equal(first, host.predict(window)[:, 0])
 
 
-def test_replay_is_bit_equal_and_hoists_the_modulation_of_time():
+def test_replay_is_close_and_hoists_the_modulation_of_time():
     policy = models.multi_task_dit(num_inference_steps=7)
     host = find_host(policy)
     schedule = bac.Schedule(7, dict.fromkeys([block.name for block in host.blocks], (0, 3)))
     results = []
     for executor in ("interpret", "replay"):
-        bac.wrap(policy, schedule, executor=executor)
+        bac.wrap(policy, schedule, executor=executor, exact=False)
         for seed in range(3):
             torch.manual_seed(seed)
-            results.append(host.predict(models.observation(2, steps=2, image=False)))
-    assert all(torch.equal(one, other) for one, other in zip(results[:3], results[3:], strict=True))
+            with torch.no_grad():  # this policy leaves gradients on, and a run that may want them is interpreted
+                results.append(host.predict(models.observation(2, steps=2, image=False)))
+    for one, other in zip(results[:3], results[3:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert len(bac.plan.plans(policy)) == 1

@@ -120,5 +120,7 @@ def test_a_u_net_policy_is_refused_by_name_with_what_can_be_taken():
     lerobot_u_net = type(
         "DiffusionPolicy", (nn.Module,), {"__module__": "lerobot.policies.diffusion.modeling_diffusion"}
     )
-    with pytest.raises(UnsupportedPolicyError, match="DiffusionConditionalUnet1d.*convolutional U-Net.*DP-T"):
+    with pytest.raises(
+        UnsupportedPolicyError, match="DiffusionConditionalUnet1d.*convolutional U-Net.*policies.diffusion_transformer"
+    ):
         find_host(lerobot_u_net())

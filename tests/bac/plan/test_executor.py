@@ -275,6 +275,18 @@ def test_with_gradients_the_run_is_interpreted():
         assert replayed.predict_action_chunk(obs(2)).requires_grad
 
 
+class Detached(NoisyPolicy):
+    predict_action_chunk = torch.no_grad()(NoisyPolicy.predict_action_chunk)
+
+
+def test_a_sampler_that_turns_gradients_off_itself_is_replayed_with_gradients_on():
+    policy = bac.wrap(Detached(), None, executor="replay")
+    for _ in range(3):
+        with torch.enable_grad():
+            policy.predict_action_chunk({"obs": torch.ones(2, 3, 4)})
+    assert len(bac.plan.plans(policy)) == 1
+
+
 def test_recording_features_sees_a_replayed_policy():
     interpreted, replayed = pair()
     predict(replayed)
