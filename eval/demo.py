@@ -53,8 +53,8 @@ def demo_settings(options: argparse.Namespace) -> Settings:
         pool_size=25,
         num_observations=MIN_OBSERVATIONS,
         num_observation_episodes=4,
-        latency_rounds=3 if options.quick else 15,
-        realtime_n=2 if options.quick else options.episodes,
+        latency_rounds=3 if options.quick else 10,
+        realtime_n=2 if options.quick else min(20, options.episodes),
         outputs=options.output / "work",
     )
 
