@@ -19,7 +19,7 @@ $(STAMP): requirements.txt pyproject.toml .python-version
 	$(PYTHON) -m uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
 	@touch $@
 
-demo: setup      ## wrap, calibrate, schedule and compare a policy in closed loop (under 10 minutes)
+demo: setup      ## wrap, calibrate, schedule and compare a policy in closed loop (about 10 minutes)
 	$(BIN)/python -m eval.demo
 
 lint: setup      ## ruff, mypy --strict and import contracts
