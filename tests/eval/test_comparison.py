@@ -174,7 +174,7 @@ def test_publishing_writes_the_table_and_the_pictures(finished, tmp_path):
     assert first["flops_ratio"] == 1.0
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {
-        *("table.json", "table.md", "report.md", "provenance.json", "bac_schedule.json"),
+        *("table.json", "table.md", "report.md", "provenance.json", "bac_schedule.json", "episodes.csv"),
         *("success_vs_hz.png", "schedule.png", "similarity.png", "caching_error.png"),
         *("realtime.mp4", "realtime.gif", "realtime.png"),
     }
