@@ -21,7 +21,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from bac.plan.passes.emit import Emitter, origin, producers_of
+from bac.plan.passes.emit import Emitter, is_projection, origin, producers_of
 from bac.plan.program import Instruction, Program, Ref
 
 aten = torch.ops.aten
@@ -87,7 +87,7 @@ class _Finder:
     def find(self, result: Instruction) -> Site | None:
         """The site whose last product this is."""
         meta, constants = self.program.meta, self.program.constants
-        if not self._is_projection(result):
+        if not is_projection(self.program, result):
             return None
         attended, result_places = origin(self.program, self.producers, result.inputs[0])
         attention = self.producers.get(attended)
@@ -99,7 +99,12 @@ class _Finder:
         projected, query_places = origin(self.program, self.producers, query)
         (memory, key_places), (other, value_places) = (origin(self.program, self.producers, v) for v in (key, value))
         product = self.producers.get(projected)
-        if product is None or not self._is_projection(product) or memory != other or memory not in self.producers:
+        if (
+            product is None
+            or not is_projection(self.program, product)
+            or memory != other
+            or memory not in self.producers
+        ):
             return None
         queries = _columns(query_places[0], meta[projected].shape)
         keys = _columns(key_places[0], meta[memory].shape)
@@ -127,10 +132,6 @@ class _Finder:
             num_queries=num_queries,
             num_tokens=num_tokens,
         )
-
-    def _is_projection(self, instruction: Instruction) -> bool:
-        constants = self.program.constants
-        return instruction.operator == aten.linear.default and all(v in constants for v in instruction.inputs[1:])
 
 
 def parts_of(memory: Instruction) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bac.plan.passes.emit import Emitter, producers_of
+from bac.plan.passes.emit import Emitter, is_projection, producers_of
 from bac.plan.program import Instruction, Program, Ref
 
 aten = torch.ops.aten
@@ -74,7 +74,7 @@ class _Finder:
 
     def find(self, head: Instruction) -> Site | None:
         """The step whose last product this is."""
-        if not self._is_projection(head):
+        if not is_projection(self.program, head):
             return None
         norm = self.producers.get(head.inputs[0])
         if norm is None or norm.operator != aten.layer_norm.default or len(norm.args[1]) != 1:
@@ -102,15 +102,11 @@ class _Finder:
     def _is_small(self, value: int, head: Instruction) -> bool:
         """The value embeds few features, and the head returns few."""
         instruction = self.producers.get(value)
-        if instruction is None or not self._is_projection(instruction) or self.program.num_uses[value] > 1:
+        if instruction is None or not is_projection(self.program, instruction) or self.program.num_uses[value] > 1:
             return False
         constants = self.program.constants
         features, inputs = constants[instruction.inputs[1]].shape
         return 2 * (inputs + constants[head.inputs[1]].shape[0]) < features
-
-    def _is_projection(self, instruction: Instruction) -> bool:
-        constants = self.program.constants
-        return instruction.operator == aten.linear.default and all(v in constants for v in instruction.inputs[1:])
 
 
 class _Writer:

@@ -67,6 +67,12 @@ def producers_of(program: Program) -> dict[int, Instruction]:
     return {value: instruction for instruction in program.instructions for value in instruction.outputs}
 
 
+def is_projection(program: Program, instruction: Instruction) -> bool:
+    """It is a matrix product with a constant weight and, if any, a constant bias."""
+    is_linear = instruction.operator == torch.ops.aten.linear.default
+    return is_linear and all(value in program.constants for value in instruction.inputs[1:])
+
+
 def origin(program: Program, producers: Mapping[int, Instruction], value: int) -> tuple[int, Tensor]:
     """Follow a value back to where its numbers were computed, through views and copies.
 
