@@ -72,9 +72,9 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
     if video and comparison.latencies:
         film_pair(comparison, folder)
     realtime = {
-        cell.name: str(_quality(comparison.results(cell, comparison.think_steps(cell)), settings.judged_by_score))
+        cell.name: f"{_quality(results, settings.judged_by_score)} (n = {len(results)})"
         for cell in comparison.realtime_cells
-        if len(comparison.results(cell, comparison.think_steps(cell))) > 1
+        if len(results := comparison.results(cell, comparison.think_steps(cell))) > 1
     }
     table = markdown_table(
         rows,
