@@ -137,7 +137,7 @@ def _serve(settings: Settings, tasks: Any, results: Any) -> None:
             for result in player.play(unit):
                 results.put((unit.key, result))
         results.put(None)
-    except Exception:
+    except Exception:  # whatever it is, the parent must hear of it before this process dies of it
         results.put(traceback.format_exc())
         raise
 
