@@ -18,41 +18,9 @@ from torch import Tensor
 import bac
 import bac.plan
 from eval.flops import policy_flops
+from eval.random_policy import RandomPolicy, Setting, observations
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is timed.
-
-    Attributes:
-        layers: Decoder layers.
-        width: Token width.
-        heads: Attention heads.
-        horizon: Actions per chunk T.
-        action_size: Da.
-        observation_size: Do.
-        num_steps: Denoising steps K of the dense run.
-        num_updates: Updates per block S, before bubbling.
-        num_bubbled: n.
-        batch_size: B.
-        device: "cpu" or "cuda".
-        dtype: Of weights and observations.
-    """
-
-    layers: int = 8
-    width: int = 256
-    heads: int = 4
-    horizon: int = 10
-    action_size: int = 10
-    observation_size: int = 137
-    num_steps: int = 100
-    num_updates: int = 10
-    num_bubbled: int = 5
-    batch_size: int = 1
-    device: str = "cpu"
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -72,49 +40,16 @@ class Row:
     plan: bac.plan.Plan | None = None
 
 
-def random_policy(setting: Setting) -> Any:
-    """DP-T with weights N(0, 0.05^2) from seed 0: right for timing and numerics, it says nothing about quality."""
-    from lerobot.configs import FeatureType, PolicyFeature
-
-    from policies.diffusion_transformer import DiffusionTransformerConfig
-    from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
-
-    config = DiffusionTransformerConfig(
-        n_layer=setting.layers,
-        n_emb=setting.width,
-        n_head=setting.heads,
-        horizon=setting.horizon,
-        n_action_steps=setting.horizon - 2,
-        num_train_timesteps=100,
-        input_features={"observation.state": PolicyFeature(FeatureType.STATE, (setting.observation_size,))},
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (setting.action_size,))},
-        device=setting.device,
-    )
-    torch.manual_seed(0)
-    policy = DiffusionTransformerPolicy(config).eval()
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.05)
-    policy.diffusion.use_solver("DDPM", setting.num_steps)
-    return policy.to(setting.device, getattr(torch, setting.dtype))
-
-
-def observations(setting: Setting, batch_size: int, seed: int) -> dict[str, Tensor]:
-    """A normalised observation batch."""
-    state = torch.randn(batch_size, 2, setting.observation_size, generator=torch.Generator().manual_seed(seed))
-    return {"observation.state": state.to(setting.device, getattr(torch, setting.dtype))}
-
-
 class Bench:
     """Makes rows of one setting. Every row has a policy of its own, so none disturbs another's plans."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.policy = random_policy(setting)
+        self.policy = RandomPolicy(setting)
         self.batch = observations(setting, setting.batch_size, seed=1)
         batches = [observations(setting, 2, seed=2)]
-        calibration = bac.calibrate(copy.deepcopy(self.policy).float(), _as_float(batches), progress=False)
+        single = copy.deepcopy(self.policy).float()
+        calibration = bac.calibrate(single, _as_float(batches), num_draws=1, progress=False)
         self.schedule = _without_fingerprint(
             bac.adaptive_schedule(calibration, num_updates=setting.num_updates, num_bubbled=setting.num_bubbled)
         )

@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from eval.config import CONFIGS, log_to_terminal
-from eval.executors import Bench, Row, Setting, all_rows, quick_rows
+from eval.executors import Bench, Row, all_rows, quick_rows
 from eval.kernels import kernel_load
 from eval.latency import Latency, measure
 from eval.provenance import command_line, processor
+from eval.random_policy import Setting
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ def run_preset(config: Any) -> dict[str, Any]:
         logger.info("%s", setting)
         bench = Bench(setting)
         rows = quick_rows(bench) if config["rows"] == "quick" else all_rows(bench, **config["options"])
-        latencies = measure({name: row.call for name, row in rows.items()}, rounds=config["rounds"])
+        calls = {name: row.call for name, row in rows.items()}
+        latencies = measure(calls, rounds=config["rounds"], warmup=config["warmup"])
         record = {**summary(rows, latencies), "table": list(table(rows, latencies))}
         for line in record["table"]:
             logger.info(line)

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import bac
-from bac.adapters.torch import transformer_blocks
+from bac.adapters import find_host
 
 LAYER = re.compile(r"\.decoder\.layers\.\d+$")
 
@@ -56,8 +56,8 @@ def block_flops(kind: bac.BlockKind, *, tokens: int, width: int, memory_tokens: 
 
 
 def blocks_of(policy: Any) -> tuple[bac.Block, ...]:
-    """The blocks `bac` finds in a policy's denoiser, in order of evaluation, without their modules."""
-    return tuple(block.described() for block in transformer_blocks(policy.diffusion.transformer))
+    """The blocks `bac` finds in a policy, in order of evaluation, without their modules."""
+    return tuple(block.described() for block in find_host(policy).blocks)
 
 
 def fixed_flops(policy: Any) -> int:
@@ -65,9 +65,9 @@ def fixed_flops(policy: Any) -> int:
 
     Measured with PyTorch's counter, with attention decomposed into matrix products that the counter sees.
     """
-    config, denoiser = policy.config, policy.diffusion.transformer
-    sample = torch.zeros(1, config.horizon, config.action_feature.shape[0])
-    condition = torch.zeros(1, config.n_obs_steps, denoiser.cond_obs_emb.in_features)
+    denoiser = policy.diffusion.transformer
+    sample = torch.zeros(1, *denoiser.chunk_shape)
+    condition = torch.zeros(1, denoiser.cond_pos_emb.shape[1] - 1, denoiser.cond_obs_emb.in_features)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         denoiser(sample, torch.zeros(1, dtype=torch.long), condition)
     counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
@@ -79,12 +79,13 @@ def policy_flops(policy: Any, schedule: bac.Schedule | None, num_steps: int) -> 
     """FLOP of one action chunk at batch 1: updated blocks by formula, the rest measured.
 
     Args:
-        policy: A `diffusion_transformer` policy.
+        policy: A `diffusion_transformer` policy, or whatever holds its sampler as `diffusion`.
         schedule: Which blocks update when, or None for all at every step.
         num_steps: Denoising steps K.
     """
-    config = policy.config
-    sizes = {"tokens": config.horizon, "width": config.n_emb, "memory_tokens": 1 + config.n_obs_steps}
+    denoiser = policy.diffusion.transformer
+    memory_tokens, width = denoiser.cond_pos_emb.shape[1:]
+    sizes = {"tokens": denoiser.chunk_shape[0], "width": width, "memory_tokens": memory_tokens}
     total = num_steps * fixed_flops(policy)
     for block in blocks_of(policy):
         updates = num_steps if schedule is None else len(schedule.update_steps[block.name])

@@ -45,7 +45,7 @@ class Instruction:
     @cached_property
     def inputs(self) -> tuple[int, ...]:
         """Values it reads, in order, with repetitions."""
-        return tuple(references((self.args, self.options)))
+        return references((self.args, self.options) if self.options else self.args)
 
     @property
     def expression(self) -> tuple[Any, ...]:
@@ -140,13 +140,22 @@ class Program:
             yield highest
 
 
-def references(argument: Any) -> Iterator[int]:
+def references(argument: Any) -> tuple[int, ...]:
     """Values in an argument, depth first."""
+    found: list[int] = []
+    _collect(argument, found)
+    return tuple(found)
+
+
+def _collect(argument: Any, found: list[int]) -> None:
     if isinstance(argument, Ref):
-        yield argument.value
+        found.append(argument.value)
     elif isinstance(argument, tuple):
         for part in argument:
-            yield from references(part)
+            if isinstance(part, Ref):
+                found.append(part.value)
+            elif isinstance(part, tuple):
+                _collect(part, found)
 
 
 def substitute(argument: Any, get: Callable[[int], Any]) -> Any:

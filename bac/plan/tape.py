@@ -14,7 +14,6 @@ plain tensor, and rounds differently.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
@@ -22,19 +21,10 @@ import torch
 from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bac.plan.call import LITERALS, Call, Kind
 from bac.plan.program import Instruction, Meta, Program, Ref, references
 
-aten = torch.ops.aten
 T = TypeVar("T")
-
-# Return another handle on the same values; under no writes, the same thing.
-_SAME = {aten.detach.default, aten.detach_.default, aten.alias.default, aten.lift_fresh.default}
-
-# Hand values to Python: `tolist`, `numpy`.
-_READS = {aten.resolve_conj.default, aten.resolve_neg.default}
-
-# A random operator draws only if its argument of one of these names says so.
-_DROPOUT = ("dropout_p", "train")
 
 
 class Refusal(Exception):  # noqa: N818
@@ -55,6 +45,9 @@ class TensorMap(Generic[T]):
     def set(self, tensor: Tensor, item: T) -> None:
         """Remember `item` for as long as `tensor` lives."""
         self._entries[id(tensor)] = ref(tensor), item
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (tensor for reference, _ in list(self._entries.values()) if (tensor := reference()) is not None)
@@ -123,35 +116,35 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        options = dict(kwargs or {})
-        instruction = self._read(func, args, options)
+        options = kwargs or {}
+        call = self._read(func, args, options)
         result = func(*args, **options)
-        if instruction is not None:
-            self._write_down(func, instruction, args, result)
+        if call is not None:
+            self._write_down(call, args, result)
         return result
 
-    def _read(self, func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Instruction | None:
-        """The instruction without its outputs, or `None` once recording was given up; the run itself goes on."""
+    def _read(self, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Call | None:
+        """What is about to be called, or `None` once recording was given up; the run itself goes on."""
         if self.refusal is not None:
             return None
         try:
-            named = tuple((name, self._encode(option)) for name, option in options.items())
-            instruction = Instruction(func, self._encode(args), named, ())
-            if not self._variable.isdisjoint(instruction.inputs):
-                _check_reads(func, instruction.args, self._variable)
+            named = tuple([(name, self._encode(option)) for name, option in options.items()]) if options else ()
+            call = Call(func, Kind.of(func), self._encode_all(args), named)
+            if not self._variable.isdisjoint(call.inputs):
+                _check_reads(call, self._variable)
         except Refusal as refusal:
             self.refusal = refusal
             return None
-        return instruction
+        return call
 
-    def _write_down(self, func: Any, instruction: Instruction, args: tuple[Any, ...], result: Any) -> None:
+    def _write_down(self, call: Call, args: tuple[Any, ...], result: Any) -> None:
         try:
-            if func in _SAME:
+            if call.kind.same:
                 self._values.set(result, self._value(args[0]))
-            elif func._schema.is_mutable:
-                self._overwrite(instruction, args[0], result)
+            elif call.kind.writes:
+                self._overwrite(call, args[0], result)
             else:
-                self._append(instruction, args, result)
+                self._append(call, args, result)
         except Refusal as refusal:
             self.refusal = refusal
 
@@ -171,22 +164,22 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 self._generators[_cdata(leaf)] = value
 
-    def _append(self, instruction: Instruction, args: tuple[Any, ...], result: Any) -> None:
+    def _append(self, call: Call, args: tuple[Any, ...], result: Any) -> None:
         sequence = isinstance(result, (tuple, list))
         results = tuple(result) if sequence else (result,)
         if not all(isinstance(part, Tensor) for part in results):
             return  # a number for Python, of something constant: baked in
         if not sequence and self._values.get(result) is not None:
             return  # handed its argument back, as `dropout` does in eval mode
-        roots = {_memory(tensor): self.meta[self._value(tensor)].root for tensor in _tensors(args)}
-        outputs = tuple(self._new_value() for _ in results)
+        outputs = tuple([self._new_value() for _ in results])
+        roots = {} if call.kind.fresh else {_memory(t): self.meta[self._value(t)].root for t in _tensors(args)}
         for value, part in zip(outputs, results, strict=True):
-            self._define(part, value, roots.get(_memory(part), value))
-        self._keep(replace(instruction, outputs=outputs, sequence=sequence))
+            self._define(part, value, roots.get(_memory(part), value) if roots else value)
+        self._keep(call, outputs, sequence=sequence)
 
-    def _overwrite(self, instruction: Instruction, target: Tensor, result: Any) -> None:
+    def _overwrite(self, call: Call, target: Tensor, result: Any) -> None:
         """Record a write as making a new value; whoever else looks at the same memory may not be read any more."""
-        func = instruction.operator
+        func = call.operator
         if not isinstance(target, Tensor) or result is not target:
             raise Refusal(f"{func} writes into something other than its first argument")
         root = self.meta[self._value(target)].root
@@ -199,14 +192,17 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._overwritten.set(tensor, func)
         value = self._new_value()
         self._define(target, value, value)
-        self._keep(replace(instruction, outputs=(value,)), OutOfPlace(func))
+        self._keep(call, (value,), OutOfPlace(func))
 
-    def _keep(self, instruction: Instruction, stand_in: OutOfPlace | None = None) -> None:
-        """Append an instruction, on `stand_in` instead of its operator if there is one."""
-        draws = _draws(instruction)
-        if draws or not self._variable.isdisjoint(instruction.inputs):
-            self._variable.update(instruction.outputs)
-        self.instructions.append(replace(instruction, operator=stand_in or instruction.operator, draws=draws))
+    def _keep(
+        self, call: Call, outputs: tuple[int, ...], stand_in: OutOfPlace | None = None, *, sequence: bool = False
+    ) -> None:
+        """Append an instruction that defines `outputs`, on `stand_in` instead of its operator if there is one."""
+        draws = call.kind.random and call.draws
+        if draws or not self._variable.isdisjoint(call.inputs):
+            self._variable.update(outputs)
+        operator = stand_in or call.operator
+        self.instructions.append(Instruction(operator, call.args, call.options, outputs, sequence, draws))
 
     def _encode(self, argument: Any) -> Any:
         if isinstance(argument, Tensor):
@@ -215,12 +211,13 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if _cdata(argument) not in self._generators:
                 raise Refusal("it draws from a random generator that is not an argument of the sampler")
             return Ref(self._generators[_cdata(argument)])
-        if isinstance(argument, (tuple, list)):
-            return tuple([self._encode(part) for part in argument])
-        return argument
+        return self._encode_all(argument) if isinstance(argument, (tuple, list)) else argument
+
+    def _encode_all(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple([part if type(part) in LITERALS else self._encode(part) for part in arguments])
 
     def _value(self, tensor: Tensor) -> int:
-        if (writer := self._overwritten.get(tensor)) is not None:
+        if self._overwritten and (writer := self._overwritten.get(tensor)) is not None:
             raise Refusal(f"it reads a tensor whose memory {writer} wrote through another view")
         known = self._values.get(tensor)
         if known is not None:
@@ -260,23 +257,12 @@ def difference(first: Tape, second: Tape) -> str | None:
     return None
 
 
-def _check_reads(func: Any, args: tuple[Any, ...], variable: set[int]) -> None:
+def _check_reads(call: Call, variable: set[int]) -> None:
     """Refuse where Python, or a shape, would depend on a variable value."""
-    returns_tensors = all("Tensor" in str(part.type) for part in func._schema.returns)
-    if func in _READS or not returns_tensors:
-        raise Refusal(f"Python reads a value that depends on the arguments or the noise ({func})")
-    if torch.Tag.dynamic_output_shape in func.tags and variable.intersection(references(args[1:] or args)):
-        raise Refusal(f"a shape depends on the arguments or the noise ({func})")
-
-
-def _draws(instruction: Instruction) -> bool:
-    func: Any = instruction.operator
-    if torch.Tag.nondeterministic_seeded not in func.tags:
-        return False
-    named = dict(zip((given.name for given in func._schema.arguments), instruction.args, strict=False))
-    named.update(instruction.options)
-    switches = [given.name for given in func._schema.arguments if given.name in _DROPOUT]
-    return not switches or any(named.get(name, False) for name in switches)
+    if call.kind.reads:
+        raise Refusal(f"Python reads a value that depends on the arguments or the noise ({call.operator})")
+    if call.kind.shapes and variable.intersection(references(call.args[1:] or call.args)):
+        raise Refusal(f"a shape depends on the arguments or the noise ({call.operator})")
 
 
 def _tensors(argument: Any) -> Iterator[Tensor]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig, DiffuserSchedulerConfig
 
-NOISE_SCHEDULERS = ("DDPM", "DDIM", "DPM-Solver++")
-TIMESTEP_SPACINGS = ("leading", "trailing", "linspace")
+from policies.diffusion_transformer.solvers import NOISE_SCHEDULERS, TIMESTEP_SPACINGS
+
 PREDICTION_TYPES = ("epsilon", "sample")
 
 

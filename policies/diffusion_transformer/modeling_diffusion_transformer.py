@@ -4,14 +4,13 @@ from collections import deque
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from diffusers.utils.torch_utils import randn_tensor
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.utils import populate_queues
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE
 from torch import Generator, Tensor, nn
 
 from policies.diffusion_transformer.configuration_diffusion_transformer import DiffusionTransformerConfig
-from policies.diffusion_transformer.solvers import make_noise_scheduler, set_timesteps
+from policies.diffusion_transformer.sampler import ActionSampler
 from policies.diffusion_transformer.transformer import TransformerForDiffusion
 
 
@@ -112,19 +111,17 @@ class DiffusionTransformerPolicy(PreTrainedPolicy):
         return {**batch, OBS_IMAGES: images}
 
 
-class DiffusionTransformerModel(nn.Module):
-    """The sampler: the denoiser, the noise scheduler that drives it, and the encoders of what it is conditioned on."""
+class DiffusionTransformerModel(ActionSampler):
+    """The sampler, with the encoders of what it is conditioned on."""
 
     def __init__(self, config: DiffusionTransformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.rgb_encoders = _rgb_encoders(config)
-        self.transformer = TransformerForDiffusion(
+        rgb_encoders = _rgb_encoders(config)
+        transformer = TransformerForDiffusion(
             input_dim=config.action_feature.shape[0],
             output_dim=config.action_feature.shape[0],
             horizon=config.horizon,
             n_obs_steps=config.n_obs_steps,
-            cond_dim=_cond_dim(config, self.rgb_encoders),
+            cond_dim=_cond_dim(config, rgb_encoders),
             n_layer=config.n_layer,
             n_head=config.n_head,
             n_emb=config.n_emb,
@@ -134,57 +131,10 @@ class DiffusionTransformerModel(nn.Module):
             n_cond_layers=config.n_cond_layers,
             norm_first=config.norm_first,
         )
+        super().__init__(transformer, config)
+        self.rgb_encoders = rgb_encoders
         steps = config.num_train_timesteps if config.num_inference_steps is None else config.num_inference_steps
         self.use_solver(config.noise_scheduler_type, steps, config.timestep_spacing)
-
-    def use_solver(self, name: str, num_inference_steps: int, timestep_spacing: str | None = None) -> None:
-        """Choose the noise scheduler and the number of denoising steps of later runs.
-
-        Args:
-            name: "DDPM", "DDIM" or "DPM-Solver++".
-            num_inference_steps: Evaluations of the denoiser per run (K), 1..num_train_timesteps.
-            timestep_spacing: "leading", "trailing" or "linspace"; `None` takes the noise scheduler's usual one.
-
-        Raises:
-            ValueError: There is no such noise scheduler or spacing, or they cannot make that many steps.
-        """
-        if not 1 <= num_inference_steps <= self.config.num_train_timesteps:
-            raise ValueError(
-                f"num_inference_steps: must be in 1..{self.config.num_train_timesteps}, got {num_inference_steps}"
-            )
-        noise_scheduler = make_noise_scheduler(self.config, name, timestep_spacing)
-        set_timesteps(noise_scheduler, num_inference_steps)
-        self.noise_scheduler = noise_scheduler
-        self.num_inference_steps = num_inference_steps
-
-    def conditional_sample(
-        self,
-        batch_size: int,
-        cond: Tensor,
-        noise: Tensor | None = None,
-        generator: Generator | list[Generator] | None = None,
-    ) -> Tensor:
-        """One denoising run.
-
-        Args:
-            batch_size: Chunks sampled at once (B).
-            cond: Encoded observations, `[B, To, Do]`.
-            noise: What to start from, `[B, T, Da]`; drawn if not given.
-            generator: One for all rows, or a list of B.
-
-        Returns:
-            Normalised actions of the whole horizon, `[B, T, Da]`.
-        """
-        sample = noise
-        if sample is None:
-            shape = (batch_size, self.config.horizon, self.config.action_feature.shape[0])
-            sample = randn_tensor(shape, generator=generator, device=cond.device, dtype=cond.dtype)
-        set_timesteps(self.noise_scheduler, self.num_inference_steps)
-        timesteps = self.noise_scheduler.timesteps
-        for t, timestep in zip(timesteps, timesteps.to(cond.device), strict=True):
-            prediction = self.transformer(sample, timestep, cond)
-            sample = self.noise_scheduler.step(prediction, t, sample, generator=generator).prev_sample
-        return sample
 
     def encode_observations(self, batch: dict[str, Tensor]) -> Tensor:
         """State, images and environment state of each observation step side by side.

@@ -1,16 +1,40 @@
 """diffusers' noise schedulers under the names that configurations use."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Generator, Tensor
 
-from policies.diffusion_transformer.configuration_diffusion_transformer import (
-    NOISE_SCHEDULERS,
-    TIMESTEP_SPACINGS,
-    DiffusionTransformerConfig,
-)
-
+NOISE_SCHEDULERS = ("DDPM", "DDIM", "DPM-Solver++")
+TIMESTEP_SPACINGS = ("leading", "trailing", "linspace")
 USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading", "DPM-Solver++": "trailing"}
+
+
+class NoiseOptions(Protocol):
+    """What a noise scheduler has to know of how the denoiser was trained; see `DiffusionTransformerConfig`."""
+
+    num_train_timesteps: int
+    beta_schedule: str
+    beta_start: float
+    beta_end: float
+    prediction_type: str
+    clip_sample: bool
+    clip_sample_range: float
+
+
+@dataclass
+class UsualNoise:
+    """`NoiseOptions` of Diffusion Policy, for a denoiser without a configuration."""
+
+    num_train_timesteps: int = 100
+    beta_schedule: str = "squaredcos_cap_v2"
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    prediction_type: str = "epsilon"
+    clip_sample: bool = True
+    clip_sample_range: float = 1.0
 
 
 class ExactDDIMScheduler(DDIMScheduler):
@@ -47,9 +71,7 @@ class ExactDDIMScheduler(DDIMScheduler):
         return DDIMSchedulerOutput(prev_sample=next_sample, pred_original_sample=clean)
 
 
-def make_noise_scheduler(
-    config: DiffusionTransformerConfig, name: str, timestep_spacing: str | None = None
-) -> SchedulerMixin:
+def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str | None = None) -> SchedulerMixin:
     """Build a noise scheduler for a denoiser trained under `config`.
 
     DDPM draws with the small (posterior) variance. DPM-Solver++ is the second-order multistep one (Lu et al., 2022);

@@ -128,6 +128,11 @@ class TransformerForDiffusion(nn.Module):
         )
         return self.head(self.ln_f(tokens))
 
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """Actions per chunk T, and size of an action Da."""
+        return self.pos_emb.shape[1], self.head.out_features
+
     def optim_groups(self) -> list[dict[str, object]]:
         """Parameters in two groups: weight matrices, and all others, which do not decay."""
         embeddings = {"pos_emb", "cond_pos_emb"}

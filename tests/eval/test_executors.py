@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval.executors import Bench, Setting, quick_rows
+from eval.executors import Bench, quick_rows
 from eval.executors_report import summary, table
 from eval.latency import measure
+from eval.random_policy import Setting
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 

@@ -1,0 +1,71 @@
+"""One denoising run: DP-T's denoiser and the noise scheduler that drives it."""
+
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Generator, Tensor, nn
+
+from policies.diffusion_transformer.solvers import NoiseOptions, make_noise_scheduler, set_timesteps
+from policies.diffusion_transformer.transformer import TransformerForDiffusion
+
+
+class ActionSampler(nn.Module):
+    """From encoded observations to actions. `use_solver` has to be called before the first run.
+
+    Args:
+        transformer: The denoiser.
+        config: How it was trained.
+    """
+
+    def __init__(self, transformer: TransformerForDiffusion, config: NoiseOptions) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = transformer
+        self.chunk_shape = transformer.chunk_shape
+
+    def use_solver(self, name: str, num_inference_steps: int, timestep_spacing: str | None = None) -> None:
+        """Choose the noise scheduler and the number of denoising steps of later runs.
+
+        Args:
+            name: "DDPM", "DDIM" or "DPM-Solver++".
+            num_inference_steps: Evaluations of the denoiser per run (K), 1..num_train_timesteps.
+            timestep_spacing: "leading", "trailing" or "linspace"; `None` takes the noise scheduler's usual one.
+
+        Raises:
+            ValueError: There is no such noise scheduler or spacing, or they cannot make that many steps.
+        """
+        if not 1 <= num_inference_steps <= self.config.num_train_timesteps:
+            raise ValueError(
+                f"num_inference_steps: must be in 1..{self.config.num_train_timesteps}, got {num_inference_steps}"
+            )
+        noise_scheduler = make_noise_scheduler(self.config, name, timestep_spacing)
+        set_timesteps(noise_scheduler, num_inference_steps)
+        self.noise_scheduler = noise_scheduler
+        self.num_inference_steps = num_inference_steps
+
+    def conditional_sample(
+        self,
+        batch_size: int,
+        cond: Tensor,
+        noise: Tensor | None = None,
+        generator: Generator | list[Generator] | None = None,
+    ) -> Tensor:
+        """One denoising run.
+
+        Args:
+            batch_size: Chunks sampled at once (B).
+            cond: Encoded observations, `[B, To, Do]`.
+            noise: What to start from, `[B, T, Da]`; drawn if not given.
+            generator: One for all rows, or a list of B.
+
+        Returns:
+            Normalised actions of the whole horizon, `[B, T, Da]`.
+        """
+        sample = noise
+        if sample is None:
+            shape = (batch_size, *self.chunk_shape)
+            sample = randn_tensor(shape, generator=generator, device=cond.device, dtype=cond.dtype)
+        set_timesteps(self.noise_scheduler, self.num_inference_steps)
+        timesteps = self.noise_scheduler.timesteps
+        for t, timestep in zip(timesteps, timesteps.to(cond.device), strict=True):
+            prediction = self.transformer(sample, timestep, cond)
+            sample = self.noise_scheduler.step(prediction, t, sample, generator=generator).prev_sample
+        return sample
