@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 import bac
@@ -87,16 +88,28 @@ class Bench:
         policy.diffusion.noise_scheduler.step = precomputed_step(policy.diffusion.noise_scheduler)
         return Row(self._call(policy), 1.0)
 
-    def solver_row(self, num_steps: int) -> Row:
-        """The solver alone: its last `num_steps` steps on a prediction of zero."""
-        setting, scheduler = self.setting, self.policy.diffusion.noise_scheduler
-        step, timesteps = precomputed_step(scheduler), scheduler.timesteps[-num_steps:]
+    def solver_row(self, num_steps: int, *, embedded: bool) -> Row:
+        """What the last `num_steps` steps cost without any block: the solver, on a prediction of zero.
+
+        Args:
+            num_steps: How many.
+            embedded: With the denoiser's embedding, last norm and head, which a reused step evaluates in exact mode.
+        """
+        setting, sampler = self.setting, self.policy.diffusion
+        denoiser, scheduler = sampler.transformer, sampler.noise_scheduler
+        step, timesteps = precomputed_step(scheduler), scheduler.timesteps[-num_steps:].tolist()
         start = torch.zeros(setting.batch_size, setting.horizon, setting.action_size, device=setting.device)
+        start = start.to(denoiser.pos_emb.dtype)
+        embed, norm, head = denoiser.input_emb, denoiser.ln_f, denoiser.head
 
         def call() -> Tensor:
-            sample = start
-            for t in timesteps.tolist():
-                sample = step(start, t, sample).prev_sample
+            sample = prediction = start
+            for t in timesteps:
+                if embedded:
+                    tokens = F.linear(sample, embed.weight, embed.bias) + denoiser.pos_emb
+                    tokens = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias)
+                    prediction = F.linear(tokens, head.weight, head.bias)
+                sample = step(prediction, t, sample).prev_sample
             return sample
 
         return Row(call, float("inf"))
@@ -138,7 +151,8 @@ def all_rows(bench: Bench, *, compiler_modes: tuple[str, ...] = (), inductor: bo
         rows[f"ddim{steps}_eager"] = bench.row(None, None, solver="DDIM", num_steps=steps)
         rows[f"ddim{steps}_replay"] = bench.row(None, "replay", solver="DDIM", num_steps=steps)
     reused_steps = bench.setting.num_steps - bench.setting.num_updates
-    rows["solver_of_reused_steps"] = bench.solver_row(reused_steps)
+    rows["reused_steps_solver"] = bench.solver_row(reused_steps, embedded=False)
+    rows["reused_steps_no_block"] = bench.solver_row(reused_steps, embedded=True)
     rows["ddim10_replay_fast"] = bench.row(None, "replay", exact=False, solver="DDIM", num_steps=10)
     makers: dict[str, Callable[[], Row]] = {
         f"dense_compiled_{mode}": lambda mode=mode: bench.compiled_row(mode) for mode in compiler_modes

@@ -46,9 +46,10 @@ def summary(rows: dict[str, Row], latencies: dict[str, Latency]) -> dict[str, An
     record["flops_ratio"] = rows["replay_exact"].flops_ratio
     record |= compare_numbers(rows)
     if "ddim10_replay_fast" in rows:  # ten full evaluations with, and without 90 steps that reuse every block
-        for way, full in (("exact", "ddim10_replay"), ("fast", "ddim10_replay_fast")):
+        ways = (("exact", "ddim10_replay", "no_block"), ("fast", "ddim10_replay_fast", "solver"))
+        for way, full, rest in ways:  # the closed form of reused steps evaluates neither embedding nor head
             extra_ms = latencies[f"uniform10_replay_{way}"].p50_ms - latencies[full].p50_ms
-            extra_ms -= latencies["solver_of_reused_steps"].p50_ms
+            extra_ms -= latencies[f"reused_steps_{rest}"].p50_ms
             record[f"reused_block_{way}_us"] = 1e3 * extra_ms / rows["uniform10_replay_fast"].num_reused
     record["build_s"] = rows["replay_exact"].plan.build_s
     return record
