@@ -11,6 +11,8 @@ neighbouring calls. `bac` stores each block's output and reuses it, at denoising
     bac.wrap(policy, schedule)                        # in place; every action chunk from now on follows the schedule
     bac.unwrap(policy)                                # no trace left
 
+On a robot, `bac.ControlLoop` acts at a fixed rate while the policy thinks.
+
 Words:
     policy: observations in, action chunk out: `reset()`, `predict_action_chunk(batch)`.
     denoiser: the network evaluated once per denoising step.
@@ -26,6 +28,7 @@ Method: Ji et al., *Block-wise Adaptive Caching for Accelerating Diffusion Polic
 
 from bac.block import Block, BlockKind
 from bac.calibration import Calibration
+from bac.control import ControlLoop
 from bac.errors import BacError
 from bac.plugin import unwrap, wrap
 from bac.recording import calibrate
@@ -38,6 +41,7 @@ __all__ = [
     "Block",
     "BlockKind",
     "Calibration",
+    "ControlLoop",
     "Schedule",
     "adaptive_schedule",
     "calibrate",

@@ -1,5 +1,7 @@
 """Errors a user can meet. Each message names the thing, the rule, what came, and the next line to type."""
 
+from typing import Any
+
 
 class BacError(Exception):
     """Base of every error that `bac` raises on purpose."""
@@ -27,3 +29,15 @@ class RunError(BacError, RuntimeError):
 
 class PatchError(BacError, RuntimeError):
     """A wrapped policy was asked for something that only an untouched one can do."""
+
+
+class ControlError(BacError, RuntimeError):
+    """The control loop stopped the robot, or a loop was asked for that cannot be.
+
+    Attributes:
+        statistics: What the loop measured until then (`bac.control.Statistics`); None if it had not begun.
+        safe_action_sent: Whether the robot took the safe action.
+    """
+
+    statistics: Any = None
+    safe_action_sent: bool = False

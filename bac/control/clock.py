@@ -1,0 +1,107 @@
+"""Time, and the one thread beside the loop: all that a control loop asks of the machine, so that a test can be it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
+
+JOIN_S = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a piece of work came to.
+
+    Attributes:
+        value: What it returned.
+        error: What it raised instead, or None.
+        latency_s: How long it took [s].
+    """
+
+    value: Any
+    error: BaseException | None
+    latency_s: float
+
+
+class Worker(Protocol):
+    """Does one piece of work at a time, beside the loop."""
+
+    def submit(self, work: Callable[[], Any]) -> None:
+        """Begin; the last outcome has been taken."""
+
+    def outcome(self) -> Outcome | None:
+        """The finished work, once; None while it goes on or where there is none. Never waits."""
+
+    def close(self) -> None:
+        """No more work. Work that goes on is left behind."""
+
+
+class Clock(Protocol):
+    """Where the loop's time comes from."""
+
+    def now(self) -> float:
+        """Monotonic time [s]."""
+
+    def sleep_until(self, time_s: float) -> None:
+        """Return at `time_s` [s] or later; at once if it has passed."""
+
+    def worker(self) -> Worker:
+        """A new worker that lives in this time."""
+
+
+class WallClock:
+    """The machine's own."""
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def sleep_until(self, time_s: float) -> None:
+        while (left := time_s - time.perf_counter()) > 0:
+            time.sleep(left)
+
+    def worker(self) -> Worker:
+        return ThreadWorker()
+
+
+class ThreadWorker:
+    """One daemon thread for all work, since threads that come and go cost PyTorch its thread pools.
+
+    A thread cannot be ended from outside: one that hangs in a policy stays until the process ends.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="bac-policy", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[], Any]) -> None:
+        self._work.put(work)
+
+    def outcome(self) -> Outcome | None:
+        try:
+            return self._outcomes.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        self._work.put(None)
+        self._thread.join(JOIN_S)
+        if self._thread.is_alive():
+            logger.warning("the thread that runs the policy does not end; it is left behind until the process ends")
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            value, error, begun = None, None, time.perf_counter()
+            try:
+                value = work()
+            except BaseException as raised:  # sys.exit() in a thread would end it without a word
+                error = raised
+            self._outcomes.put(Outcome(value, error, time.perf_counter() - begun))

@@ -1,0 +1,309 @@
+"""The loop: act on the chunk there is, think about the next one, and stop the robot when thinking fails."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil, inf, isfinite
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+from bac.control.checks import Range, as_chunk, check_range
+from bac.control.clock import Clock, Outcome, WallClock, Worker
+from bac.control.statistics import Recorder, Statistics
+from bac.control.ticker import Ticker
+from bac.control.timeline import Actions, Timeline
+from bac.errors import ControlError
+
+logger = logging.getLogger(__name__)
+
+_RECENT = 32  # chunks whose slowest says how early to think
+_WARMUP_TIMEOUT_S = 300.0  # a plan that is recorded, or compiled, takes its time
+_POLL_S = 0.005
+
+
+class Policy(Protocol):
+    """A chunked policy with its processors: what a robot observes in, what it can execute out."""
+
+    def reset(self) -> None:
+        """Forget the last episode."""
+
+    def predict_action_chunk(self, batch: Any, /) -> Any:
+        """The actions from the observed control step on, `[1, T, Da]` or `[T, Da]`. Called in a thread of its own."""
+
+
+class Robot(Protocol):
+    """Both methods are called once in each control step, in the thread of `ControlLoop.run`."""
+
+    def observe(self) -> Any:
+        """What the policy takes. A policy that looks back is given its history from here."""
+
+    def act(self, action: Actions, /) -> None:
+        """Begin an action, `[Da]` float32, and return."""
+
+
+@dataclass(frozen=True)
+class ControlLoop:
+    """Drives a robot at a fixed rate with a chunked policy that thinks while the robot acts (see `bac.control`)::
+
+        stand_still = lambda last, observation: observation["joints"]
+        loop = bac.ControlLoop(policy, robot, control_hz=50, safe_action=stand_still)
+        print(loop.run(num_steps=3000))
+
+    - Step k begins at start + k / `control_hz`, whatever came before; steps whose time has passed are skipped.
+    - The newest chunk is acted on, from the row that belongs to the present step.
+    - The next chunk is begun so early that one as slow as the slowest of the last 32 arrives when it is needed.
+    - Where no chunk has an action for the present step, `on_miss` says what is sent, and it is counted.
+    - A policy that raises, takes longer than `timeout_s`, is twice in a row too late for a whole chunk, or returns what
+      is not finite, out of range or of another shape, and a robot that raises, end the run: `safe_action` is sent once,
+      and `ControlError` is raised.
+
+    Attributes:
+        policy: What thinks. `bac.wrap` it before.
+        robot: What acts.
+        control_hz: Control steps per second [Hz].
+        safe_action: Safe at any time: an action, `[Da]`, or a function of the last action sent (None before the first)
+            and the newest observation (None before the first) that returns one. Where the robot stands for positions,
+            no motion for velocities or displacements.
+        on_miss: ``hold`` sends the last action again; ``safe`` sends `safe_action`.
+        action_range: Lowest and highest action, each a number or `[Da]`; None for no limit.
+        execute_steps: Control steps after a chunk's observation at which the next chunk should take over; by default
+            the chunk's length. 1 thinks without a break.
+        blend_steps: Over how many control steps actions move from the old chunk's to the new one's; 0 switches at once.
+        timeout_s: Longest time for a chunk [s]; a policy that takes longer has hung. Warming up may take longer.
+        warmup: Chunks that are computed before time starts, at least 1, so that plans are recorded and the latency is
+            known; the last is the first to be acted on, so the robot must stand still until then.
+        clock: Where time comes from.
+
+    Raises:
+        ControlError: A value is out of range.
+    """
+
+    policy: Policy
+    robot: Robot
+    control_hz: float = field(kw_only=True)
+    safe_action: Any = field(kw_only=True)
+    on_miss: Literal["hold", "safe"] = field(default="hold", kw_only=True)
+    action_range: Range | None = field(default=None, kw_only=True)
+    execute_steps: int | None = field(default=None, kw_only=True)
+    blend_steps: int = field(default=0, kw_only=True)
+    timeout_s: float = field(default=1.0, kw_only=True)
+    warmup: int = field(default=4, kw_only=True)
+    clock: Clock = field(default_factory=WallClock, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name, value in (("control_hz", self.control_hz), ("timeout_s", self.timeout_s)):
+            if not (isfinite(value) and value > 0):
+                raise ControlError(f"{name}: must be positive and finite, got {value!r}")
+        for name, count, least in (
+            ("execute_steps", self.execute_steps, 1),
+            ("blend_steps", self.blend_steps, 0),
+            ("warmup", self.warmup, 1),
+        ):
+            if count is not None and count < least:
+                raise ControlError(f"{name}: must be at least {least}, got {count}")
+        if self.on_miss not in ("hold", "safe"):
+            raise ControlError(f'on_miss: must be "hold" or "safe", got {self.on_miss!r}')
+
+    def run(self, num_steps: int | None = None, *, until: Callable[[], bool] = lambda: False) -> Statistics:
+        """Control the robot.
+
+        Args:
+            num_steps: Steps on the clock, skipped ones included; None for no end.
+            until: Asked after each control step; True ends the run.
+
+        Returns:
+            What was measured. The robot has been given its last action; nothing is sent after it.
+
+        Raises:
+            ControlError: The policy or the robot failed, and the safe action was sent; `statistics` tells how far the
+                run came. What they raised is its cause.
+        """
+        run = _Run(self)
+        try:
+            run.warm_up()
+            run.control(inf if num_steps is None else num_steps, until)
+        except BaseException as error:  # an interrupt, too, must not leave the robot moving
+            run.stop_for(error)
+            raise
+        finally:
+            run.worker.close()
+        return run.recorder.statistics()
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, loop: ControlLoop) -> None:
+        self.loop = loop
+        self.clock = loop.clock
+        self.worker: Worker = loop.clock.worker()
+        self.recorder = Recorder(loop.control_hz)
+        self.timeline = Timeline(loop.blend_steps)
+        self.delays: deque[int] = deque(maxlen=_RECENT)
+        self.action_size: int | None = None
+        self.observation: Any = None
+        self.last_action: Actions | None = None
+        self.acted_on_s = 0.0  # when the chunk that is acted on was observed
+        self.too_late = 0
+        self.thinking: tuple[int, float] | None = None  # the step observed, and when
+
+    def warm_up(self) -> None:
+        """Compute chunks before time starts; keep the last as that of step 0."""
+        loop = self.loop
+        self._reset()
+        for index in range(loop.warmup):
+            self.observation = self._observe()
+            if index == loop.warmup - 1:
+                self._reset()
+            begun = self.clock.now()
+            self._think(0)
+            outcome = self._wait_for_outcome(begun + _WARMUP_TIMEOUT_S)
+            chunk = self._checked(outcome)
+        if outcome.latency_s > loop.timeout_s:
+            raise ControlError(
+                f"policy: a chunk took {outcome.latency_s:.3f} s after warming up, longer than timeout_s = "
+                f"{loop.timeout_s:g}. Wrap it (bac.wrap), or allow more: timeout_s={2 * outcome.latency_s:.2g}"
+            )
+        self._safe_action()  # if it cannot be had, now is the time to know
+        self.thinking = None
+        self.delays.append(ceil(outcome.latency_s * loop.control_hz))
+        self.timeline.add(chunk, 0, 0)
+        self.acted_on_s = begun
+
+    def control(self, num_steps: float, until: Callable[[], bool]) -> None:
+        """Control steps until the end."""
+        ticker, recorder = Ticker(self.clock, self.loop.control_hz), self.recorder
+        first_s = self.clock.now()
+        while (step := ticker.wait()) < num_steps:
+            recorder.jitter_s.append(ticker.lateness_s)
+            recorder.missed_deadlines = ticker.missed
+            recorder.duration_s = self.clock.now() - first_s
+            self._take_chunk(step)
+            self.observation, observed_s = self._observe(), self.clock.now()
+            self._act(step)
+            if self.thinking is None and step >= self._begin():
+                self._think(step, observed_s)
+            if step == num_steps - 1 or until():
+                return
+
+    def stop_for(self, error: BaseException) -> None:
+        """Send the safe action; leave what was measured with the error."""
+        sent = True
+        try:
+            self._send(self._safe_action())
+        except Exception:
+            sent = False
+            logger.exception("the safe action could not be sent")
+        logger.error("control loop: stopped, the safe action was %s: %s", "sent" if sent else "NOT sent", error)
+        if isinstance(error, ControlError):
+            error.statistics, error.safe_action_sent = self.recorder.statistics(), sent
+
+    def _take_chunk(self, step: int) -> None:
+        """Switch to the chunk that has arrived, if one has."""
+        if self.thinking is None:
+            return
+        observed_step, observed_s = self.thinking
+        outcome = self.worker.outcome()
+        if outcome is None:
+            if self.clock.now() - observed_s > self.loop.timeout_s:
+                raise ControlError(
+                    f"policy: hung. Control step {step}: the chunk for what was observed at step {observed_step} "
+                    f"is not there after timeout_s = {self.loop.timeout_s:g} s"
+                )
+            return
+        chunk = self._checked(outcome)
+        jump = self.timeline.add(chunk, observed_step, step)
+        self.thinking, self.acted_on_s = None, observed_s
+        self.delays.append(step - observed_step)
+        self.recorder.num_chunks += 1
+        self.recorder.latency_s.append(outcome.latency_s)
+        if jump is not None:
+            self.recorder.discontinuity.append(jump)
+        self._check_in_time(step, len(chunk), outcome.latency_s)
+
+    def _check_in_time(self, step: int, length: int, latency_s: float) -> None:
+        """One chunk may come too late for all of its actions; two in a row would leave the robot holding for ever."""
+        self.too_late = self.too_late + 1 if self.timeline.end <= step else 0
+        if self.too_late > 1:
+            raise ControlError(
+                f"policy: too slow. Two chunks in a row came after the time of their last action: {length} actions "
+                f"last {length / self.loop.control_hz:.3f} s at {self.loop.control_hz:g} Hz, the last chunk took "
+                f"{latency_s:.3f} s. Wrap the policy (bac.wrap), or lower control_hz"
+            )
+
+    def _act(self, step: int) -> None:
+        action = self.timeline.action(step)
+        if action is None:
+            self.recorder.held_steps += 1
+            hold = self.loop.on_miss == "hold" and self.last_action is not None
+            action = self.last_action if hold else self._safe_action()
+        else:
+            self.recorder.observation_age_s.append(self.clock.now() - self.acted_on_s)
+        assert action is not None
+        self._send(action)
+        self.recorder.num_steps += 1
+
+    def _begin(self) -> int:
+        """The control step at which to begin thinking about the next chunk."""
+        length = self.timeline.end - self.timeline.observed_step
+        execute = min(self.loop.execute_steps or length, length)
+        return self.timeline.observed_step + max(1, execute - max(self.delays))
+
+    def _think(self, step: int, observed_s: float | None = None) -> None:
+        policy, observation = self.loop.policy, self.observation
+
+        def work() -> Any:
+            with torch.inference_mode():
+                return policy.predict_action_chunk(observation)
+
+        self.thinking = (step, self.clock.now() if observed_s is None else observed_s)
+        self.worker.submit(work)
+
+    def _checked(self, outcome: Outcome) -> Actions:
+        if outcome.error is not None:
+            raise ControlError(f"policy: raised {outcome.error!r}") from outcome.error
+        chunk = as_chunk(outcome.value)
+        if self.action_size not in (None, chunk.shape[1]):
+            raise ControlError(f"action chunk: actions have {chunk.shape[1]} components, had {self.action_size} before")
+        self.action_size = chunk.shape[1]
+        check_range(chunk, self.loop.action_range)
+        return chunk
+
+    def _wait_for_outcome(self, until_s: float) -> Outcome:
+        while (outcome := self.worker.outcome()) is None:
+            if self.clock.now() > until_s:
+                raise ControlError(f"policy: hung while warming up: no chunk after {_WARMUP_TIMEOUT_S:g} s")
+            self.clock.sleep_until(self.clock.now() + _POLL_S)
+        return outcome
+
+    def _reset(self) -> None:
+        try:
+            self.loop.policy.reset()
+        except Exception as error:
+            raise ControlError(f"policy: reset() raised {error!r}") from error
+
+    def _observe(self) -> Any:
+        try:
+            return self.loop.robot.observe()
+        except Exception as error:
+            raise ControlError(f"robot: observe() raised {error!r}") from error
+
+    def _send(self, action: Actions) -> None:
+        try:
+            self.loop.robot.act(action)
+        except Exception as error:
+            raise ControlError(f"robot: act() raised {error!r}") from error
+        self.last_action = action
+
+    def _safe_action(self) -> Actions:
+        safe = self.loop.safe_action
+        given = safe(self.last_action, self.observation) if callable(safe) else safe
+        action = np.asarray(given, np.float32)
+        if action.shape != (self.action_size or action.size,) or not np.isfinite(action).all():
+            raise ControlError(f"safe_action: must be finite and [{self.action_size or 'Da'}], got {action}")
+        return action

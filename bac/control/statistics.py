@@ -1,0 +1,101 @@
+"""What a control loop measured."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+NEWEST = 200_000  # samples that quantiles are taken of: more than an hour at 50 Hz
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Of a measured quantity, in its unit; all NaN if it was never measured."""
+
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, samples: Iterable[float]) -> Quantiles:
+        """Quantiles of samples, linearly interpolated."""
+        values = np.fromiter(samples, dtype=float)
+        return cls(*np.quantile(values, (0.5, 0.95, 0.99, 1.0)).tolist()) if len(values) else cls(*[float("nan")] * 4)
+
+    def __str__(self) -> str:
+        return f"p50 {self.p50:.4g}  p95 {self.p95:.4g}  p99 {self.p99:.4g}  max {self.max:.4g}"
+
+    def scaled(self, factor: float) -> Quantiles:
+        """In another unit."""
+        return Quantiles(self.p50 * factor, self.p95 * factor, self.p99 * factor, self.max * factor)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a control loop measured. Counts are of the whole run, quantiles of its newest 200,000 samples.
+
+    Attributes:
+        control_hz: Control steps per second [Hz].
+        num_steps: Control steps that sent an action.
+        duration_s: From the first to the last of them [s].
+        num_chunks: Action chunks that arrived.
+        missed_deadlines: Control steps that were not over when the next was due, or were skipped.
+        held_steps: Control steps without an action of their own, because the next chunk was late.
+        latency_s: From observation to action chunk [s].
+        jitter_s: How much later than it was due a control step began [s].
+        observation_age_s: When an action is sent, how long ago what it answers was observed [s].
+        discontinuity: Where one chunk takes over from another, how far apart their actions are, in the action's unit.
+    """
+
+    control_hz: float
+    num_steps: int
+    duration_s: float
+    num_chunks: int
+    missed_deadlines: int
+    held_steps: int
+    latency_s: Quantiles
+    jitter_s: Quantiles
+    observation_age_s: Quantiles
+    discontinuity: Quantiles
+
+    def __str__(self) -> str:
+        title = f"{self.num_steps} control steps at {self.control_hz:g} Hz in {self.duration_s:.2f} s, "
+        title += f"{self.num_chunks} chunks, {self.missed_deadlines} missed deadlines, {self.held_steps} held steps"
+        rows = {
+            "latency [ms]": self.latency_s.scaled(1e3),
+            "jitter [ms]": self.jitter_s.scaled(1e3),
+            "observation age [ms]": self.observation_age_s.scaled(1e3),
+            "discontinuity": self.discontinuity,
+        }
+        return "\n".join([title] + [f"  {name:20}  {values}" for name, values in rows.items()])
+
+
+class Recorder:
+    """Collects what `Statistics` tells."""
+
+    def __init__(self, control_hz: float) -> None:
+        self._control_hz = control_hz
+        self.num_steps = self.num_chunks = self.held_steps = self.missed_deadlines = 0
+        self.duration_s = 0.0
+        self.latency_s, self.jitter_s, self.observation_age_s, self.discontinuity = (
+            deque[float](maxlen=NEWEST) for _ in range(4)
+        )
+
+    def statistics(self) -> Statistics:
+        """So far."""
+        return Statistics(
+            self._control_hz,
+            self.num_steps,
+            self.duration_s,
+            self.num_chunks,
+            self.missed_deadlines,
+            self.held_steps,
+            Quantiles.of(self.latency_s),
+            Quantiles.of(self.jitter_s),
+            Quantiles.of(self.observation_age_s),
+            Quantiles.of(self.discontinuity),
+        )
