@@ -22,9 +22,9 @@ STATE, ACTIONS, WORDS, IMAGE = 3, 2, 5, (3, 28, 28)
 CAMERA = "observation.images.top"
 
 
-def features(image: bool = True) -> dict[str, Any]:
+def features(image: bool = True, state: int = STATE) -> dict[str, Any]:
     """What every policy here sees and does."""
-    inputs = {OBS_STATE: PolicyFeature(FeatureType.STATE, (STATE,))}
+    inputs = {OBS_STATE: PolicyFeature(FeatureType.STATE, (state,))}
     if image:
         inputs[CAMERA] = PolicyFeature(FeatureType.VISUAL, IMAGE)
     return {"input_features": inputs, "output_features": {ACTION: PolicyFeature(FeatureType.ACTION, (ACTIONS,))}}
@@ -63,19 +63,24 @@ def built_once(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return copied
 
 
+def clip_words() -> Any:
+    """Configuration of CLIP's half that reads, for a vocabulary of 40 words."""
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(vocab_size=40, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+
+
 @built_once
-def multi_task_dit(**options: Any) -> nn.Module:
+def multi_task_dit(*, state: int = STATE, **options: Any) -> nn.Module:
     from lerobot.policies.multi_task_dit import modeling_multi_task_dit as modeling
     from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextModel
 
-    words = CLIPTextConfig(
-        vocab_size=40, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
-    )
     sizes = {"hidden_dim": 18, "num_layers": 2, "num_heads": 3, "horizon": 7, "timestep_embed_dim": 10}
-    config = MultiTaskDiTConfig(**features(image=False), **{"n_action_steps": 5, "device": "cpu", **sizes, **options})
+    seen = features(image=False, state=state)
+    config = MultiTaskDiTConfig(**seen, **{"n_action_steps": 5, "device": "cpu", **sizes, **options})
     torch.manual_seed(3)
-    with mock.patch.object(modeling.CLIPTextModel, "from_pretrained", lambda _: CLIPTextModel(words)):
+    with mock.patch.object(modeling.CLIPTextModel, "from_pretrained", lambda _: CLIPTextModel(clip_words())):
         policy = modeling.MultiTaskDiTPolicy(config)
     return randomised(policy, "adaLN_modulation")
 
@@ -139,11 +144,8 @@ def pi(*, name: str, **options: Any) -> nn.Module:
     return randomised(policy, "norm.dense.weight", "layernorm.dense.weight")
 
 
-@built_once
-def smolvla(**options: Any) -> nn.Module:
-    from lerobot.policies.smolvla import modeling_smolvla as modeling
-    from lerobot.policies.smolvla import smolvlm_with_expert as parts
-    from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+def smolvlm() -> Any:
+    """Configuration of a vision-language model with four layers and a vocabulary of 40 words."""
     from transformers import LlamaConfig, SmolVLMConfig
 
     language = LlamaConfig(
@@ -157,9 +159,17 @@ def smolvla(**options: Any) -> nn.Module:
         pad_token_id=0,
     )
     vision = {"hidden_size": 6, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vlm = SmolVLMConfig(
+    return SmolVLMConfig(
         vision_config={**vision, "patch_size": 14, "image_size": 28}, text_config=language, scale_factor=2
     )
+
+
+@built_once
+def smolvla(**options: Any) -> nn.Module:
+    from lerobot.policies.smolvla import modeling_smolvla as modeling
+    from lerobot.policies.smolvla import smolvlm_with_expert as parts
+    from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+
     processor = mock.MagicMock()
     processor.tokenizer.fake_image_token_id, processor.tokenizer.global_image_token_id = 1, 2
     sizes = {"chunk_size": 5, "n_action_steps": 4, "max_state_dim": 4, "max_action_dim": 6, "num_vlm_layers": 4}
@@ -169,7 +179,7 @@ def smolvla(**options: Any) -> nn.Module:
     )
     torch.manual_seed(3)
     with (
-        mock.patch.object(parts.AutoConfig, "from_pretrained", lambda _: copy.deepcopy(vlm)),
+        mock.patch.object(parts.AutoConfig, "from_pretrained", lambda _: smolvlm()),
         mock.patch.object(parts.AutoProcessor, "from_pretrained", lambda _: processor),
     ):
         policy = modeling.SmolVLAPolicy(config)

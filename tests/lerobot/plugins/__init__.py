@@ -1,0 +1,1 @@
+"""Modules that tests install as third-party plug-ins of LeRobot."""

@@ -1,0 +1,57 @@
+"""`lerobot-rollout` drives a robot with a policy that follows a schedule: between steps, and in real-time chunks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("num2words", reason="LeRobot's smolvla needs it")
+
+from tests.lerobot import checkpoints, commands
+
+pytestmark = pytest.mark.slow
+
+PLUGINS = Path(__file__).parent / "plugins"
+FOLLOWS = "bac: SmolVLAPolicy follows"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.smolvla(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The robot and `bac`, installed as plug-ins."""
+    folder = commands.install(tmp_path_factory.mktemp("site"), "lerobot_robot_simulated", PLUGINS / "robot.py")
+    return commands.install(folder, "lerobot_policy_bac")
+
+
+def drive(checkpoint: Path, site: Path, folder: Path, *options: str, **environment: str) -> tuple[str, list[object]]:
+    """Two seconds at 20 control steps a second; what `lerobot-rollout` said, and what became of the robot."""
+    arguments = [f"--policy.path={checkpoint}", "--policy.device=cpu", "--robot.type=simulated"]
+    arguments += [f"--robot.diary={folder / 'diary'}", f"--robot.calibration_dir={folder}", "--task=push the block"]
+    arguments += ["--fps=20", "--duration=2", "--return_to_initial_position=false", "--play_sounds=false"]
+    module, paths = "lerobot.scripts.lerobot_rollout", [site, commands.ROOT]
+    command = commands.start(module, *arguments, *options, folder=folder, log="log", paths=paths, **environment)
+    said = command.finish()
+    return said, [json.loads(line) for line in (folder / "diary").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("engine", [(), ("--inference.type=rtc", "--inference.rtc.execution_horizon=3")])
+def test_a_robot_is_driven_by_a_policy_that_follows_its_schedule(checkpoint, site, tmp_path, engine):
+    said, diary = drive(checkpoint, site, tmp_path, *engine)
+    assert FOLLOWS in said and "16 of 56 updates in 8 blocks and 7 denoising steps" in said
+    assert ("RTC inference thread started" in said) == bool(engine)
+    assert "error" not in said.lower()
+    assert diary[0] == "connect" and diary[-1] == "disconnect"
+    assert len(diary) > 2 + 5, "no second action chunk arrived"
+    assert "Rollout finished" in said
+
+
+def test_switched_off_the_same_command_drives_the_policy_as_it_is(checkpoint, site, tmp_path):
+    said, diary = drive(checkpoint, site, tmp_path, BAC="off")
+    assert FOLLOWS not in said
+    assert diary[-1] == "disconnect"
