@@ -75,6 +75,11 @@ class Call:
         self.options = options
         self.inputs = references((args, options) if options else args)
 
+    @classmethod
+    def of(cls, operator: Any, *args: Any) -> Call:
+        """A call of the tape's own, of encoded arguments."""
+        return cls(operator, Kind.of(operator), args, ())
+
     @property
     def draws(self) -> bool:
         """Whether a random operator was told to draw."""

@@ -14,6 +14,7 @@ plain tensor, and rounds differently.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
@@ -24,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bac.plan.call import LITERALS, Call, Kind
 from bac.plan.program import Instruction, Meta, Program, Ref, references
 
+aten = torch.ops.aten
 T = TypeVar("T")
 
 
@@ -45,12 +47,6 @@ class TensorMap(Generic[T]):
     def set(self, tensor: Tensor, item: T) -> None:
         """Remember `item` for as long as `tensor` lives."""
         self._entries[id(tensor)] = ref(tensor), item
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (tensor for reference, _ in list(self._entries.values()) if (tensor := reference()) is not None)
 
 
 class OutOfPlace:
@@ -89,7 +85,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.meta: dict[int, Meta] = {}
         self._variable: set[int] = set()
         self._values = TensorMap[int]()
-        self._overwritten = TensorMap[Any]()
+        self._rewritten: dict[int, int] = {}  # owner of memory that was written to: what owns its contents now
         self._known = {id(tensor): tensor for tensor in constants}
         self._generators: dict[int, int] = {}
         self._next = 0
@@ -178,7 +174,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._keep(call, outputs, sequence=sequence)
 
     def _overwrite(self, call: Call, target: Tensor, result: Any) -> None:
-        """Record a write as making a new value; whoever else looks at the same memory may not be read any more."""
+        """Record a write as making a new value of the memory; whoever looks at it reads that from now on."""
         func = call.operator
         if not isinstance(target, Tensor) or result is not target:
             raise Refusal(f"{func} writes into something other than its first argument")
@@ -186,13 +182,32 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if root in self.inputs or root in self.borrowed:
             what = "an argument" if root in self.inputs else "a parameter or buffer"
             raise Refusal(f"{func} writes into {what}")
-        memory = _memory(target)
-        for tensor in self._values:
-            if tensor is not target and _memory(tensor) == memory:
-                self._overwritten.set(tensor, func)
+        whole, part = self.meta[root], Meta.of(target, root)
+        if part == whole:
+            self._rewritten[root] = value = self._emit(call, whole, OutOfPlace(func))
+            self._values.set(target, value)
+            return
+        if whole.offset:
+            raise Refusal(f"{func} writes into part of a tensor that begins inside its memory")
+        written = self._written(call, target)
+        scatter = aten.as_strided_scatter.default
+        call = Call.of(scatter, Ref(root), Ref(written), part.shape, part.stride, part.offset)
+        self._rewritten[root] = self._emit(call, whole)
+
+    def _written(self, call: Call, target: Tensor) -> int:
+        """What a write leaves in `target`, as a value of its own."""
+        if call.operator is aten.copy_.default and len(call.inputs) == 2:
+            source = self.meta[call.inputs[1]]
+            if (source.shape, source.dtype, source.device) == (tuple(target.shape), target.dtype, target.device):
+                return call.inputs[1]
+        return self._emit(call, Meta.of(torch.empty_like(target), -1), OutOfPlace(call.operator))
+
+    def _emit(self, call: Call, layout: Meta, stand_in: OutOfPlace | None = None) -> int:
+        """Append an instruction whose result has memory of its own."""
         value = self._new_value()
-        self._define(target, value, value)
-        self._keep(call, (value,), OutOfPlace(func))
+        self.meta[value] = replace(layout, root=value)
+        self._keep(call, (value,), stand_in)
+        return value
 
     def _keep(
         self, call: Call, outputs: tuple[int, ...], stand_in: OutOfPlace | None = None, *, sequence: bool = False
@@ -217,11 +232,9 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tuple([part if type(part) in LITERALS else self._encode(part) for part in arguments])
 
     def _value(self, tensor: Tensor) -> int:
-        if self._overwritten and (writer := self._overwritten.get(tensor)) is not None:
-            raise Refusal(f"it reads a tensor whose memory {writer} wrote through another view")
         known = self._values.get(tensor)
         if known is not None:
-            return known
+            return known if self.meta[known].root not in self._rewritten else self._seen_again(tensor, known)
         value = self._new_value()
         if id(tensor) in self._known:
             self.borrowed[value] = tensor
@@ -230,6 +243,22 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.strangers[value] = tensor
             self.constants[value] = tensor.detach().clone()
         self._define(tensor, value, value)
+        return value
+
+    def _seen_again(self, tensor: Tensor, known: int) -> int:
+        """The value of a tensor whose memory was written since: the same view of what is there now."""
+        root = self.meta[known].root
+        while root in self._rewritten:
+            root = self._rewritten[root]
+        layout = Meta.of(tensor, root)
+        if layout == self.meta[root]:
+            self._values.set(tensor, root)
+            return root
+        value = self._new_value()
+        self._values.set(tensor, value)
+        self.meta[value] = layout
+        view = aten.as_strided.default
+        self._keep(Call.of(view, Ref(root), layout.shape, layout.stride, layout.offset), (value,))
         return value
 
     def _define(self, tensor: Tensor, value: int, root: int) -> None:
