@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bac.control.checks import Range, as_chunk, check_range
-from bac.control.clock import Clock, Outcome, WallClock, Worker
+from bac.control.clock import Clock, Outcome, WallClock, Worker, prompt_threads
 from bac.control.statistics import Recorder, Statistics
 from bac.control.ticker import Ticker
 from bac.control.timeline import Actions, Timeline
@@ -125,8 +125,9 @@ class ControlLoop:
         """
         run = _Run(self)
         try:
-            run.warm_up()
-            run.control(inf if num_steps is None else num_steps, until)
+            with prompt_threads():
+                run.warm_up()
+                run.control(inf if num_steps is None else num_steps, until)
         except BaseException as error:  # an interrupt, too, must not leave the robot moving
             run.stop_for(error)
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -109,6 +111,14 @@ def test_until_ends_the_run():
     statistics = loop_of(Prophet(clock, [0.12]), robot).run(until=lambda: len(robot.acted) == 7)
     assert statistics.num_steps == 7
     assert clock.closed == 1
+
+
+def test_threads_switch_promptly_while_it_runs_and_as_before_afterwards():
+    before, seen = sys.getswitchinterval(), []
+    clock = VirtualClock()
+    loop_of(Prophet(clock, [0.12]), Odometer(clock)).run(2, until=lambda: bool(seen.append(sys.getswitchinterval())))
+    assert seen == [pytest.approx(0.0005)]
+    assert sys.getswitchinterval() == before
 
 
 def test_warming_up_ends_with_a_policy_that_has_forgotten_it():
