@@ -61,7 +61,7 @@ class TestFlowWithRungeKutta(TestDDPM):
         policy.config.num_integration_steps = {7: 1, 8: 2, 9: 3}[num_steps]
 
 
-def test_trap_counts_evaluations_not_timesteps():
+def test_trap_4_counts_evaluations_not_timesteps():
     euler = models.multi_task_dit(objective="flow_matching", num_integration_steps=3)
     runge_kutta = models.multi_task_dit(objective="flow_matching", num_integration_steps=3, integration_method="rk4")
     assert find_host(euler).num_steps == 3
@@ -69,7 +69,7 @@ def test_trap_counts_evaluations_not_timesteps():
     assert find_host(runge_kutta).timesteps[:5] == pytest.approx((0, 1 / 6, 1 / 6, 1 / 3, 1 / 3))
 
 
-def test_trap_only_select_action_fills_the_queues():
+def test_trap_8_only_select_action_fills_the_queues():
     """`predict_action_chunk` reads queues; the way in that calibration takes does not, and both make one chunk."""
     policy = models.multi_task_dit(num_inference_steps=7)
     host = find_host(policy)

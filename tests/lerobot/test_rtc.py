@@ -67,7 +67,7 @@ def test_chunks_do_not_depend_on_the_ones_before(policy):
     assert torch.equal(chunk(policy, left_over(1)), first)
 
 
-def test_trap_what_inference_mode_stored_is_not_used_with_gradients(policy):
+def test_trap_3_what_inference_mode_stored_is_not_used_with_gradients(policy):
     bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
     expected = chunk(policy, left_over())
     with torch.inference_mode():

@@ -58,7 +58,7 @@ class TestExpertWithFewerLayers(TestSmolVLA):
     options = {"self_attn_every_n_layers": -1, "num_expert_layers": 2}
 
 
-def test_trap_residuals_in_place_do_not_spoil_what_is_stored():
+def test_trap_1_residuals_in_place_do_not_spoil_what_is_stored():
     policy = models.smolvla()
     host = find_host(policy)
     schedule = bac.Schedule(7, dict.fromkeys([block.name for block in host.blocks], (0,)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -21,6 +23,7 @@ from bac.adapters.lerobot import (
     wall_x,
     xvla,
 )
+from bac.errors import UnsupportedPolicyError
 
 _FAMILIES: dict[str, tuple[str, Callable[[nn.Module], Host]]] = {
     "multi_task_dit": ("MultiTaskDiTPolicy", multi_task_dit.host),
@@ -41,7 +44,28 @@ _FAMILIES: dict[str, tuple[str, Callable[[nn.Module], Host]]] = {
 NAMES = tuple(_FAMILIES)
 """LeRobot's names of the policies that `bac` takes."""
 
-ADAPTERS = {f"lerobot.policies.{name}.modeling_{name}.{cls}": adapt for name, (cls, adapt) in _FAMILIES.items()}
+
+def _uncompiled(adapt: Callable[[Any], Host]) -> Callable[[nn.Module], Host]:
+    """Refuse a sampler that LeRobot compiled (`compile_model`): compiled code goes past what stands in for a block."""
+
+    @functools.wraps(adapt)
+    def host(policy: nn.Module) -> Host:
+        found = adapt(policy)
+        sampler = vars(found.sampler_owner).get(found.sampler_attribute)
+        if getattr(sampler, "_torchdynamo_orig_callable", None) is not None:
+            raise UnsupportedPolicyError(
+                f"{type(policy).__name__}: its {found.sampler_attribute} is compiled, and compiled code goes past "
+                "what stands in for a block. Load it with compile_model=False (lerobot-rollout: without "
+                '--use_torch_compile); to spare Python\'s overhead, replay: bac.wrap(..., executor="replay")'
+            )
+        return found
+
+    return host
+
+
+ADAPTERS = {
+    f"lerobot.policies.{name}.modeling_{name}.{cls}": _uncompiled(adapt) for name, (cls, adapt) in _FAMILIES.items()
+}
 
 _ONE_EVALUATION = "It makes an action chunk in one evaluation, so there is nothing to reuse."
 
