@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import bac
 from eval.cells import Cell, running
-from eval.realtime import hold_of
+from eval.realtime import Pace, hold_of, play_realtime
 from eval.records import EpisodeLog, comparison_key
 from eval.rollout import EnvPool, EpisodeResult, play
 from eval.settings import Settings
@@ -26,13 +26,17 @@ POLL_S = 5.0
 
 @dataclass(frozen=True)
 class Unit:
-    """One cell, its schedule, and seeds to play; `think_steps` control steps pass while a chunk is computed."""
+    """One cell, its schedule, and seeds to play.
+
+    While a chunk is computed the robot stands still for `think_steps` control steps, or lives as `pace` says.
+    """
 
     key: str
     cell: Cell
     schedule: bac.Schedule | None
     seeds: tuple[int, ...]
     think_steps: int = 0
+    pace: Pace | None = None
 
 
 class Player:
@@ -45,16 +49,13 @@ class Player:
 
     def play(self, unit: Unit) -> Iterator[EpisodeResult]:
         """Yield each episode of the unit as it ends."""
-        hold = hold_of(self._settings.env) if unit.think_steps else None
+        hold = hold_of(self._settings.env) if unit.think_steps or unit.pace else None
+        options: dict[str, Any] = {"pool_size": self._settings.pool_size, "hold": hold}
         with running(self._loaded.policy, unit.cell, unit.schedule):
-            yield from play(
-                self._loaded,
-                self._pool,
-                unit.seeds,
-                pool_size=self._settings.pool_size,
-                think_steps=unit.think_steps,
-                hold=hold,
-            )
+            if unit.pace is not None:
+                yield from play_realtime(self._loaded, self._pool, unit.seeds, unit.pace, **options)
+            else:
+                yield from play(self._loaded, self._pool, unit.seeds, think_steps=unit.think_steps, **options)
 
 
 def unit_key(settings: Settings, cell: Cell, schedule: bac.Schedule | None, think_steps: int = 0) -> str:
