@@ -36,7 +36,7 @@ def chunk(policy: nn.Module, seed: int = 0) -> Tensor:
 
 @pytest.fixture
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let `torch.compile` trace and leave out the code generation; LeRobot also sets the precision where it compiles."""
+    """Let `torch.compile` trace and generate no code; where LeRobot compiles, it sets the precision too."""
     precision = torch.get_float32_matmul_precision()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     yield
