@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +26,15 @@ Applies = Callable[[tuple[Any, ...], dict[str, Any]], bool]
 
 @dataclass(slots=True)
 class Slot:
-    """What one block has done in the current run; features and input signatures by context."""
+    """What one block has done in the current run; features and input signatures by context.
+
+    Attributes:
+        num_evaluations: In all contexts.
+        num_named: By context, where the host names them.
+    """
 
     num_evaluations: int = 0
+    num_named: dict[int, int] = field(default_factory=dict)
     features: dict[int, Any] = field(default_factory=dict)
     signatures: dict[int, Signature | None] = field(default_factory=dict)
 
@@ -40,6 +47,9 @@ class DenoisingRun:
         num_steps: Evaluations that each block makes in a complete run, per context.
         num_contexts: Evaluations of one denoising step, made one after the other ("cond", "uncond"); each context has
             features of its own.
+
+    Attributes:
+        context: Number of the context that is evaluated, where the host names them (`enter_context`); otherwise None.
     """
 
     def __init__(self, names: Sequence[str], num_steps: int, num_contexts: int = 1) -> None:
@@ -48,6 +58,8 @@ class DenoisingRun:
         self.num_contexts = num_contexts
         self.slots: list[Slot] = []
         self.kept: dict[int, Any] = {}
+        self.context: int | None = None
+        self._names: dict[str, int] = {}
         self.thread: int | None = None
         self._entered = threading.Lock()
         self._warned = False
@@ -67,6 +79,7 @@ class DenoisingRun:
             )
         self.slots = [Slot() for _ in self.names]
         self.kept = {}
+        self.context, self._names = None, {}
         self.thread = threading.get_ident()
 
     def end(self) -> None:
@@ -76,9 +89,18 @@ class DenoisingRun:
         self.kept = {}
         self._entered.release()
 
+    def enter_context(self, name: str | None) -> None:
+        """The evaluations that follow are of this context; None leaves it."""
+        self.context = None if name is None else self._names.setdefault(name, len(self._names))
+
+    @property
+    def num_expected(self) -> int:
+        """Evaluations of each block in a complete run."""
+        return self.num_steps * max(self.num_contexts, len(self._names))
+
     def check_complete(self) -> None:
         """Raise `RunError` unless every block was evaluated exactly once at each denoising step."""
-        expected = self.num_steps * self.num_contexts
+        expected = self.num_expected
         for name, slot in zip(self.names, self.slots, strict=True):
             if slot.num_evaluations != expected:
                 raise RunError(self._miscount(name, slot.num_evaluations))
@@ -96,10 +118,14 @@ class DenoisingRun:
                 f"{self.names[index]}: evaluated by another thread than the one in the denoising run; give each "
                 "thread a policy of its own: copy.deepcopy(policy)"
             )
-        step, context = divmod(slot.num_evaluations, self.num_contexts)
+        if self.context is None:
+            step, context = divmod(slot.num_evaluations, self.num_contexts)
+        else:
+            step, context = slot.num_named.get(self.context, 0), self.context
         if step >= self.num_steps:
             raise RunError(self._miscount(self.names[index], slot.num_evaluations + 1))
         slot.num_evaluations += 1
+        slot.num_named[context] = step + 1
         signature = _signature(inputs, options)
         if slot.signatures.setdefault(context, signature) != signature:
             raise RunError(
@@ -125,9 +151,11 @@ class DenoisingRun:
                 f"{name}: never evaluated in a denoising run, so something else computed its layer (a fused path?); "
                 "the action chunk was discarded. Leave the block out: bac.wrap(policy, schedule, blocks=[...])"
             )
+        contexts = self.num_expected // self.num_steps
+        of_each = f" in each of {contexts} contexts" if contexts > 1 else ""
         return (
             f"{name}: evaluated {num_evaluations} times in a denoising run, the schedule is for "
-            f"{self.num_steps * self.num_contexts}; the action chunk was discarded. Set the policy back to "
+            f"{self.num_steps}{of_each}; the action chunk was discarded. Set the policy back to "
             f"{self.num_steps} denoising steps, or calibrate and schedule again for the steps it makes"
         )
 
@@ -149,6 +177,25 @@ class Gate(Interceptor):
             return self.original(*inputs, **options)
         finally:
             self.is_open = False
+
+
+class NamedContexts(Interceptor):
+    """Stands in for the method by which a host names the context it evaluates: ``with model.cache_context("cond")``."""
+
+    def __init__(self, run: DenoisingRun) -> None:
+        self.run = run
+
+    def __call__(self, *inputs: Any, **options: Any) -> AbstractContextManager[Any]:
+        return self._within(*inputs, **options)
+
+    @contextmanager
+    def _within(self, name: str) -> Iterator[Any]:
+        with self.original(name) as value:
+            self.run.enter_context(name)
+            try:
+                yield value
+            finally:
+                self.run.enter_context(None)
 
 
 class CachedBlock(Interceptor):

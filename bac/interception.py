@@ -7,7 +7,7 @@ from typing import Any
 
 from bac.adapters.host import Host
 from bac.block import Site
-from bac.cache import CachedBlock, DenoisingRun, Gate, RunScope
+from bac.cache import CachedBlock, DenoisingRun, Gate, NamedContexts, RunScope
 from bac.errors import UnsupportedPolicyError
 from bac.estimated import ContinuedRun, EstimatedBlock, ForgetOnReset
 from bac.estimators import Estimator, Hold
@@ -42,6 +42,8 @@ def intercept(host: Host, schedule: Schedule | OnlineRule | None, estimator: Est
         put_on(hoist.site.owner, hoist.site.attribute, hoist.make(run))
     if host.evaluation is not None and gate is not None:
         put_on(host.evaluation.owner, host.evaluation.attribute, gate)
+    if host.contexts is not None:
+        put_on(host.contexts.owner, host.contexts.attribute, NamedContexts(run))
     put_on(host.sampler_owner, host.sampler_attribute, RunScope(run, host.denoiser))
 
 

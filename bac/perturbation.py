@@ -103,9 +103,9 @@ def edge_costs(
     if any(True for _ in interceptors(policy)):
         raise CalibrationError("policy: must be untouched to be measured; call bac.unwrap(policy) first")
     host = find_host(policy, blocks)
-    if host.num_contexts > 1 or host.evaluation is not None:
+    if host.num_contexts > 1 or host.evaluation is not None or not isinstance(policy, nn.Module):
         raise UnsupportedPolicyError(
-            f"{type(policy).__name__}: its blocks are evaluated in several contexts or outside the denoising loop; "
+            f"{type(policy).__name__}: its blocks may be evaluated in several contexts or outside the denoising loop; "
             "choose steps by similarity instead: bac.schedulers.unified"
         )
     wrong = [edge for edge in edges if not 0 <= edge[0] < edge[1]]

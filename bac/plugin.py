@@ -19,7 +19,7 @@ from bac.patch import put_on, take_off_all
 from bac.plan.executor import Replayer
 from bac.schedule import Schedule
 
-Policy = TypeVar("Policy", bound=nn.Module)
+Policy = TypeVar("Policy")
 
 
 def wrap(
@@ -41,7 +41,8 @@ def wrap(
     untouched policy's. Wrapping again replaces the schedule; if anything is refused the policy stays as it was.
 
     Args:
-        policy: A policy with a transformer denoiser, in eval mode when it is run.
+        policy: A policy with a transformer denoiser, in eval mode when it is run. Or a pipeline of diffusers: one call
+            of it is one run, which is interpreted.
         schedule: From `bac.adaptive_schedule`, `bac.Schedule.load` or by hand. `None`, for replay, computes every
             block: the dense policy, faster and the same. A rule of `bac.online` decides while a run goes on.
         blocks: The blocks to cache, in order of evaluation, where `bac` does not find them itself.
@@ -69,8 +70,8 @@ def wrap(
         raise ScheduleError("compile: a compiled plan rounds differently; allow that with exact=False")
     host = find_host(policy, blocks)
     chosen = _estimator_for(schedule, host, estimator)
-    if isinstance(schedule, OnlineRule) or chosen.crosses_chunks:
-        executor = _interpreted(schedule, chosen, executor)
+    if isinstance(schedule, OnlineRule) or chosen.crosses_chunks or not isinstance(policy, nn.Module):
+        executor = _interpreted(host, schedule, chosen, executor)
     if isinstance(schedule, Schedule):
         _check_blocks(schedule, host.blocks)
         _check_last(schedule, host)
@@ -123,8 +124,13 @@ def _estimator_for(schedule: Schedule | OnlineRule | None, host: Host, given: Es
 
 
 def _interpreted(
-    schedule: Schedule | OnlineRule | None, estimator: Estimator, executor: str
+    host: Host, schedule: Schedule | OnlineRule | None, estimator: Estimator, executor: str
 ) -> Literal["interpret", "auto", "replay"]:
+    if not isinstance(host.policy, nn.Module) and (executor == "replay" or schedule is None):
+        raise ScheduleError(
+            f"executor: a call of {type(host.policy).__name__} makes pictures of arguments that no tensor holds, so it "
+            'cannot be replayed; give a schedule and take "interpret"'
+        )
     if executor == "replay":
         what = type(schedule).__name__ if isinstance(schedule, OnlineRule) else estimator.name
         raise ScheduleError(

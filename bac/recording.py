@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bac.adapters import find_host
 from bac.adapters.host import Host
 from bac.block import Block
-from bac.cache import Gate
+from bac.cache import DenoisingRun, Gate, NamedContexts
 from bac.calibration import Accumulator, Calibration
 from bac.errors import CalibrationError
 from bac.patch import Interceptor, interceptors, put_on, take_off
@@ -21,11 +21,23 @@ from bac.version import __version__
 
 
 class Recorder(Interceptor):
-    """Keeps a copy of everything a block returns while the gate is open."""
+    """Keeps a copy of everything a block returns while the gate is open.
 
-    def __init__(self, gate: Gate | None = None) -> None:
+    Attributes:
+        outputs: In order of evaluation.
+        contexts: Of each output, where the host names them.
+    """
+
+    def __init__(self, gate: Gate | None = None, run: DenoisingRun | None = None) -> None:
         self.gate = gate
+        self.run = run
         self.outputs: list[Tensor] = []
+        self.contexts: list[int | None] = []
+
+    def clear(self) -> None:
+        """Forget the run."""
+        self.outputs.clear()
+        self.contexts.clear()
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         output = self.original(*inputs, **options)
@@ -33,11 +45,12 @@ class Recorder(Interceptor):
             return output
         feature = output[0] if isinstance(output, tuple) else output
         self.outputs.append(feature.detach().clone())
+        self.contexts.append(None if self.run is None else self.run.context)
         return output
 
 
 def calibrate(
-    policy: nn.Module,
+    policy: object,
     batches: Iterable[Any],
     *,
     num_draws: int = 1,
@@ -54,6 +67,7 @@ def calibrate(
         policy: As for `bac.wrap`, not wrapped, with the weights and the solver that will be run.
         batches: Observation batches, as `policy.predict_action_chunk` takes them (preprocessed, every tensor
             `[B, ...]`). Each of the B observations counts as a denoising run of its own; 16 to 64 in all are enough.
+            For a pipeline, dictionaries of the arguments of its call.
         num_draws: Noise draws per batch.
         seed: Seeds the noise of each run; the global random state is left as it was.
         blocks: The blocks to measure, where `bac` does not find them itself.
@@ -118,14 +132,14 @@ class Watcher(Interceptor):
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         for recorder in self.recorders.values():
-            recorder.outputs.clear()
+            recorder.clear()
         output = self.original(*inputs, **options)
         self.watch.add(_features(self.recorders, self.host))
         return output
 
 
 @contextmanager
-def watching(policy: nn.Module, *, blocks: Sequence[Block] | None = None) -> Iterator[Watch]:
+def watching(policy: object, *, blocks: Sequence[Block] | None = None) -> Iterator[Watch]:
     """Measure an untouched policy while something else runs it: an environment, a benchmark, a recorded episode.
 
     It costs memory and time in every run, so no robot should move meanwhile.
@@ -150,7 +164,7 @@ def watching(policy: nn.Module, *, blocks: Sequence[Block] | None = None) -> Ite
 
 
 def record_features(
-    policy: nn.Module, batch: Any, *, seed: int = 0, blocks: Sequence[Block] | None = None
+    policy: object, batch: Any, *, seed: int = 0, blocks: Sequence[Block] | None = None
 ) -> dict[str, Tensor]:
     """The outputs of every block over one denoising run, of a wrapped or an untouched policy.
 
@@ -190,7 +204,19 @@ def _features(recorders: Mapping[str, Recorder], host: Host) -> dict[str, Tensor
             f"{few}: evaluated {counts[few]} times in a denoising run, but {many} {counts[many]} times; only blocks "
             "evaluated at every denoising step can be cached. Name those: blocks=[bac.Block(...), ...]"
         )
-    return {name: _side_by_side(r.outputs, host) for name, r in recorders.items()}
+    return {name: _contexts_side_by_side(recorder, host) for name, recorder in recorders.items()}
+
+
+def _contexts_side_by_side(recorder: Recorder, host: Host) -> Tensor:
+    """Features `[K, B, ...]`; each context of guidance counts as samples of its own."""
+    kept = list(zip(recorder.contexts, recorder.outputs, strict=True))
+    contexts = [[output for its, output in kept if its == context] for context in dict.fromkeys(recorder.contexts)]
+    if len(set(map(len, contexts))) > 1:
+        raise CalibrationError(
+            f"the contexts of a run were evaluated {' and '.join(str(len(outputs)) for outputs in contexts)} times; "
+            "calibrate with guidance at all steps or at none"
+        )
+    return torch.cat([_side_by_side(outputs, host) for outputs in contexts], dim=1)
 
 
 def _side_by_side(outputs: Sequence[Tensor], host: Host) -> Tensor:
@@ -204,9 +230,13 @@ def _side_by_side(outputs: Sequence[Tensor], host: Host) -> Tensor:
 @contextmanager
 def _recorded(host: Host) -> Iterator[dict[str, Recorder]]:
     gate = None if host.evaluation is None else Gate(host.evaluation.applies)
-    recorders = {block.name: Recorder(gate) for block in host.blocks}
+    run = DenoisingRun((), 1)  # never begun; it only knows which context is evaluated
+    recorders = {block.name: Recorder(gate, run) for block in host.blocks}
     places: list[tuple[nn.Module, str]] = []
     try:
+        if host.contexts is not None:
+            put_on(host.contexts.owner, host.contexts.attribute, NamedContexts(run))
+            places.append((host.contexts.owner, host.contexts.attribute))
         for block in host.blocks:
             put_on(block.require_owner(), block.attribute, recorders[block.name])
             places.append((block.require_owner(), block.attribute))
@@ -219,7 +249,7 @@ def _recorded(host: Host) -> Iterator[dict[str, Recorder]]:
             take_off(owner, attribute)
 
 
-def _check_untouched(policy: nn.Module) -> None:
+def _check_untouched(policy: object) -> None:
     if any(True for _ in interceptors(policy)):
         raise CalibrationError("policy: must be untouched to be calibrated; call bac.unwrap(policy) first")
 

@@ -84,7 +84,7 @@ class AdapterContract(ABC):
         policy = self.make_policy()
         schedule, counts = self.staggered(policy), {}
         for block in find_host(policy).blocks:
-            _count_calls(block, counts)
+            count_calls(block, counts)
         bac.wrap(policy, schedule, executor="interpret")
         self.predict(policy)
         runs = 3 if self.one_run_per_sample else 1
@@ -176,7 +176,7 @@ class AdapterContract(ABC):
         assert [block.layer for block in blocks] == [i // self.blocks_per_layer for i in range(len(blocks))]
 
 
-def _count_calls(block: bac.Block, counts: dict[str, int]) -> None:
+def count_calls(block: bac.Block, counts: dict[str, int]) -> None:
     """Let the block's own callable count its calls, under whatever is put on top of it."""
     original = getattr(block.owner, block.attribute)
 

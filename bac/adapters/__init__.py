@@ -12,13 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from bac.adapters import diffusion_policy, lerobot
+from bac.adapters import diffusers, diffusion_policy, lerobot
 from bac.adapters import torch as torch_adapter
 from bac.adapters.host import Host, dotted_name
 from bac.block import Block
 from bac.errors import UnsupportedPolicyError
 
-ADAPTERS = {**diffusion_policy.ADAPTERS, **lerobot.ADAPTERS}
+ADAPTERS = {**diffusion_policy.ADAPTERS, **lerobot.ADAPTERS, diffusers.PIPELINE: diffusers.host}
 
 
 @runtime_checkable
@@ -32,19 +32,18 @@ class ActionChunkPolicy(Protocol):
         """Observations to action chunk: one denoising run."""
 
 
-def find_host(policy: object, blocks: Sequence[Block] | None = None) -> Host:
+def find_host(policy: Any, blocks: Sequence[Block] | None = None) -> Host:
     """Take a policy apart.
 
     Args:
         policy: An `nn.Module`: one of the classes in `ADAPTERS`, or any other with `reset` and
-            `predict_action_chunk` that holds PyTorch transformer layers.
+            `predict_action_chunk` that holds PyTorch transformer layers or a model of diffusers. Or a pipeline of
+            diffusers.
         blocks: Use these blocks, in order of evaluation, instead of looking for some.
 
     Raises:
         UnsupportedPolicyError: No block, no sampler, or a class known not to fit.
     """
-    if not isinstance(policy, nn.Module):
-        raise UnsupportedPolicyError(f"policy: must be an nn.Module, got {type(policy).__name__}")
     ancestry = [dotted_name(cls) for cls in type(policy).__mro__]
     reason = next((lerobot.REFUSED[cls] for cls in ancestry if cls in lerobot.REFUSED), None)
     if reason is not None and not blocks:
@@ -53,6 +52,10 @@ def find_host(policy: object, blocks: Sequence[Block] | None = None) -> Host:
             f"{reason} Take instead one of LeRobot's {', '.join(lerobot.NAMES)}, or policies.diffusion_transformer"
         )
     adapter = next((ADAPTERS[cls] for cls in ancestry if cls in ADAPTERS), None)
+    if not isinstance(policy, nn.Module) and adapter is None:
+        raise UnsupportedPolicyError(
+            f"policy: must be an nn.Module or a pipeline of diffusers, got {type(policy).__name__}"
+        )
     host = adapter(policy) if adapter else _unknown_host(policy, blocks)
     if blocks:
         host = replace(host, blocks=tuple(blocks))
@@ -66,16 +69,17 @@ def find_host(policy: object, blocks: Sequence[Block] | None = None) -> Host:
 
 def _unknown_host(policy: nn.Module, blocks: Sequence[Block] | None) -> Host:
     name = type(policy).__name__
-    found = tuple(blocks or torch_adapter.transformer_blocks(policy))
+    found = tuple(blocks or torch_adapter.transformer_blocks(policy) or diffusers.blocks_within(policy))
     if not found:
         raise UnsupportedPolicyError(
-            f"{name}: found no nn.TransformerDecoderLayer in it. Name the blocks yourself: "
-            "bac.wrap(policy, schedule, blocks=[bac.Block(name, kind, layer, owner, attribute), ...])"
+            f"{name}: found no nn.TransformerDecoderLayer and no known model of diffusers in it. Name the blocks "
+            "yourself: bac.wrap(policy, schedule, blocks=[bac.Block(name, kind, layer, owner, attribute), ...])"
         )
     if not isinstance(policy, ActionChunkPolicy):
         raise UnsupportedPolicyError(
             f"{name}: has no reset() and predict_action_chunk(batch), so there is no telling when a denoising run "
-            "starts. Give it these two methods; predict_action_chunk must make one whole run"
+            "starts. Give it these two methods; predict_action_chunk must make one whole run. If diffusers has a "
+            "pipeline around it, wrap that: bac.wrap(pipe, schedule)"
         )
     return Host(
         policy=policy,

@@ -16,20 +16,23 @@ from bac.hoist import Hoist
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """A policy, taken apart: where its denoiser is, what its blocks are, and when a denoising run starts.
+    """A policy or pipeline, taken apart: where its denoiser is, what its blocks are, and when a denoising run starts.
 
     Attributes:
         policy: The whole policy.
         predict: Observations to action chunk; called to calibrate.
         reset: Forgets the episode.
         denoiser: The network evaluated once (or once per context) per denoising step.
-        sampler_owner: Module whose method `sampler_attribute` is called once per action chunk: one denoising run.
+        sampler_owner: Module whose method `sampler_attribute` is called once per action chunk: one denoising run. A
+            pipeline of diffusers is no module; its own call is the run.
         sampler_attribute: Name of that method.
         blocks: In order of evaluation.
         num_steps: Denoising steps K, if known before a run.
         solver: Class name of the noise scheduler or solver, if known.
         timesteps: Noise levels in order of evaluation, `[K]`, if known.
         num_contexts: Evaluations of the denoiser per denoising step, one after the other.
+        contexts: The call by which the host names the context of the next evaluations, where their number may change
+            from run to run.
         batch_dim: Dimension of a block's output that counts samples.
         in_place: The host writes into what a block returns, so reuse hands out copies.
         evaluation: The call that is one evaluation of the denoiser, where a run calls its blocks at other times too.
@@ -40,17 +43,18 @@ class Host:
         uncovered: What a run computes at every step and no block stands for, in words.
     """
 
-    policy: nn.Module
+    policy: Any
     predict: Callable[[Any], Any]
     reset: Callable[[], Any]
     denoiser: nn.Module
-    sampler_owner: nn.Module
+    sampler_owner: Any
     sampler_attribute: str
     blocks: tuple[Block, ...]
     num_steps: int | None = None
     solver: str | None = None
     timesteps: tuple[float, ...] = ()
     num_contexts: int = 1
+    contexts: Site | None = None
     batch_dim: int = 0
     in_place: bool = False
     evaluation: Site | None = None

@@ -66,7 +66,7 @@ class OnlineRun(DenoisingRun):
         self.always_last = always_last
         self.mask: npt.NDArray[np.bool_] = np.zeros((0, len(blocks)), dtype=bool)
         self._blocks = [block.described() for block in blocks]
-        self._deciders: list[Decider] = []
+        self._deciders: dict[int, Decider] = {}
         self._mask = self.mask
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnlineRun:
@@ -76,7 +76,7 @@ class OnlineRun(DenoisingRun):
     def begin(self) -> None:
         """Enter with deciders that have seen nothing."""
         super().begin()
-        self._deciders = [self.rule.begin(self._blocks) for _ in range(self.num_contexts)]
+        self._deciders = {}
         self._mask = np.zeros((self.num_steps, len(self.names)), dtype=bool)
 
     def check_complete(self) -> None:
@@ -86,19 +86,24 @@ class OnlineRun(DenoisingRun):
 
     def end(self) -> None:
         """Leave; the deciders and what they hold are gone."""
-        self._deciders = []
+        self._deciders = {}
         super().end()
 
     def decide(self, index: int, step: int, context: int, x: Tensor) -> bool:
         """Whether a block is computed."""
-        asked = self._deciders[context].updates(index, step, x) if step else True
+        asked = self._decider(context).updates(index, step, x) if step else True
         return asked or (self.always_last and step == self.num_steps - 1)
 
     def note(self, index: int, step: int, context: int, x: Tensor, output: Tensor) -> None:
         """A block was computed."""
         if context == 0:
             self._mask[step, index] = True
-        self._deciders[context].computed(index, step, x, output)
+        self._decider(context).computed(index, step, x, output)
+
+    def _decider(self, context: int) -> Decider:
+        if context not in self._deciders:
+            self._deciders[context] = self.rule.begin(self._blocks)
+        return self._deciders[context]
 
 
 class OnlineBlock(EstimatedBlock):
