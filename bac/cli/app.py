@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,6 +65,7 @@ def calibrate(
     policy_path: PolicyPath,
     env: Annotated[str | None, typer.Option(help="LeRobot's type of environment to run the policy in.")] = None,
     task: Annotated[str | None, typer.Option(help="Task of the environment.")] = None,
+    env_option: Annotated[list[str], typer.Option(help="Setting of the environment, NAME=VALUE; repeatable.")] = [],  # noqa: B006
     dataset: Annotated[str | None, typer.Option(help="LeRobot data set to take observations from.")] = None,
     dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies.")] = None,
     runs: Annotated[int, typer.Option(help="Observations to measure.", min=2)] = 32,
@@ -82,13 +84,14 @@ def calibrate(
     with _errors_in_one_line():
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         if env is not None:
-            calibration = measure.calibrate_in(loaded, env, task, runs=runs, num_worlds=batch_size, seed=seed)
+            settings = {**({} if task is None else {"task": task}), **_settings(env_option)}
+            calibration = measure.calibrate_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
             calibration = bac.calibrate(loaded.policy, batches, seed=seed)
-        schedule = bac.adaptive_schedule(calibration, num_updates, num_bubbled=num_bubbled, force_last=force_last)
         target = output or policy_path / "bac.json"
         calibration.save(target.with_name("bac.calibration.zarr"))
+        schedule = bac.adaptive_schedule(calibration, num_updates, num_bubbled=num_bubbled, force_last=force_last)
         schedule.save(target)
     typer.echo(f"{calibration}\n{schedule}")
     typer.echo(f"{schedule.num_sweeps:.1f} of {schedule.num_steps} sweeps are computed; written to {target}")
@@ -101,6 +104,20 @@ def serve(context: typer.Context) -> None:
     sys.argv = ["bac serve", *context.args]
     lerobot.part("utils.import_utils").register_third_party_plugins()
     lerobot.part("async_inference.policy_server").serve()
+
+
+def _settings(options: Sequence[str]) -> dict[str, Any]:
+    """``["episode_length=50", "obs_type=pixels"]`` to ``{"episode_length": 50, "obs_type": "pixels"}``."""
+    settings: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--env-option: takes NAME=VALUE, got {option}")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
 
 
 @contextmanager

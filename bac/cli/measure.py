@@ -65,17 +65,17 @@ def latencies_s(
 
 
 def calibrate_in(
-    checkpoint: Checkpoint, env: str, task: str | None, *, runs: int, num_worlds: int, seed: int
+    checkpoint: Checkpoint, env: str, options: Mapping[str, Any], *, runs: int, num_worlds: int, seed: int
 ) -> bac.Calibration:
     """Play whole episodes with the untouched policy until `runs` denoising runs were seen.
 
     Args:
         env: LeRobot's type of environment.
-        task: Its task, if it has several.
+        options: Its settings: its task, if it has several, and whatever LeRobot's configuration of it takes.
         num_worlds: Worlds side by side; each counts as a run of its own.
     """
     factory, evaluation = lerobot.part("envs.factory"), lerobot.part("scripts.lerobot_eval")
-    settings = factory.make_env_config(env, **({} if task is None else {"task": task}))
+    settings = factory.make_env_config(env, **options)
     suites = factory.make_env(settings, n_envs=num_worlds)
     worlds = [world for group in suites.values() for world in group.values()]
     steps = factory.make_env_pre_post_processors(settings, checkpoint.config)

@@ -1,10 +1,11 @@
-"""The `bac` command, on a small DP-T checkpoint."""
+"""The `bac` command, on small checkpoints of DP-T and of LeRobot's `multi_task_dit`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ from bac.recording import watching
 from policies.diffusion_transformer.processor_diffusion_transformer import (
     make_diffusion_transformer_pre_post_processors,
 )
+from tests.lerobot import checkpoints as made
 from tests.policies.models import observations, small_policy
 
 pytestmark = pytest.mark.slow
@@ -31,6 +33,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for processor in make_diffusion_transformer_pre_post_processors(policy.config, None):
         processor.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def dit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.multi_task_dit(tmp_path_factory.mktemp("dit"))
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +120,52 @@ def test_watching_measures_what_calibrate_measures():
     assert (measured.similarity == expected.similarity).all()
     assert (measured.caching_error == expected.caching_error).all()
     assert not list(bac.patch.interceptors(policy))
+
+
+UPDATES = ["--num-updates", "3", "--num-bubbled", "1"]
+
+
+def check_calibrated(result: Any, output: Path, policy_path: Path, runs: int) -> None:
+    """It says, draws and writes a schedule of 3 updates and more per block that the policy takes."""
+    assert result.exit_code == 0, result.output
+    schedule, calibration = bac.Schedule.load(output), bac.Calibration.load(output.with_name("bac.calibration.zarr"))
+    assert str(schedule) in result.output and f"written to {output}" in result.output
+    assert (calibration.num_runs, calibration.num_steps) == (runs, 7)
+    assert sorted(map(len, schedule.update_steps.values()))[0] == 3
+    bac.wrap(checkpoints.load(policy_path).policy, schedule, executor="interpret")
+
+
+def test_calibrate_takes_observations_from_a_data_set(dit, tmp_path):
+    from lerobot.datasets import LeRobotDataset
+
+    features = {name: {"dtype": "float32", "shape": (2,), "names": None} for name in ("observation.state", "action")}
+    root, output = tmp_path / "data", tmp_path / "bac.json"
+    dataset = LeRobotDataset.create("here/numbers", 10, features, root=root, use_videos=False)
+    for number in range(6):
+        frame = np.full(2, number, dtype=np.float32)
+        dataset.add_frame({"observation.state": frame, "action": frame, "task": "push the block"})
+    dataset.save_episode()
+    dataset.finalize()
+    where = ["--dataset", "here/numbers", "--dataset-root", root, "--runs", "5", "--batch-size", "2"]
+    result = run("calibrate", "--policy-path", dit, *where, *UPDATES, "--output", output)
+    check_calibrated(result, output, dit, runs=5)
+    result = run("calibrate", "--policy-path", dit, *where, "--runs", "7", "--output", output)
+    assert result.exit_code == 1 and "--runs 6" in result.output
+
+
+@pytest.mark.sim
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of pygame, where it is imported
+def test_calibrate_plays_in_an_environment(dit, tmp_path):
+    output = tmp_path / "bac.json"
+    where = ["--env", "pusht", "--env-option", "episode_length=10", "--runs", "4", "--batch-size", "2"]
+    where += ["--env-option", "obs_type=environment_state_agent_pos"]
+    result = run("calibrate", "--policy-path", dit, *where, *UPDATES, "--output", output)
+    check_calibrated(result, output, dit, runs=4)  # two worlds, two chunks of five actions in each
+
+
+def test_calibrate_says_what_an_environment_option_looks_like(dit):
+    result = run("calibrate", "--policy-path", dit, "--env", "pusht", "--env-option", "episode_length")
+    assert result.exit_code == 2 and "NAME=VALUE" in result.output
 
 
 def test_calibrate_wants_to_know_where_observations_come_from(folder):
