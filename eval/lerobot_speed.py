@@ -31,7 +31,7 @@ from bac.recording import watching
 from eval.config import CONFIGS, log_to_terminal
 from eval.latency import Latency, measure
 from eval.provenance import provenance
-from eval.real_sizes import NUM_STEPS, POLICIES, observation
+from eval.real_sizes import NUM_STEPS, POLICIES, observation, set_num_steps
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class Subject:
         self.num_steps = num_steps or NUM_STEPS[name]
         self.device = device
         torch.manual_seed(0)
-        self.policy = POLICIES[name](self.num_steps).eval().to(device)
+        self.policy = POLICIES[name]().eval().to(device)
+        set_num_steps(self.policy, self.num_steps)
         for parameter in self.policy.parameters():
             if not parameter.detach().any():  # modulation that training starts at zero: a block must do something
                 nn.init.normal_(parameter, std=0.02)
@@ -91,8 +92,7 @@ class Subject:
 
     def row(self, schedule: bac.Schedule | None, executor: str | None) -> SpeedRow:
         """A wrapped copy, its plan built; ``executor=None`` is the untouched policy."""
-        memory = {id(parameter): parameter for parameter in self.policy.parameters()}
-        policy = copy.deepcopy(self.policy, memory)
+        policy = self._copy()
         call = self._sampler_call(policy)
         if executor is not None:
             bac.wrap(policy, schedule, executor=executor, exact=False, strict=False)
@@ -108,12 +108,14 @@ class Subject:
 
     def few_row(self, num_steps: int) -> SpeedRow:
         """The untouched policy with fewer denoising steps."""
-        other = Subject.__new__(Subject)
-        other.__dict__.update(self.__dict__)
-        torch.manual_seed(0)
-        other.policy = POLICIES[self.name](num_steps).eval().to(self.device)
-        other.policy.load_state_dict(self.policy.state_dict(), assign=True)
-        return SpeedRow(other._sampler_call(other.policy), num_steps / self.num_steps)
+        policy = self._copy()
+        set_num_steps(policy, num_steps)
+        return SpeedRow(self._sampler_call(policy), num_steps / self.num_steps)
+
+    def _copy(self) -> nn.Module:
+        """Another policy on the same weights."""
+        memory = {id(parameter): parameter for parameter in self.policy.parameters()}
+        return copy.deepcopy(self.policy, memory)
 
     def _act(self, policy: nn.Module) -> None:
         policy.reset()
@@ -181,10 +183,10 @@ def main(config: Any) -> None:
         logger.info(line)
     millions = sum(parameter.numel() for parameter in subject.policy.parameters()) / 1e6
     made = provenance()
-    setting = f"K = {subject.num_steps}, {len(subject.calibration.blocks)} blocks, {config.device}, float32, batch 1"
     about = (
-        f"`{made['command']}`: {config.model}, {millions:.0f} M parameters, {setting}, {torch.get_num_threads()} thread, "
-        f"{made['device']}; medians of {config.rounds} interleaved rounds, {latencies['dense'].clock} clock."
+        f"`{made['command']}`: {config.model}, {millions:.0f} M parameters, K = {subject.num_steps}, "
+        f"{len(subject.calibration.blocks)} blocks, {config.device}, float32, batch 1, one thread of {made['device']}; "
+        f"medians of {config.rounds} interleaved rounds, {latencies['dense'].clock} clock."
     )
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,14 +19,14 @@ IMAGE = "observation.images.top"
 STATE, ACTIONS, WORDS = 14, 14, 8
 
 
-def multi_task_dit(num_steps: int) -> nn.Module:
+def multi_task_dit() -> nn.Module:
     """Multi-task DiT at LeRobot's defaults (6 layers x 512, 32 actions), DDPM, one camera."""
     from lerobot.policies.multi_task_dit import modeling_multi_task_dit as modeling
     from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
     vision = CLIPVisionConfig(num_hidden_layers=1, patch_size=16)
-    config = MultiTaskDiTConfig(**_features(224), num_inference_steps=num_steps)
+    config = MultiTaskDiTConfig(**_features(224))
     with (
         mock.patch.object(modeling.CLIPTextModel, "from_pretrained", lambda _: CLIPTextModel(CLIPTextConfig())),
         mock.patch.object(modeling.CLIPVisionModel, "from_pretrained", lambda _: CLIPVisionModel(vision)),
@@ -34,7 +34,7 @@ def multi_task_dit(num_steps: int) -> nn.Module:
         return modeling.MultiTaskDiTPolicy(config)
 
 
-def smolvla(num_steps: int) -> nn.Module:
+def smolvla() -> nn.Module:
     """SmolVLA with SmolVLM2-500M's language model (16 of its layers) and action expert (16 layers x 720)."""
     from lerobot.policies.smolvla import modeling_smolvla as modeling
     from lerobot.policies.smolvla import smolvlm_with_expert as parts
@@ -57,7 +57,7 @@ def smolvla(num_steps: int) -> nn.Module:
     )
     processor = mock.MagicMock()
     processor.tokenizer.fake_image_token_id, processor.tokenizer.global_image_token_id = 1, 2
-    config = SmolVLAConfig(**_features(56), num_steps=num_steps, resize_imgs_with_padding=(56, 56))
+    config = SmolVLAConfig(**_features(56), resize_imgs_with_padding=(56, 56))
     with (
         mock.patch.object(parts.AutoConfig, "from_pretrained", lambda _: copy.deepcopy(vlm)),
         mock.patch.object(parts.AutoProcessor, "from_pretrained", lambda _: processor),
@@ -67,7 +67,7 @@ def smolvla(num_steps: int) -> nn.Module:
     return policy
 
 
-def pi0(num_steps: int) -> nn.Module:
+def pi0() -> nn.Module:
     """pi0 with its action expert (Gemma 300M: 18 layers x 1024) beside a narrow language model of equal depth."""
     from lerobot.policies.pi0 import modeling_pi0 as modeling
     from lerobot.policies.pi0.configuration_pi0 import PI0Config
@@ -85,7 +85,7 @@ def pi0(num_steps: int) -> nn.Module:
         "paligemma": lambda: PaliGemmaConfig(vision_config={"model_type": "siglip_vision_model", **vision}),
         "gemma": CONFIG_MAPPING["gemma"],
     }
-    config = PI0Config(**_features(56), num_inference_steps=num_steps, image_resolution=(56, 56), dtype="float32")
+    config = PI0Config(**_features(56), image_resolution=(56, 56), dtype="float32")
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(modeling, "CONFIG_MAPPING", parts))
         stack.enter_context(mock.patch.object(modeling, "get_gemma_config", sizes))
@@ -96,9 +96,19 @@ def pi0(num_steps: int) -> nn.Module:
     return policy
 
 
-POLICIES: dict[str, Callable[[int], nn.Module]] = {"multi_task_dit": multi_task_dit, "smolvla": smolvla, "pi0": pi0}
+POLICIES: dict[str, Callable[[], nn.Module]] = {"multi_task_dit": multi_task_dit, "smolvla": smolvla, "pi0": pi0}
 
 NUM_STEPS = {"multi_task_dit": 100, "smolvla": 10, "pi0": 10}
+
+
+def set_num_steps(policy: nn.Module, num_steps: int) -> None:
+    """Choose the denoising steps of later runs."""
+    if hasattr(policy, "objective"):
+        policy.objective.num_inference_steps = num_steps
+    elif hasattr(policy.config, "num_inference_steps"):
+        policy.config.num_inference_steps = policy.model.config.num_inference_steps = num_steps
+    else:
+        policy.config.num_steps = policy.model.config.num_steps = num_steps
 
 
 def observation(policy: nn.Module) -> dict[str, Tensor]:
