@@ -86,6 +86,17 @@ def test_trap_6_a_sampler_that_lerobot_compiled_is_refused_with_what_to_type(mak
         find_host(policy)
 
 
+@pytest.mark.parametrize("executor", ["interpret", "auto"])
+def test_trap_6_where_the_caller_is_compiled_afterwards_the_schedule_is_followed_all_the_same(executor, traced_only):
+    """`lerobot-rollout --use_torch_compile` compiles `predict_action_chunk` of what it has loaded."""
+    policy = models.pi(name="pi0")
+    bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
+    expected = [chunk(policy, seed) for seed in range(2)]
+    bac.wrap(policy, schedule(policy, 0, 3), executor=executor)
+    vars(policy)["predict_action_chunk"] = torch.compile(policy.predict_action_chunk)
+    assert all(torch.equal(chunk(policy, seed), expected[seed]) for seed in range(2))
+
+
 def test_trap_7_no_module_is_added_and_what_is_saved_has_the_same_bytes(tmp_path):
     policy = models.smolvla()
     names, places = [name for name, _ in policy.named_modules()], (tmp_path / "before", tmp_path / "after")
