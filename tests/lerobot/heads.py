@@ -19,6 +19,8 @@ from lerobot.policies.groot.groot_n1_7 import GR00TN17ActionHead, GR00TN17Config
 from lerobot.policies.groot.modeling_groot import GrootPolicy
 from lerobot.policies.lingbot_va.modeling_lingbot_va import LingBotVAPolicy
 from lerobot.policies.molmoact2.modeling_molmoact2 import MolmoAct2Policy
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
+from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from lerobot.policies.vla_jepa.action_head import VLAJEPAActionHead
 from lerobot.policies.vla_jepa.configuration_vla_jepa import VLAJEPAConfig
 from lerobot.policies.vla_jepa.modeling_vla_jepa import VLAJEPAPolicy
@@ -68,7 +70,9 @@ class Groot(GrootPolicy):
     def reset(self) -> None:
         pass
 
-    def predict_action_chunk(self, batch: dict[str, Tensor]) -> Tensor:
+    def predict_action_chunk(
+        self, batch: dict[str, Tensor], inference_delay: int = 0, prev_chunk_left_over: Tensor | None = None
+    ) -> Tensor:
         size = len(batch["state"])
         seen = {
             "backbone_features": batch["tokens"],
@@ -76,8 +80,14 @@ class Groot(GrootPolicy):
             "image_mask": (torch.arange(TOKENS) < 4).expand(size, TOKENS),
         }
         state = {"state": batch["state"][:, None], "embodiment_id": torch.zeros(size, dtype=torch.long)}
+        options = None
+        if prev_chunk_left_over is not None:
+            left = len(prev_chunk_left_over)
+            state["action"] = prev_chunk_left_over.expand(size, left, ACTIONS)
+            options = {"action_horizon": left, "rtc_overlap_steps": left, "rtc_ramp_rate": 6.0}
+            options |= {"rtc_frozen_steps": inference_delay}
         head = self._groot_model.action_head
-        return head.get_action(BatchFeature(data=seen), BatchFeature(data=state))["action_pred"]
+        return head.get_action(BatchFeature(data=seen), BatchFeature(data=state), options)["action_pred"]
 
 
 class VLAJEPA(VLAJEPAPolicy):
@@ -127,9 +137,18 @@ class EVO1(Evo1Policy):
     def train(self, mode: bool = True) -> nn.Module:
         return nn.Module.train(self, mode)
 
-    def predict_action_chunk(self, batch: dict[str, Tensor]) -> Tensor:
+    def predict_action_chunk(
+        self, batch: dict[str, Tensor], inference_delay: int | None = None, prev_chunk_left_over: Tensor | None = None
+    ) -> Tensor:
         mask = torch.ones(len(batch["state"]), HORIZON * ACTIONS)
-        flat = self.model.action_head.get_action(batch["tokens"], state=batch["state"], action_mask=mask)
+        flat = self.model.action_head.get_action(
+            batch["tokens"],
+            state=batch["state"],
+            action_mask=mask,
+            inference_delay=inference_delay,
+            prev_chunk_left_over=prev_chunk_left_over,
+            rtc_processor=RTCProcessor(RTCConfig(execution_horizon=3)),
+        )
         return flat.view(-1, HORIZON, ACTIONS)
 
 
