@@ -208,8 +208,22 @@ class MolmoBackbone(nn.Module):
         config = configuration.MolmoAct2ActionExpertConfig(
             **sizes, num_heads=3, ffn_multiple_of=8, timestep_embed_dim=8
         )
-        self.config = SimpleNamespace(mask_action_dim_padding=False, flow_matching_num_steps=STEPS)
+        self.config = SimpleNamespace(
+            mask_action_dim_padding=False, flow_matching_num_steps=STEPS, max_action_dim=ACTIONS
+        )
         self.action_expert = modeling.ActionExpert(config, llm_dim=WIDTH, llm_kv_dim=WIDTH, llm_num_layers=2)
+
+    def forward(self, tokens: Tensor, **_: Any) -> Any:
+        return SimpleNamespace(past_key_values=[(tokens, -tokens)] * 2)
+
+    def _extract_kv_states(self, states: Any) -> Any:
+        return states
+
+    def _depth_gate_from_condition(self, **_: Any) -> tuple[None, None]:
+        return None, None
+
+    def _apply_depth_gate_to_layer_kv_states(self, states: Any, *_: Any) -> Any:
+        return states
 
     def _require_action_expert(self) -> nn.Module:
         return self.action_expert
@@ -227,12 +241,23 @@ class MolmoAct2(MolmoAct2Policy):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.config = SimpleNamespace(
-            inference_action_mode="continuous", enable_inference_cuda_graph=True, num_inference_steps=STEPS
+            inference_action_mode="continuous",
+            enable_inference_cuda_graph=True,
+            num_inference_steps=STEPS,
+            mask_action_dim_padding=False,
+            rtc_config=RTCConfig(execution_horizon=3),
         )
         self.backbone = MolmoBackbone()
+        self.rtc_processor = RTCProcessor(self.config.rtc_config)
 
     def _backbone(self) -> Any:
         return self.backbone
+
+    def _encoder_attention_mask_for_action_expert(self, **_: Any) -> None:
+        return None
+
+    def _generation_action_horizon(self) -> int:
+        return HORIZON
 
     def reset(self) -> None:
         pass
@@ -240,7 +265,22 @@ class MolmoAct2(MolmoAct2Policy):
     def train(self, mode: bool = True) -> nn.Module:
         return nn.Module.train(self, mode)
 
-    def predict_action_chunk(self, batch: dict[str, Tensor]) -> Tensor:
+    def predict_action_chunk(
+        self, batch: dict[str, Tensor], inference_delay: int | None = None, prev_chunk_left_over: Tensor | None = None
+    ) -> Tensor:
+        if inference_delay is None:
+            return self._unguided(batch)
+        return self._generate_actions_from_inputs_with_rtc(
+            model_inputs={"tokens": batch["tokens"]},
+            action_dim_is_pad=None,
+            num_steps=self.config.num_inference_steps,
+            generator=None,
+            inference_delay=inference_delay,
+            prev_chunk_left_over=prev_chunk_left_over,
+            execution_horizon=None,
+        )
+
+    def _unguided(self, batch: dict[str, Tensor]) -> Tensor:
         from lerobot.policies.molmoact2.molmoact2_hf_model.inference import _ActionFlowInputs
 
         tokens, expert, steps = batch["tokens"], self._action_expert(), self.config.num_inference_steps

@@ -26,12 +26,14 @@ def guided(made: nn.Module) -> nn.Module:
     return made
 
 
+HEADS = (heads.Groot, heads.EVO1, heads.MolmoAct2)
 POLICIES: dict[str, Callable[[], nn.Module]] = {
     "pi0": lambda: guided(models.pi(name="pi0")),
     "pi05": lambda: guided(models.pi(name="pi05")),
     "smolvla": lambda: guided(models.smolvla()),
     "groot": lambda: heads.make(heads.Groot),
     "evo1": lambda: heads.make(heads.EVO1),
+    "molmoact2": lambda: heads.make(heads.MolmoAct2),
 }
 
 
@@ -42,9 +44,9 @@ def policy(request: pytest.FixtureRequest) -> nn.Module:
 
 def chunk(policy: nn.Module, left_over: Tensor | None, seed: int = 0) -> Tensor:
     torch.manual_seed(seed)
-    batch = heads.encoded(1) if isinstance(policy, (heads.Groot, heads.EVO1)) else models.observation(1)
-    if left_over is not None and isinstance(policy, (heads.Groot, heads.EVO1)):
-        left_over = left_over[:, : heads.ACTIONS]
+    batch = models.observation(1)
+    if isinstance(policy, HEADS):
+        batch, left_over = heads.encoded(1), left_over if left_over is None else left_over[:, : heads.ACTIONS]
     with torch.no_grad():  # as all of LeRobot's policies have it; guidance enables gradients by itself
         return policy.predict_action_chunk(batch, inference_delay=1, prev_chunk_left_over=left_over)
 
