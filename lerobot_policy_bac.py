@@ -6,9 +6,9 @@ one, at the start of its commands. From then on `from_pretrained` wraps what it 
 - ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file that ``BAC_SCHEDULE`` names;
 - ``BAC=off`` switches it off; without a schedule, and in training, policies are loaded as they are;
 - ``BAC_EXECUTOR`` is `executor` of `bac.wrap`. It defaults to "interpret" here, which makes the first action chunk like
-  any other. "replay" and "auto" record for seconds while a chunk is waited for: for simulated worlds. No robot in motion
-  should wait, and LeRobot's real-time chunking plans for the slowest chunk it ever saw; in a script of your own, wrap
-  with ``unseen="interpret"`` and call ``bac.plan.record(policy, batch)`` before the robot moves.
+  any other. "replay" and "auto" record for seconds while a chunk is waited for: for simulated worlds. No robot in
+  motion should wait, and LeRobot's real-time chunking plans for the slowest chunk it ever saw; in a script of your own,
+  wrap with ``unseen="interpret"`` and call ``bac.plan.record(policy, batch)`` before the robot moves.
 
 The policy keeps its class, configuration, processors and files. A schedule that does not fit is an error.
 """

@@ -82,7 +82,7 @@ class Bench:
 
     def move(self, log: str, number: int) -> None:
         """Wait until the robot was given `number` actions."""
-        assert wait_until(lambda: len(self.actions(log)) >= number, 120), self.commands[-1].output()[-3000:]
+        assert wait_until(lambda: len(self.actions(log)) >= number, 240), self.commands[-1].output()[-3000:]
 
     def rest(self, log: str, quiet_s: float) -> None:
         """Wait until it has been given none for a while."""
@@ -114,12 +114,12 @@ def story(bench: Bench) -> Story:
     bench.move("client 1", 3 * CHUNK)
     first.kill()
     before = len(bench.actions("client 1"))
-    bench.rest("client 1", quiet_s=1.0)
+    bench.rest("client 1", quiet_s=2.0)
     at_rest = len(bench.actions("client 1"))
 
     second = bench.server("server 2")
-    second.say("Error in StreamActions", timeout_s=60)
-    bench.rest("client 1", quiet_s=1.0)
+    second.say("Error in StreamActions", timeout_s=200)
+    bench.rest("client 1", quiet_s=2.0)
     client.interrupt()
     client.process.join(60)
     assert FOLLOWS not in second.output()
