@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ensurepip
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import bac
 
 pytest.importorskip("gym_pusht")
 
@@ -95,5 +98,12 @@ def test_without_a_schedule_every_action_is_plain_lerobots(site, witness, checkp
     assert (without.actions, without.episode) == (plain.actions, plain.episode)
 
 
+def test_the_command_that_comes_with_it_draws_the_schedule(site, checkpoint, tmp_path):
+    command = [site / "bin" / "bac", "show", checkpoint / "bac.json"]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout == f"{bac.Schedule.load(checkpoint / 'bac.json')}\n"
+
+
 def test_plain_lerobot_knows_nothing_of_it(plain):
-    assert "bac" not in plain.log.replace("background", "")
+    assert "lerobot_policy_bac" not in plain.log and "follows" not in plain.log
