@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,12 +70,12 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     """Read a checkpoint, with no schedule on it.
 
     Args:
-        path: Folder with ``config.json``, weights and processors.
+        path: Folder with ``config.json``, weights (or an adapter of PEFT) and processors.
         device: Where to run it.
         imports: Modules to import first, for policy types that are not LeRobot's own.
 
     Raises:
-        BacError: LeRobot is missing, or the folder holds no checkpoint.
+        BacError: LeRobot or PEFT is missing, or the folder holds no checkpoint.
     """
     if not (path / "config.json").is_file():
         raise BacError(f"{path}: no config.json in it; give the folder that LeRobot calls pretrained_model")
@@ -86,10 +86,23 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     config = lerobot.part("configs").PreTrainedConfig.from_pretrained(path)
     config.pretrained_path, config.device = path, device
     factory = lerobot.part("policies.factory")
-    policy = factory.get_policy_class(config.type).from_pretrained(path, config=config).to(device).eval()
+    policy = _load_policy(factory.get_policy_class(config.type), config, path).to(device).eval()
     overrides = {"device_processor": {"device": device}}
     processors = factory.make_pre_post_processors(config, str(path), preprocessor_overrides=overrides)
     return Checkpoint(policy, config, *processors)
+
+
+def _load_policy(policy_class: Any, config: Any, path: Path) -> nn.Module:
+    """The policy itself, also where the folder holds an adapter of PEFT, which then sits in the policy's layers."""
+    if not config.use_peft:
+        return cast(nn.Module, policy_class.from_pretrained(path, config=config))
+    try:
+        peft = importlib.import_module("peft")
+    except ModuleNotFoundError as error:
+        raise BacError(f"{path}: holds an adapter; reading it needs peft: pip install 'lerobot[peft]'") from error
+    adapter = peft.PeftConfig.from_pretrained(str(path))
+    base = policy_class.from_pretrained(adapter.base_model_name_or_path, config=config)
+    return cast(nn.Module, peft.PeftModel.from_pretrained(base, str(path), config=adapter).get_base_model())
 
 
 def _groups(frames: Sequence[dict[str, Any]], size: int) -> Iterator[Sequence[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import Tensor, nn
 
 import bac
+from bac.cli import checkpoint as cli
+from bac.cli import doctor
 from tests.lerobot import checkpoints, models
 
 peft = pytest.importorskip("peft")
@@ -35,6 +38,8 @@ def adapter(tmp_path: Path, plugged_in: Any) -> Path:
     adapted.save_pretrained(path)
     policy.config.use_peft = True
     policy.config.save_pretrained(path)
+    for name in base.glob("policy_*"):  # the processors
+        shutil.copy(name, path)
     (tmp_path / "bac.json").rename(path / "bac.json")
     plugged_in(SmolVLAPolicy)
     return path
@@ -73,3 +78,11 @@ def test_with_an_adapter_updating_everywhere_is_bit_equal_to_no_wrapping(adapter
     assert not list(bac.patch.interceptors(plain))
     with plain.disable_adapter():
         assert not torch.equal(cached, chunk(plain)), "the adapter does nothing, so this test shows nothing"
+
+
+def test_the_bac_command_sees_the_policy_with_its_adapter(adapter, monkeypatch):
+    monkeypatch.setenv("BAC", "off")
+    loaded = cli.load(adapter).policy
+    assert type(loaded) is SmolVLAPolicy
+    assert torch.equal(chunk(loaded), chunk(load(adapter)))
+    assert "bac.json fits" in list(doctor.examine(loaded, adapter))[-1]
