@@ -1,0 +1,117 @@
+"""What was shown of a schedule in closed loop, kept beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bac.errors import MismatchError, ScheduleError
+
+CERTIFICATE_NAME = "certificate.json"
+_FORMAT, _VERSION = "bac.certificate", 1
+_VERDICTS = {"shown": "certified", "refuted": "REFUTED", "undecided": "not decided"}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The verdict of a sequential comparison of a cached policy with its reference, pair by pair.
+
+    Attributes:
+        verdict: ``shown``: the method is worse by less than `margin`. ``refuted``: it is not. ``undecided``: neither.
+        task: What the policies did.
+        method: What was compared.
+        reference: With what.
+        quantity: ``success`` (rate) or ``score``, in [0, 1].
+        n: Paired episodes until the verdict.
+        difference: Mean difference, method minus reference, in [-1, 1].
+        low: Lower bound of it at `confidence`, valid though the comparison chose when to stop.
+        high: Upper bound, likewise.
+        margin: What may be lost, in (0, 1).
+        confidence: Of the verdict, in (0, 1).
+        first_seed: Of the worlds; none of them should have been looked at when the schedule was made.
+        schedule_hash: SHA-256 of the schedule's file, first 16 hex digits.
+        weights_hash: Of the policy's weights, likewise.
+        command: What was run.
+        device: Where.
+        date: When, as YYYY-MM-DD.
+
+    Raises:
+        ScheduleError: An unknown verdict.
+    """
+
+    verdict: str
+    task: str
+    method: str
+    reference: str
+    quantity: str
+    n: int
+    difference: float
+    low: float
+    high: float
+    margin: float
+    confidence: float
+    first_seed: int
+    schedule_hash: str
+    weights_hash: str
+    command: str
+    device: str
+    date: str
+
+    def __post_init__(self) -> None:
+        if self.verdict not in _VERDICTS:
+            raise ScheduleError(f"certificate: verdict must be one of {', '.join(_VERDICTS)}, got {self.verdict!r}")
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON; beside its schedule it is named ``certificate.json``."""
+        document = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
+        Path(path).write_text(json.dumps(document, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Certificate:
+        """Read what `save` wrote.
+
+        Raises:
+            ScheduleError: The file is not a complete certificate of this version.
+        """
+        try:
+            document: Any = json.loads(Path(path).read_text())
+            if (document["format"], document["version"]) != (_FORMAT, _VERSION):
+                raise KeyError("format")
+            return cls(**{field.name: document[field.name] for field in fields(cls)})
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ScheduleError(
+                f"{path}: not a complete certificate of version {_VERSION} ({error!r}); certify again"
+            ) from error
+
+    @classmethod
+    def beside(cls, schedule_path: str | Path) -> Certificate | None:
+        """The certificate in the folder of a schedule; None if there is none.
+
+        Raises:
+            ScheduleError: It cannot be read.
+            MismatchError: It was made for another schedule.
+        """
+        path = Path(schedule_path).with_name(CERTIFICATE_NAME)
+        if not path.is_file():
+            return None
+        certificate, found = cls.load(path), schedule_hash(schedule_path)
+        if certificate.schedule_hash != found:
+            raise MismatchError(
+                f"{path}: is for the schedule {certificate.schedule_hash}, {Path(schedule_path).name} beside it "
+                f"has {found}. Remove it, or certify this schedule: "
+                f"python -m eval.certify certify.schedule={schedule_path}"
+            )
+        return certificate
+
+    def __str__(self) -> str:
+        what = f"{self.quantity} minus {self.reference} {self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        where = f"{self.n} paired episodes of {self.task}, margin {self.margin:g}, confidence {self.confidence:g}"
+        return f"{_VERDICTS[self.verdict]}: {self.method}, {what} ({where})"
+
+
+def schedule_hash(path: str | Path) -> str:
+    """SHA-256 of a schedule's file, first 16 hex digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""Is a method worse than the reference by no more than a margin? Asked after every pair of episodes, never too often.
+
+A bettor stakes part of their wealth on each paired difference. If the truth is what they bet against, the game is fair
+or worse, and by Ville's inequality their wealth ever reaches 20 with probability 1/20 at most, **whenever** one looks
+(Waudby-Smith and Ramdas, *Estimating means of bounded random variables by betting*, JRSS B 86, 2024). Two bettors play:
+one against "inferior by the margin or more", who gets rich if the method is non-inferior, and one against "no worse
+than the margin". How much to stake is not known beforehand, so each spreads the capital over a grid of stakes (the
+paper's diversified Kelly bets): wealth is the mean over the grid, a fair game like each of its parts.
+
+Differences need only be bounded in [-1, 1]: successes and scores alike, with any dependence between the two methods.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+Verdict = Literal["shown", "refuted", "undecided"]
+_STAKES = np.linspace(0.05, 1.0, 20)  # shares of the wealth that the worst difference would lose
+_BISECTIONS = 24  # of an interval of length 2: to 1e-7
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the episodes so far say.
+
+    Attributes:
+        verdict: ``shown``: the mean difference is above minus the margin. ``refuted``: it is below.
+        differences: Method minus reference of each, in [-1, 1]; see `bounds` for what they say of their mean.
+        margin: What may be lost, in (0, 1).
+        confidence: Of either verdict, in (0, 1).
+    """
+
+    verdict: Verdict
+    differences: tuple[float, ...]
+    margin: float
+    confidence: float
+
+    @property
+    def n(self) -> int:
+        """Pairs that were looked at."""
+        return len(self.differences)
+
+
+def non_inferiority(differences: Iterable[float], margin: float, *, confidence: float = 0.95) -> Outcome:
+    """Look at paired differences one by one, and stop at the first verdict.
+
+    Args:
+        differences: Method minus reference, pair by pair, each in [-1, 1], in an order fixed beforehand.
+        margin: The method may be worse by less than this, in (0, 1).
+        confidence: Of the verdict. That non-inferiority is shown of a method that is inferior by `margin` or more, or
+            refuted of one that is not, has probability 1 - `confidence` at most.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    if not 0 < margin < 1 or not 0 < confidence < 1:
+        raise ValueError(f"margin and confidence must be in (0, 1), got {margin} and {confidence}")
+    enough = -np.log(1 - confidence)
+    seen: list[float] = []
+    for_it = against_it = np.zeros(len(_STAKES))
+    verdict: Verdict = "undecided"
+    for difference in differences:
+        if not -1 <= difference <= 1:
+            raise ValueError(f"differences: must be in [-1, 1], got {difference}")
+        seen.append(float(difference))
+        for_it = for_it + _log_factors_once(seen[-1], -margin)
+        against_it = against_it + _log_factors_once(-seen[-1], margin)
+        if _log_mean(for_it) >= enough:
+            verdict = "shown"
+        elif _log_mean(against_it) >= enough:
+            verdict = "refuted"
+        if verdict != "undecided":
+            break
+    return Outcome(verdict, tuple(seen), margin, confidence)
+
+
+def bounds(differences: Iterable[float], *, confidence: float = 0.95) -> tuple[float, float]:
+    """Lower and upper bound of the mean of numbers in [-1, 1], each valid at `confidence` however long one looked.
+
+    The lower one is the largest mean that a bettor against "at most this" has by now refuted; the best so far is kept.
+    """
+    values = np.asarray(list(differences), dtype=float)
+    return _lower_bound(values, confidence), -_lower_bound(-values, confidence)
+
+
+def _lower_bound(values: np.ndarray, confidence: float) -> float:
+    """By bisection: the wealth won against "mean <= m" falls as m rises."""
+    enough, low, high = -np.log(1 - confidence), -1.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        wealth = _log_mean(np.cumsum(_log_factors(values[:, None], middle), axis=0)) if len(values) else np.zeros(1)
+        low, high = (middle, high) if wealth.max() >= enough else (low, middle)
+    return low
+
+
+def _log_factors(difference: np.ndarray | float, mean: float) -> np.ndarray:
+    """By what each stake multiplies wealth that is bet on differences above `mean`, as logarithms.
+
+    At a difference of -1 a stake is lost; on average, if the mean is `mean`, nothing is won or lost.
+    """
+    with np.errstate(divide="ignore"):
+        return np.log1p(_STAKES * ((np.asarray(difference) + 1) / (mean + 1) - 1))
+
+
+@lru_cache(maxsize=256)
+def _log_factors_once(difference: float, mean: float) -> np.ndarray:
+    """The same for one difference; most are -1, 0 or 1."""
+    return _log_factors(difference, mean)
+
+
+def _log_mean(log_wealth: np.ndarray) -> np.ndarray:
+    """Logarithm of the mean over stakes, along the last axis."""
+    return np.logaddexp.reduce(log_wealth, axis=-1) - np.log(len(_STAKES))

@@ -1,0 +1,60 @@
+"""A certificate belongs to one schedule."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import bac
+from bac.certificate import Certificate, schedule_hash
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A schedule's file."""
+    bac.Schedule(4, {"a": (0, 2)}).save(tmp_path / "bac.json")
+    return tmp_path / "bac.json"
+
+
+@pytest.fixture
+def certificate(path):
+    return Certificate(
+        *("shown", "assembly-v3", "BAC S=10 n=5", "DDPM-100", "success"),
+        *(86, 0.0, -0.0495, 0.0495, 0.05, 0.95, 3_000_000),
+        *(schedule_hash(path), "0123456789abcdef", "python -m eval.certify", "a CPU", "2026-11-22"),
+    )
+
+
+def test_it_says_what_was_shown(certificate):
+    assert str(certificate) == (
+        "certified: BAC S=10 n=5, success minus DDPM-100 +0.000 [-0.050, +0.050] "
+        "(86 paired episodes of assembly-v3, margin 0.05, confidence 0.95)"
+    )
+    assert str(replace(certificate, verdict="refuted")).startswith("REFUTED: BAC S=10 n=5, ")
+
+
+def test_it_is_found_beside_its_schedule(certificate, path):
+    assert Certificate.beside(path) is None
+    certificate.save(path.with_name("certificate.json"))
+    assert Certificate.beside(path) == certificate
+
+
+def test_it_is_refused_beside_another_schedule(certificate, path):
+    certificate.save(path.with_name("certificate.json"))
+    bac.Schedule(4, {"a": (0, 3)}).save(path)
+    with pytest.raises(
+        bac.errors.MismatchError, match=r"certify this schedule: python -m eval.certify certify.schedule="
+    ):
+        Certificate.beside(path)
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"verdict": "perfect"}, {"n": None}])
+def test_what_is_no_certificate_is_refused(certificate, path, change):
+    place = path.with_name("certificate.json")
+    certificate.save(place)
+    document = {key: value for key, value in {**json.loads(place.read_text()), **change}.items() if value is not None}
+    place.write_text(json.dumps(document))
+    with pytest.raises(bac.BacError, match=r"certif"):
+        Certificate.beside(path)
