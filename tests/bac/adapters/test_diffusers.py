@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import bac
 from bac.adapters import find_host
 from bac.errors import CalibrationError, RunError, ScheduleError, UnsupportedPolicyError
+from bac.online import FirstBlock
 from bac.patch import interceptors
 from bac.recording import record_features
 from tests.contracts import AdapterContract, count_calls
@@ -428,6 +429,12 @@ class TestWan(PipelineContract):
 
     def arguments(self, batch_size: int) -> dict[str, Any]:
         return guided(batch_size)
+
+    def test_an_online_rule_decides_for_each_context(self) -> None:
+        pipe = self.make_policy()
+        dense = self.predict(pipe)
+        bac.wrap(pipe, FirstBlock(self.num_steps, threshold=0.0))
+        assert torch.equal(self.predict(pipe), dense)
 
     def test_two_denoisers_in_one_run_are_refused(self) -> None:
         pipe = self.make_policy()

@@ -1,0 +1,5 @@
+"""Does caching work on an image model too? A class-conditional DiT on scikit-learn's digits, 8 x 8 pixels.
+
+The model is diffusers' `DiTTransformer2DModel` in diffusers' `DiTPipeline`; `bac.wrap(pipe, schedule)` takes both as
+they come. ``python -m eval.images`` measures, ``python -m eval.images.train`` makes the checkpoint again.
+"""

@@ -1,0 +1,118 @@
+"""The image experiment: its measures, its methods, the shipped model."""
+
+import json
+
+import pytest
+import torch
+
+from eval.images.data import Digits, load
+from eval.images.experiment import Gallery, Row, rows_of, steps_in
+from eval.images.features import Classifier, frechet_distance, load_classifier, psnr
+from eval.images.methods import Product
+from eval.images.model import load_pipeline, make_pipeline, new_transformer
+from eval.images.report import Strip, draw_sheet, table, verdict
+from eval.images.sampling import Method, arguments, sample
+
+
+def row(scheduler: str, *psnr: float, rival: float | None = None, **given) -> Row:
+    values = {"estimator": "hold", "solver": "DDIM", "num_steps": 50, "share": 0.2, "cells": 0.2, "latency_ms": 1.0}
+    judged = {"speedup": 4.0, "frechet_dense": 0.0, "frechet_real": 0.0, "accuracy": 1.0, "rival_steps": 13}
+    return Row(scheduler=scheduler, psnr=psnr, rival_psnr=rival, **{**values, **judged, **given})
+
+
+def test_psnr_of_an_error_of_a_tenth_of_the_peak_is_20_db():
+    reference = torch.zeros(2, 1, 8, 8)
+    assert psnr(reference + 0.2, reference) == pytest.approx(20.0, abs=1e-4)
+
+
+def test_frechet_distance_of_shifted_features_is_the_shift_squared():
+    features = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    assert frechet_distance(features, features) == pytest.approx(0.0, abs=1e-6)
+    assert frechet_distance(features + torch.tensor([3.0, 0.0, 4.0]), features) == pytest.approx(25.0, abs=1e-4)
+
+
+def test_frechet_distance_of_wider_features_is_the_difference_of_deviations_squared():
+    features = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
+    deviation = float(features.std())
+    assert frechet_distance(3 * (features - features.mean()), features - features.mean()) == pytest.approx(
+        4 * deviation**2, rel=1e-4
+    )
+
+
+def test_digits_are_split_by_writer_and_span_minus_one_to_one():
+    learned_from, held_out = load()
+    assert (len(learned_from.images), len(held_out.images)) == (1500, 297)
+    assert (learned_from.images.min(), learned_from.images.max()) == (-1, 1)
+
+
+def test_equal_latency_rounds_in_favour_of_fewer_steps():
+    assert steps_in(row("uniform", 30.0)) == 13  # 50 / 4 = 12.5
+    assert steps_in(row("uniform", 30.0, speedup=0.9)) == 50
+
+
+def test_the_verdict_takes_the_worst_seed():
+    rows = [row("uniform", 30.0, 31.0, rival=28.0), row("matched", 39.0, 38.5, rival=28.0, estimator="taylor-1")]
+    assert list(verdict(rows)) == [
+        "DDIM at 20% of the cells: matched + taylor-1 is +7.5 to +9.0 dB over uniform reuse on 2 seeds (aim +8) and "
+        "+10.8 dB over 13 dense steps, which take as long (aim +10): not met."
+    ]
+
+
+def test_the_table_puts_the_best_of_a_share_first():
+    lines = list(table([row("uniform", 30.0, rival=28.0), row("matched", 39.0, rival=28.0)]))
+    assert [line.split(" | ")[2] for line in lines[2:]] == ["matched", "uniform"]
+
+
+@pytest.mark.slow
+class TestOnAnUntrainedModel:
+    @pytest.fixture
+    def pipe(self):
+        torch.manual_seed(0)
+        return make_pipeline(new_transformer().eval())
+
+    def test_a_picture_depends_on_its_place_and_seed_only(self, pipe):
+        method = Method("dense", "DPM-Solver++", 3)
+        many, few = (sample(pipe, method, count, seed=5).images for count in (5, 2))
+        torch.testing.assert_close(many[:2], few, atol=1e-3, rtol=0)
+
+    def test_methods_keep_to_their_share_of_the_cells(self, pipe):
+        product = Product(pipe, "DDIM", 10, count=2)
+        pairs = [("uniform", "hold"), ("bac", "hold"), ("matched", "taylor-1"), ("unified", "fitted_forecast")]
+        methods = list(product.methods(0.3, pairs))
+        assert [method.cells for method in methods if method.scheduler != "bac"] == [0.3, 0.3, 0.3]
+        assert 0.1 <= methods[1].cells <= 0.35
+
+    def test_updating_everywhere_is_the_dense_method(self, pipe):
+        product = Product(pipe, "DDIM", 4, count=2)
+        (every,) = product.methods(1.0, [("uniform", "hold")])
+        assert torch.equal(sample(pipe, every, 3, 0).images, sample(pipe, product.dense, 3, 0).images)
+
+    def test_the_experiment_compares_each_pair_with_its_solver(self, pipe, tmp_path):
+        preset = _Preset()
+        real = Digits(torch.rand(40, 1, 8, 8), torch.zeros(40, dtype=torch.long))
+        torch.manual_seed(0)
+        gallery = Gallery(pipe, Classifier().eval(), real, count=10, seeds=[0, 1])
+        rows = rows_of(gallery, preset)
+        assert [row.scheduler for row in rows][:3] == ["dense", "uniform", "matched"]
+        assert rows[0].psnr == () and rows[0].frechet_dense == pytest.approx(0.0, abs=1e-3)
+        assert all(len(row.psnr) == 2 and row.rival_psnr is not None for row in rows[1:3])
+        json.dumps([vars(row) for row in rows], allow_nan=False)
+        strip = Strip("dense", torch.zeros(3, 1, 8, 8))
+        draw_sheet(strip, [strip], tmp_path / "sheet.png")
+        assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+class _Preset:
+    num_steps, num_calibration, solvers, shares = 5, 2, ("DDIM",), (0.4,)
+    pairs = (("uniform", "hold"), ("matched", "taylor-1"))
+
+
+@pytest.mark.slow
+def test_the_shipped_model_draws_what_it_is_asked_for():
+    images = sample(load_pipeline(), Method("dense", "DPM-Solver++", 10), 30, seed=0).images
+    classes = torch.tensor(arguments(30, 10, 0)["class_labels"])
+    assert load_classifier().accuracy(images, classes) >= 0.7
+
+
+def test_the_classifier_reads_digits_of_other_writers():
+    assert load_classifier().accuracy(*load()[1]) >= 0.9
