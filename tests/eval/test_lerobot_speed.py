@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from eval import lerobot_speed
 from eval.latency import measure
@@ -31,7 +32,8 @@ def test_rows_stand_beside_the_dense_policy_and_say_what_they_compute(monkeypatc
     ]
     assert rows["BAC 50%"].share <= 0.5 and rows["2 of 8 steps"].share == 0.25
     assert rows["BAC 30% replayed"].operators < rows["BAC 50% replayed"].operators < rows["dense replayed"].operators
-    chunks = [rows[name].call() for name in ("dense", "2 of 8 steps")]
+    with torch.inference_mode():
+        chunks = [rows[name].call() for name in ("dense", "2 of 8 steps")]
     assert chunks[0].shape == chunks[1].shape
 
     latencies = measure({name: row.call for name, row in rows.items()}, rounds=1, warmup=0, progress=False)
