@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import bac
 from bac.control import WallClock
+from tests.bac.models import TickPolicy
 
 
 class Sleeper:
@@ -67,3 +69,22 @@ def test_a_worker_that_hangs_is_left_behind_with_a_warning(monkeypatch, caplog):
     worker.submit(lambda: time.sleep(0.2))
     worker.close()
     assert "left behind" in caplog.text
+
+
+def test_a_wrapped_policy_thinks_in_the_thread_of_the_worker():
+    policy = TickPolicy(num_steps=4)
+    bac.wrap(policy, bac.Schedule(4, {"tick0": (0, 2)}), blocks=policy.blocks(), executor="interpret")
+    threads, acted = set(), []
+
+    class Robot:
+        def observe(self):
+            return {"obs": torch.zeros(1, 5, 2)}
+
+        def act(self, action) -> None:
+            threads.add(threading.get_ident())
+            acted.append(action.tolist())
+
+    loop = bac.ControlLoop(policy, Robot(), control_hz=100, safe_action=[0.0, 0.0], warmup=1, timeout_s=10.0)
+    loop.run(3)
+    assert acted[0] == [6.0, 6.0]  # updates give 1 and 2, and each is reused once: 1 + 1 + 2 + 2
+    assert threads == {threading.get_ident()}
