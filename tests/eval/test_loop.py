@@ -30,7 +30,7 @@ def test_a_policy_is_recorded_while_it_warms_up_and_replayed_while_the_robot_act
     import bac
     from eval.random_policy import RandomPolicy, Setting, observations
 
-    setting = Setting(layers=1, width=16, heads=2, num_steps=10)
+    setting = Setting(layers=1, width=16, heads=2, num_steps=4)
     policy, batch = RandomPolicy(setting), observations(setting, 1, seed=1)
     bac.wrap(policy, None, executor="replay")
 
