@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
+from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Generator, Tensor
 
@@ -99,6 +99,8 @@ def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str 
         "timestep_spacing": spacing,
     }
     if name == "DPM-Solver++":
+        from diffusers import DPMSolverMultistepScheduler  # imports scipy's statistics, which takes a second
+
         clip = {"thresholding": config.clip_sample, "sample_max_value": config.clip_sample_range}
         return DPMSolverMultistepScheduler(**shared, **clip, algorithm_type="dpmsolver++", solver_order=2)
     clip = {"clip_sample": config.clip_sample, "clip_sample_range": config.clip_sample_range}
