@@ -4,6 +4,7 @@ LeRobot imports each installed distribution whose name begins with ``lerobot_pol
 one, at the start of its commands. From then on `from_pretrained` wraps what it has loaded:
 
 - ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file that ``BAC_SCHEDULE`` names;
+- what ``certificate.json`` beside it shows (`eval.certify` writes it) is logged;
 - ``BAC=off`` switches it off; without a schedule, and in training, policies are loaded as they are;
 - ``BAC_EXECUTOR`` is `executor` of `bac.wrap`. It defaults to "interpret" here, which makes the first action chunk like
   any other. "replay" and "auto" record for seconds while a chunk is waited for: for simulated worlds. No robot in
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import bac
+from bac.certificate import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ def _wrap(policy: Any, path: Path) -> Any:
     executor: Any = os.environ.get("BAC_EXECUTOR", "interpret")
     try:
         schedule = bac.Schedule.load(path)
+        certificate = Certificate.beside(path)
         bac.wrap(policy, schedule, executor=executor)
     except bac.BacError as error:
         error.add_note(f"The schedule is {path}. To run the policy without it: BAC=off")
@@ -122,6 +125,8 @@ def _wrap(policy: Any, path: Path) -> Any:
         len(schedule.block_names),
         schedule.num_steps,
     )
+    if certificate is not None:
+        logger.info("bac: %s", certificate)
     return policy
 
 

@@ -15,6 +15,7 @@ from torch import nn
 import bac
 import lerobot_policy_bac as entry
 from bac.adapters import find_host
+from bac.certificate import Certificate, schedule_hash
 from bac.errors import MismatchError, ScheduleError
 from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
 from tests.policies.models import observations, small_policy
@@ -139,6 +140,16 @@ def test_what_was_wrapped_is_logged(checkpoint, load, caplog):
         load(checkpoint)
     assert "DiffusionTransformerPolicy follows" in caplog.text
     assert "6 of 15 updates in 3 blocks and 5 denoising steps" in caplog.text
+
+
+def test_what_was_certified_is_logged(checkpoint, load, caplog):
+    path = checkpoint / "bac.json"
+    schedule_for(small_policy(n_layer=1)).save(path)
+    verdict = "refuted", "pusht", "BAC", "DDPM-100", "score", 61, -0.2, -0.3, -0.1, 0.05, 0.95, 0
+    Certificate(*verdict, schedule_hash(path), "", "", "", "").save(checkpoint / "certificate.json")
+    with caplog.at_level(logging.INFO, logger="lerobot_policy_bac"):
+        load(checkpoint)
+    assert "REFUTED: BAC, score minus DDPM-100 -0.200" in caplog.text
 
 
 def test_installing_twice_wraps_once(checkpoint, load):
