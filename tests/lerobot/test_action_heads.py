@@ -10,6 +10,7 @@ from bac.errors import UnsupportedPolicyError
 from tests.contracts import AdapterContract
 
 heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
+backbones = pytest.importorskip("tests.lerobot.backbones", reason="needs LeRobot with diffusers and transformers")
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +65,7 @@ class TestMolmoAct2(HeadContract):
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")  # it asks for autocast on a device that is not there
 class TestFastWAM(HeadContract):
-    policy_class = heads.FastWAM
+    policy_class = backbones.FastWAM
     blocks_per_layer = 3
     one_run_per_sample = True
     goes_into_eval_mode = True
@@ -76,7 +77,7 @@ class TestFastWAM(HeadContract):
 class TestEO1(HeadContract):
     """The same layers encode the observation before the loop: those calls are no evaluations."""
 
-    policy_class = heads.EO1
+    policy_class = backbones.EO1
     calls_outside_the_loop = 1
     goes_into_eval_mode = True
 
@@ -103,5 +104,5 @@ def test_molmoact2_decoding_tokens_is_refused():
 
 
 def test_the_blocks_of_fastwam_are_fed_by_its_projections():
-    block = find_host(heads.make(heads.FastWAM)).blocks[0]
+    block = find_host(heads.make(backbones.FastWAM)).blocks[0]
     assert [feeder.attribute for feeder in block.feeders] == ["project_self_attention", "_mixed_attention"]

@@ -14,6 +14,7 @@ from bac.adapters import find_host
 from tests.lerobot import models
 
 heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
+backbones = pytest.importorskip("tests.lerobot.backbones", reason="needs LeRobot with diffusers and transformers")
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,7 +27,7 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "smolvla": models.smolvla,
     "groot": lambda: heads.make(heads.Groot),
     "vla_jepa": lambda: heads.make(heads.VLAJEPA),
-    "fastwam": lambda: heads.make(heads.FastWAM),
+    "fastwam": lambda: heads.make(backbones.FastWAM),
 }
 
 

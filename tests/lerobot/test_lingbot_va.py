@@ -14,6 +14,7 @@ from bac.adapters import find_host
 from bac.errors import ScheduleError
 
 heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
+backbones = pytest.importorskip("tests.lerobot.backbones", reason="needs LeRobot with diffusers and transformers")
 
 pytestmark = pytest.mark.slow
 
@@ -32,12 +33,12 @@ def chunks(policy: nn.Module) -> list[Tensor]:
 
 
 def test_the_action_loop_makes_an_evaluation_more_than_its_solver():
-    host = find_host(heads.make(heads.LingBotVA))
+    host = find_host(heads.make(backbones.LingBotVA))
     assert (host.num_steps, host.timesteps[-1]) == (STEPS, 0.0)
 
 
 def test_updating_everywhere_is_bit_equal_in_both_chunks():
-    policy = heads.make(heads.LingBotVA)
+    policy = heads.make(backbones.LingBotVA)
     dense = chunks(policy)
     bac.wrap(policy, schedule(policy, lambda _: tuple(range(STEPS))), executor="interpret")
     assert all(torch.equal(one, other) for one, other in zip(chunks(policy), dense, strict=True))
@@ -46,14 +47,14 @@ def test_updating_everywhere_is_bit_equal_in_both_chunks():
 
 
 def test_trap_the_last_step_writes_the_cache_and_must_update():
-    policy = heads.make(heads.LingBotVA)
+    policy = heads.make(backbones.LingBotVA)
     with pytest.raises(ScheduleError, match=r"blocks.0.attn1: must update at the last .*force_last=1"):
         bac.wrap(policy, schedule(policy, lambda _: (0, 3)))
     bac.wrap(policy, schedule(policy, lambda block: (0, 3, 6) if block.name.endswith("attn1") else (0, 3)))
 
 
 def test_the_video_loop_is_computed_whole():
-    policy = heads.make(heads.LingBotVA)
+    policy = heads.make(backbones.LingBotVA)
     calls: list[int] = []
     _count(policy.transformer.blocks[0].ffn, calls)
     bac.wrap(policy, schedule(policy, lambda _: (0, 6)), executor="interpret")
