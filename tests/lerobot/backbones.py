@@ -6,13 +6,16 @@ It takes the batches of `heads.encoded`; what is frozen and runs once per action
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.eo1.modeling_eo1 import EO1Policy
 from lerobot.policies.fastwam.modeling_fastwam import FastWAMPolicy
 from lerobot.policies.lingbot_va.modeling_lingbot_va import LingBotVAPolicy
+from lerobot.policies.wall_x.modeling_wall_x import WallXPolicy
 from torch import Tensor, nn
 
 from tests.lerobot.heads import ACTIONS, HORIZON, STATE, STEPS, TOKENS, WIDTH
@@ -167,3 +170,90 @@ class LingBotVA(LingBotVAPolicy):
 
     def _encode_frames(self, raw_frames: list[Any]) -> Tensor:
         return torch.linspace(-1, 1, 48 * 8).view(1, 48, 1, 2, 4)
+
+
+class WallX(WallXPolicy):
+    """Complete, with two layers each to see and to think, two experts and a vocabulary of special tokens.
+
+    Only fetching is replaced: of weights, of the tokenizer and of the image processor's sizes. As LeRobot loads it,
+    the model is in bfloat16 but for the norms and the action head.
+
+    Args:
+        experts: Whether layers route prompt and actions to feed-forward networks of their own, as released weights do.
+    """
+
+    def __init__(self, experts: bool = True) -> None:
+        from lerobot.policies.wall_x.configuration_wall_x import WallXConfig
+        from lerobot.policies.wall_x.modeling_wall_x import Qwen2_5_VLMoEForAction
+
+        model = Qwen2_5_VLMoEForAction(_qwen(experts), processor=_processor())
+        with mock.patch.object(Qwen2_5_VLMoEForAction, "from_pretrained", return_value=model):
+            super().__init__(
+                WallXConfig(
+                    chunk_size=HORIZON,
+                    n_action_steps=HORIZON,
+                    max_action_dim=ACTIONS + 1,
+                    max_state_dim=STATE + 1,
+                    device="cpu",
+                    input_features={
+                        "observation.images.image": PolicyFeature(FeatureType.VISUAL, (3, 28, 28)),
+                        "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
+                    },
+                    output_features={"action": PolicyFeature(FeatureType.ACTION, (ACTIONS,))},
+                )
+            )
+        self.num_steps = 10
+
+    def preprocess_inputs(self, batch: dict[str, Any], **options: Any) -> Any:
+        """LeRobot's own with smaller pictures, and a number of steps, for which the policy has no setting."""
+        with mock.patch("lerobot.policies.wall_x.modeling_wall_x.RESOLUTION", 56):
+            inputs = super().preprocess_inputs(batch, **options)
+        inputs["num_inference_timesteps"] = self.num_steps
+        return inputs
+
+    def predict_action_chunk(self, batch: dict[str, Tensor]) -> Tensor:
+        pixel = batch["tokens"][:, :3, :1, None].sigmoid()
+        seen = {"observation.images.image": pixel.expand(-1, 3, 28, 28), "observation.state": batch["state"]}
+        return super().predict_action_chunk({**seen, "task": "close the door"})
+
+
+SPECIAL = ("?", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+SPECIAL += ("<|video_pad|>", "<|propri|>", "<|action|>")
+
+
+def _qwen(experts: bool) -> Any:
+    from lerobot.policies.wall_x.qwen_model import Qwen2_5_VLConfig
+
+    expert = {"hidden_size": 16, "intermediate_size": 12, "hidden_act": "silu"}
+    language = {
+        "vocab_size": len(SPECIAL),
+        "hidden_size": 16,
+        "intermediate_size": 12,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        "pad_token_id": SPECIAL.index("<|endoftext|>"),
+        "mlp_moe": experts,
+        "initializer_range": 0.3,
+        "num_experts": 2,
+        "experts": [expert, expert],
+        "dim_inputs": (16, 16),
+        "dof_config": {"arm": ACTIONS + 1},
+    }
+    vision = {"depth": 2, "hidden_size": 8, "out_hidden_size": 16, "num_heads": 2, "intermediate_size": 8}
+    ids = {f"{name}_token_id": SPECIAL.index(f"<|{name}|>") for name in ("vision_start", "vision_end")}
+    ids |= {f"{name}_token_id": SPECIAL.index(f"<|{name}_pad|>") for name in ("image", "video")}
+    return Qwen2_5_VLConfig(text_config=language, vision_config=vision, agent_pos_config={"arm": STATE + 1}, **ids)
+
+
+def _processor() -> Any:
+    """Qwen's image processor, and a tokenizer to which every word is unknown."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor
+
+    words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(SPECIAL)}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.add_special_tokens(list(SPECIAL))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?", pad_token="<|endoftext|>")
+    return SimpleNamespace(tokenizer=tokenizer, image_processor=Qwen2VLImageProcessor())

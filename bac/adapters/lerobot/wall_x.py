@@ -23,7 +23,8 @@ def host(policy: Any) -> Host:
             f'WallXPolicy: decodes tokens one after the other in prediction_mode="{mode}"; set it to "diffusion"'
         )
     network = policy.model.model
-    num_steps = int(inspect.signature(policy.model.predict).parameters["num_inference_timesteps"].default)
+    predict = type(policy.model).predict  # the class's own: on the instance it is shadowed once the policy is wrapped
+    num_steps = int(inspect.signature(predict).parameters["num_inference_timesteps"].default)
     return Host(
         policy=policy,
         predict=policy.predict_action_chunk,
