@@ -112,7 +112,7 @@ def test_a_module_without_a_sampler_is_refused():
 
 
 def test_something_that_is_no_module_is_refused():
-    with pytest.raises(UnsupportedPolicyError, match="must be an nn.Module, got dict"):
+    with pytest.raises(UnsupportedPolicyError, match="must be an nn.Module or a pipeline of diffusers, got dict"):
         find_host({})
 
 
