@@ -1,4 +1,7 @@
-"""`wall_x`: the whole vision-language model runs over prompt, images and actions at every denoising step."""
+"""`wall_x`: the whole vision-language model runs over prompt, images and actions at every denoising step.
+
+The sampler reads the prompt's tokens in Python, for their positions and their experts, so runs are interpreted.
+"""
 
 from __future__ import annotations
 
