@@ -150,9 +150,12 @@ def all_rows(bench: Bench, *, compiler_modes: tuple[str, ...] = (), inductor: bo
     for steps in (16, 10):
         rows[f"ddim{steps}_eager"] = bench.row(None, None, solver="DDIM", num_steps=steps)
         rows[f"ddim{steps}_replay"] = bench.row(None, "replay", solver="DDIM", num_steps=steps)
-    reused_steps = bench.setting.num_steps - bench.setting.num_updates
-    rows["reused_steps_solver"] = bench.solver_row(reused_steps, embedded=False)
-    rows["reused_steps_no_block"] = bench.solver_row(reused_steps, embedded=True)
+    once = bac.Schedule(bench.setting.num_steps, dict.fromkeys(bench.uniform.block_names, (0,)))
+    for exact, way in ((True, "exact"), (False, "fast")):
+        rows[f"once_replay_{way}"] = bench.row(once, "replay", exact=exact)
+        rows[f"ddim1_replay_{way}"] = bench.row(None, "replay", exact=exact, solver="DDIM", num_steps=1)
+    rows["reused_steps_solver"] = bench.solver_row(bench.setting.num_steps - 1, embedded=False)
+    rows["reused_steps_no_block"] = bench.solver_row(bench.setting.num_steps - 1, embedded=True)
     rows["ddim10_replay_fast"] = bench.row(None, "replay", exact=False, solver="DDIM", num_steps=10)
     makers: dict[str, Callable[[], Row]] = {
         f"dense_compiled_{mode}": lambda mode=mode: bench.compiled_row(mode) for mode in compiler_modes
