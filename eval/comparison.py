@@ -85,7 +85,8 @@ class Comparison:
         few_rounds = max(3, settings.latency_rounds // 3)
         published = self.schedule(self.published)
         steps = matched_steps(self.loaded, self.published, published, batch, rounds=few_rounds, **options)
-        choose = SpacingChooser(self.loaded.policy, self.calibrated.observations("calibration"))
+        observations = self.calibrated.observations("calibration")
+        choose = SpacingChooser(self.loaded.policy, observations, num_draws=settings.num_spacing_draws)
         matched = [choose(solver, k) for solver, k in steps.items()]
         curve = [choose(solver, k) for solver in SOLVERS[1:] for k in settings.few_steps]
         few = _unique([*matched, *curve])

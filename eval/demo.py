@@ -47,14 +47,14 @@ def demo_settings(options: argparse.Namespace) -> Settings:
         env="metaworld",
         task="assembly-v3",
         env_options={"task": "assembly-v3", "max_episode_steps": 300},
-        realtime_options={"max_episode_steps": 500},
+        realtime_options={"max_episode_steps": 500},  # of the film
         n=2 if options.quick else options.episodes,
         workers=options.workers,
         pool_size=25,
         num_observations=MIN_OBSERVATIONS,
         num_observation_episodes=4,
+        num_spacing_draws=2 if options.quick else 4,
         latency_rounds=3 if options.quick else 10,
-        realtime_n=2 if options.quick else min(20, options.episodes),
         outputs=options.output / "work",
     )
 

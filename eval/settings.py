@@ -40,6 +40,7 @@ class Settings:
         executor: How latency is measured, for every cell alike: ``auto`` (all replayed from plans, as `bac.wrap` does
             by itself) or ``interpret`` (dense eager, caches intercepted). Episodes are the same either way.
         latency_rounds: Samples per cell.
+        num_spacing_draws: Noise draws per observation when the rivals' timestep spacing is chosen, at least 2.
         few_steps: Numbers of dense steps of the few-step solvers' curve; empty for none.
         sweep_updates: Values of S of the sweep; empty for none.
         sweep_bubbled: Values of n of the sweep.
@@ -65,6 +66,7 @@ class Settings:
     num_observation_episodes: int = 8
     executor: str = "auto"
     latency_rounds: int = 30
+    num_spacing_draws: int = 8
     few_steps: tuple[int, ...] = ()
     sweep_updates: tuple[int, ...] = ()
     sweep_bubbled: tuple[int, ...] = ()
