@@ -53,7 +53,7 @@ def demo_settings(options: argparse.Namespace) -> Settings:
         pool_size=25,
         num_observations=MIN_OBSERVATIONS,
         num_observation_episodes=4,
-        num_spacing_draws=2 if options.quick else 4,
+        num_spacing_draws=2,
         latency_rounds=3 if options.quick else 10,
         outputs=options.output / "work",
     )
