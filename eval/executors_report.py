@@ -84,6 +84,7 @@ def run_preset(config: Any) -> dict[str, Any]:
         config: `configs/latency.yaml`, resolved.
     """
     torch.set_num_threads(1)
+    gc.disable()  # plans are millions of small objects, all kept: looking for garbage among them takes seconds
     records = []
     for changes in config["settings"]:
         setting = Setting(**{**config["base"], **changes})
