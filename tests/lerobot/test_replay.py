@@ -1,0 +1,63 @@
+"""Which of LeRobot's policies replay from a plan: what README says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import bac
+from bac.adapters import find_host
+from bac.patch import interceptors
+from bac.plan.executor import Replayer
+from tests.lerobot import models
+
+heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
+backbones = pytest.importorskip("tests.lerobot.backbones", reason="needs LeRobot with diffusers and transformers")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+REPLAYED: dict[str, Callable[[], nn.Module]] = {
+    "smolvla": models.smolvla,
+    "pi0": lambda: models.pi(name="pi0"),
+    "pi05": lambda: models.pi(name="pi05"),
+    "multi_task_dit": lambda: models.multi_task_dit(num_inference_steps=7),
+    "vla_jepa": lambda: heads.make(heads.VLAJEPA),
+    "evo1": lambda: heads.make(heads.EVO1),
+    "xvla": lambda: heads.make(heads.XVLA),
+    "molmoact2": lambda: heads.make(heads.MolmoAct2),
+}
+INTERPRETED = {
+    "groot": (lambda: heads.make(heads.Groot), "a shape depends"),
+    "eo1": (lambda: heads.make(backbones.EO1), "a shape depends"),
+    "fastwam": (lambda: heads.make(backbones.FastWAM), "returns dict, not one tensor"),
+    "lingbot_va": (lambda: heads.make(backbones.LingBotVA), "returns tuple, not one tensor"),
+}
+
+
+def replayer_after_a_chunk(name: str, policy: nn.Module) -> Replayer:
+    bac.wrap(policy, None, executor="replay")
+    if name == "multi_task_dit":
+        batch = models.observation(1, steps=2, image=False)
+    else:
+        batch = models.observation(1) if name in ("smolvla", "pi0", "pi05") else heads.encoded(1)
+    with torch.inference_mode():
+        find_host(policy).predict(dict(batch))
+    (replayer,) = (found for _, _, found in interceptors(policy) if isinstance(found, Replayer))
+    return replayer
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_a_plan_repeats_the_interceptors_bit_for_bit(name):
+    (plan,) = replayer_after_a_chunk(name, REPLAYED[name]()).plans
+    assert plan.exact and plan.max_error == 0.0
+    assert plan.num_operations < plan.stages[0].num_operations
+
+
+@pytest.mark.parametrize("name", INTERPRETED)
+def test_what_no_program_can_say_is_interpreted_with_a_reason(name):
+    make, reason = INTERPRETED[name]
+    replayer = replayer_after_a_chunk(name, make())
+    assert not replayer.plans and reason in replayer.refusals[0]
