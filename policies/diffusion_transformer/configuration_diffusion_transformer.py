@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig, DiffuserSchedulerConfig
 
-from policies.diffusion_transformer.solvers import NOISE_SCHEDULERS, TIMESTEP_SPACINGS
+from policies.diffusion_transformer.solvers import NOISE_SCHEDULERS, TIMESTEP_SPACINGS, UsualNoise
 
 PREDICTION_TYPES = ("epsilon", "sample")
 
@@ -81,13 +81,13 @@ class DiffusionTransformerConfig(PreTrainedConfig):
     norm_first: bool = True
 
     noise_scheduler_type: str = "DDPM"
-    num_train_timesteps: int = 100
-    beta_schedule: str = "squaredcos_cap_v2"
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    prediction_type: str = "epsilon"
-    clip_sample: bool = True
-    clip_sample_range: float = 1.0
+    num_train_timesteps: int = UsualNoise.num_train_timesteps
+    beta_schedule: str = UsualNoise.beta_schedule
+    beta_start: float = UsualNoise.beta_start
+    beta_end: float = UsualNoise.beta_end
+    prediction_type: str = UsualNoise.prediction_type
+    clip_sample: bool = UsualNoise.clip_sample
+    clip_sample_range: float = UsualNoise.clip_sample_range
     timestep_spacing: str | None = None
     num_inference_steps: int | None = None
 
