@@ -102,13 +102,16 @@ NUM_STEPS = {"multi_task_dit": 100, "smolvla": 10, "pi0": 10}
 
 
 def set_num_steps(policy: nn.Module, num_steps: int) -> None:
-    """Choose the denoising steps of later runs."""
-    if hasattr(policy, "objective"):
-        policy.objective.num_inference_steps = num_steps
-    elif hasattr(policy.config, "num_inference_steps"):
-        policy.config.num_inference_steps = policy.model.config.num_inference_steps = num_steps
-    else:
-        policy.config.num_steps = policy.model.config.num_steps = num_steps
+    """Choose the denoising steps of later runs of one of `POLICIES`."""
+    match policy.name:
+        case "multi_task_dit":
+            policy.objective.num_inference_steps = num_steps
+        case "pi0":
+            policy.config.num_inference_steps = policy.model.config.num_inference_steps = num_steps
+        case "smolvla":
+            policy.config.num_steps = policy.model.config.num_steps = num_steps
+        case other:
+            raise ValueError(f"policy: must be one of {', '.join(POLICIES)}, got {other!r}")
 
 
 def observation(policy: nn.Module) -> dict[str, Tensor]:

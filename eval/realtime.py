@@ -178,7 +178,7 @@ def whole_chunks(policy: Any, mode: str) -> Iterator[int]:
     """
     config = policy.config
     execute_steps = config.n_action_steps
-    if mode == "act" and hasattr(config, "horizon"):
+    if mode == "act" and hasattr(config, "horizon"):  # other policies return every row they predict
         config.n_action_steps = config.horizon - config.n_obs_steps + 1
     try:
         yield execute_steps

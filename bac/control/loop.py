@@ -197,7 +197,7 @@ class _Run:
         sent = True
         try:
             self._send(self._safe_action())
-        except Exception:
+        except Exception:  # whatever the robot raises: the first failure is what run() reports, this one is logged
             sent = False
             logger.exception("the safe action could not be sent")
         logger.error("control loop: stopped, the safe action was %s: %s", "sent" if sent else "NOT sent", error)
