@@ -25,6 +25,8 @@ def settings_of(config: Any) -> Settings:
         n=config.n,
         first_seed=config.first_seed,
         workers=config.workers,
+        launcher=config.launcher.name,
+        launcher_address=config.launcher.address,
         pool_size=config.pool_size,
         num_updates=cache.num_updates or 10,
         num_bubbled=cache.num_bubbled,

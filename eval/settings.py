@@ -31,6 +31,8 @@ class Settings:
         n: Episodes per cell; seeds are `first_seed` .. `first_seed + n - 1`.
         first_seed: Seed of the first world.
         workers: Processes, each on one thread.
+        launcher: Where they are, one of `eval.launchers.LAUNCHERS`.
+        launcher_address: Of a Ray cluster; see ``configs/launcher/ray.yaml``.
         pool_size: Episodes side by side in a process.
         num_updates: The paper's S.
         num_bubbled: The paper's n.
@@ -58,6 +60,8 @@ class Settings:
     n: int = 200
     first_seed: int = 0
     workers: int = 2
+    launcher: str = "local"
+    launcher_address: str | None = None
     pool_size: int = 50
     num_updates: int = 10
     num_bubbled: int = 5

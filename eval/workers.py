@@ -1,14 +1,12 @@
-"""Episodes of many cells in several processes, one thread each; every finished episode goes straight to the log.
+"""Episodes of many cells by several workers, one thread each; every finished episode goes straight to the log.
 
 A unit of work is one cell and some seeds. Because an episode depends on its seed alone (see `eval.rollout`), it does
-not matter which process plays it or beside which others.
+not matter which worker plays it or beside which others: `eval.launchers` says where the workers are.
 """
 
-import multiprocessing
-import queue
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import batched
 from typing import Any
 
@@ -16,12 +14,11 @@ from tqdm import tqdm
 
 import bac
 from eval.cells import Cell, running
+from eval.launchers import launcher_named
 from eval.realtime import Pace, hold_of, play_realtime
 from eval.records import EpisodeLog, comparison_key
 from eval.rollout import EnvPool, EpisodeResult, play
 from eval.settings import Settings
-
-POLL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -71,76 +68,21 @@ def missing(unit: Unit, log: EpisodeLog) -> Unit:
 
 
 def play_units(settings: Settings, units: Sequence[Unit], log: EpisodeLog) -> None:
-    """Play what is missing, on `settings.workers` processes, longest cells first.
+    """Play what is missing, by `settings.launcher` with `settings.workers` workers, longest cells first.
 
     Raises:
-        RuntimeError: A process failed or died; what it had finished is in the log, run the command again.
+        RuntimeError: A worker failed or died; what it had finished is in the log, run the command again.
     """
+    launcher = launcher_named(settings.launcher, workers=settings.workers, address=settings.launcher_address)
     todo = [missing(unit, log) for unit in units]
     parts = [replace(unit, seeds=seeds) for unit in todo for seeds in batched(unit.seeds, settings.pool_size)]
     parts.sort(key=lambda unit: -_sweeps(unit) * len(unit.seeds))
     total = sum(len(unit.seeds) for unit in units)
     done = total - sum(len(unit.seeds) for unit in parts)
     with tqdm(total=total, initial=done, desc="episodes", unit="episode", disable=not settings.progress) as bar:
-        for key, result in _results(settings, parts):
+        for key, result in launcher.run(partial(Player, settings), parts):
             log.add(key, result)
             bar.update()
-
-
-def _results(settings: Settings, parts: list[Unit]) -> Iterator[tuple[str, EpisodeResult]]:
-    if not parts:
-        return
-    if settings.workers == 1:
-        player = Player(settings)
-        for part in parts:
-            yield from ((part.key, result) for result in player.play(part))
-        return
-    context = multiprocessing.get_context("spawn")
-    tasks, results = context.Queue(), context.Queue()
-    for part in [*parts, *[None] * settings.workers]:
-        tasks.put(part)
-    processes = [
-        context.Process(target=_serve, args=(settings, tasks, results), daemon=True)
-        for _ in range(min(settings.workers, len(parts)))
-    ]
-    for process in processes:
-        process.start()
-    try:
-        yield from _collect(processes, results)
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-
-
-def _collect(processes: list[Any], results: Any) -> Iterator[tuple[str, EpisodeResult]]:
-    running_count = len(processes)
-    while running_count:
-        try:
-            message = results.get(timeout=POLL_S)
-        except queue.Empty:
-            dead = [process for process in processes if process.exitcode not in (None, 0)]
-            if dead:
-                raise RuntimeError(f"a worker died with exit code {dead[0].exitcode}; run again to go on") from None
-            continue
-        if message is None:
-            running_count -= 1
-        elif isinstance(message, str):
-            raise RuntimeError(f"a worker failed; run again to go on:\n{message}")
-        else:
-            yield message
-
-
-def _serve(settings: Settings, tasks: Any, results: Any) -> None:
-    try:
-        player = Player(settings)
-        for unit in iter(tasks.get, None):
-            for result in player.play(unit):
-                results.put((unit.key, result))
-        results.put(None)
-    except Exception:  # whatever it is, the parent must hear of it before this process dies of it
-        results.put(traceback.format_exc())
-        raise
 
 
 def _sweeps(unit: Unit) -> float:
