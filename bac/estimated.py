@@ -10,14 +10,15 @@ from torch import Tensor
 from bac.cache import CachedBlock, DenoisingRun, Slot, map_tensors
 from bac.errors import RunError
 from bac.estimators.estimator import Cell, Estimator
+from bac.estimators.forecast import Forecast, History
 from bac.patch import Interceptor
 
 
 class EstimatedBlock(CachedBlock):
     """Computes a block at its update steps; at all others returns what an estimator makes of what was stored.
 
-    A slot keeps, for each context, the estimator's state and what the block returned besides its feature (attention
-    weights), which is held.
+    A slot keeps, for each context, the estimator's state and what stands for the rest that the block returned besides
+    its feature: a forecast continues that too (joint attention returns both streams), everything else holds it.
 
     Args:
         run: The run it takes part in.
@@ -40,11 +41,11 @@ class EstimatedBlock(CachedBlock):
             state, rest = slot.features[context]
             value = self.estimator.estimate(state, self._cells[step], x)
             if value is not None:
-                return self._joined(value, rest)
+                return self._joined(value, rest, self._cells[step])
         return self._update(slot, step, context, x, inputs, options)
 
     def _is_update(self, step: int, context: int, x: Tensor | None) -> bool:
-        return self.updates[step]
+        return self._is_due(step)
 
     def _update(
         self,
@@ -58,10 +59,22 @@ class EstimatedBlock(CachedBlock):
         kept_x = None if x is None else self._kept(x)
         output = self.original(*inputs, **options)
         feature, rest = self._divided(output)
-        state, _ = slot.features.get(context, (None, None))
+        state, before = slot.features.get(context, (None, None))
         state = self.estimator.store(state, self._cells[step], kept_x, self._kept(feature))
-        slot.features[context] = state, map_tensors(self._kept, rest)
+        slot.features[context] = state, self._stored_rest(before, rest, self._cells[step])
         return output
+
+    def _stored_rest(
+        self, before: tuple[Any, ...] | None, rest: tuple[Any, ...] | None, cell: Cell
+    ) -> tuple[Any, ...] | None:
+        """Histories of the rest's tensors for a forecast; otherwise the rest itself."""
+        if rest is None or not isinstance(self.estimator, Forecast):
+            kept: tuple[Any, ...] | None = map_tensors(self._kept, rest)
+            return kept
+        return tuple(
+            self.estimator.store(past, cell, None, self._kept(part)) if isinstance(part, Tensor) else part
+            for past, part in zip(before or (None,) * len(rest), rest, strict=True)
+        )
 
     def _divided(self, output: Any) -> tuple[Tensor, tuple[Any, ...] | None]:
         """The feature and, of a tuple, the rest."""
@@ -73,9 +86,14 @@ class EstimatedBlock(CachedBlock):
             )
         return feature, rest
 
-    def _joined(self, value: Tensor, rest: tuple[Any, ...] | None) -> Any:
-        value = self._usable(value)
-        return value if rest is None else (value, *map_tensors(self._usable, rest))
+    def _joined(self, value: Tensor, rest: tuple[Any, ...] | None, cell: Cell) -> Any:
+        if rest is None:
+            return self._usable(value)
+        if isinstance(self.estimator, Forecast):
+            rest = tuple(
+                self.estimator.estimate(part, cell, None) if isinstance(part, History) else part for part in rest
+            )
+        return (self._usable(value), *map_tensors(self._usable, rest))
 
 
 class ContinuedRun(DenoisingRun):

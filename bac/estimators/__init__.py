@@ -5,9 +5,9 @@ Which of them serves is a question of its own, apart from *when* to update (`bac
     bac.wrap(policy, schedule, estimator=Taylor(order=1))
 
 `Hold`, the default, is plain reuse. Forecasts (`Taylor`, `Newton`, `AdamsBashforth`) continue the last updates,
-`Rescale` follows the block's input, `PreviousChunk` looks an action chunk back. The fitted ones (`ScaleShift`,
-`AffineResidual`, `FittedForecast`, `Increment`) are fitted to one schedule in closed form, on features of the untouched
-policy::
+`Rescale` follows the block's input, `Residual` is plain reuse of whole layers, `PreviousChunk` looks an action chunk
+back. The fitted ones (`ScaleShift`, `AffineResidual`, `FittedForecast`, `Increment`) are fitted to one schedule in
+closed form, on features of the untouched policy::
 
     features = [bac.recording.record_features(policy, batch, seed=i) for i, batch in enumerate(batches)]
     bac.wrap(policy, schedule, estimator=ScaleShift.fit(schedule, features))
@@ -28,6 +28,7 @@ from bac.estimators.increment import Increment
 from bac.estimators.newton import Newton
 from bac.estimators.previous_chunk import PreviousChunk
 from bac.estimators.rescale import Rescale
+from bac.estimators.residual import Residual
 from bac.estimators.scale_shift import ScaleShift
 from bac.estimators.taylor import Taylor
 
@@ -42,6 +43,7 @@ __all__ = [
     "Newton",
     "PreviousChunk",
     "Rescale",
+    "Residual",
     "ScaleShift",
     "Taylor",
     "named",
@@ -51,6 +53,7 @@ _FORECASTS = {forecast.rule: forecast for forecast in (Taylor, Newton, AdamsBash
 _PLAIN: dict[str, Callable[[], Estimator]] = {
     "hold": Hold,
     "rescale": Rescale,
+    "residual": Residual,
     "previous_chunk": PreviousChunk,
     "previous_chunk_anchored": lambda: PreviousChunk(anchored=True),
 }

@@ -12,8 +12,9 @@ from torch import nn
 
 from bac.errors import RunError
 from bac.online.accumulated_change import AccumulatedChange
+from bac.online.block_change import BlockChange
+from bac.online.codebook import Codebook
 from bac.online.first_block import FirstBlock
-from bac.online.interval import BlockChange, Codebook
 from bac.online.rule import OnlineBlock, OnlineRule
 from bac.patch import interceptors
 

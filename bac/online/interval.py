@@ -1,77 +1,35 @@
-"""Rules that decide, each time all blocks were computed, for how many steps they are reused."""
+"""What rules share that decide, each time all blocks were computed, for how many steps they are reused."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
-from bac.block import Block
-from bac.errors import ScheduleError
-from bac.online.rule import OnlineRule, relative_change
+from bac.online.rule import relative_change
 
 
-@dataclass(frozen=True)
-class BlockChange(OnlineRule):
-    """BWCache: after an update that changed the blocks little, reuse them for a fixed number of steps.
+class IntervalRule(Protocol):
+    """Turns a change into an interval."""
 
-    Attributes:
-        num_steps: Denoising steps K.
-        threshold: Reuse follows where the relative L1 change since the update before, averaged over blocks, is smaller.
-        interval: Steps of reuse, at least 1.
-    """
-
-    threshold: float
-    interval: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.interval < 1:
-            raise ScheduleError(f"interval: must be at least 1 step, got {self.interval}")
-
-    def begin(self, blocks: Sequence[Block]) -> _Decider:
-        """Watch all blocks."""
-        return _Decider(self, len(blocks))
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps K; the last one updates."""
 
     def next_update(self, step: int, gap: int, change: float) -> int:
-        """The step of the next update."""
-        return step + 1 + (self.interval if change < self.threshold else 0)
+        """The step of the next update.
+
+        Args:
+            step: Of the update just made.
+            gap: Steps since the one before.
+            change: Relative L1 change since then, averaged over blocks.
+        """
 
 
-@dataclass(frozen=True)
-class Codebook(OnlineRule):
-    """AdaCache: a codebook tells from the blocks' rate of change how far the next update lies.
+class IntervalDecider:
+    """Watches all blocks of one run; asks the rule when the last of them was computed."""
 
-    Kahatapitiya et al., *Adaptive Caching for Faster Video Generation with Diffusion Transformers* (ICCV 2025),
-    without their regularisation by motion, which is of videos.
-
-    Attributes:
-        num_steps: Denoising steps K.
-        codebook: Pairs of a rate and an interval, rates increasing: with a smaller rate the next update is `interval`
-            steps away. Above all rates it is the next step. The rate is the relative L1 change since the update before
-            per step, averaged over blocks.
-    """
-
-    codebook: tuple[tuple[float, int], ...]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        rates = [rate for rate, _ in self.codebook]
-        if rates != sorted(rates) or any(interval < 1 for _, interval in self.codebook):
-            raise ScheduleError(f"codebook: rates must increase and intervals be at least 1, got {self.codebook}")
-
-    def begin(self, blocks: Sequence[Block]) -> _Decider:
-        """Watch all blocks."""
-        return _Decider(self, len(blocks))
-
-    def next_update(self, step: int, gap: int, change: float) -> int:
-        """The step of the next update."""
-        return step + next((interval for rate, interval in self.codebook if change / gap < rate), 1)
-
-
-class _Decider:
-    def __init__(self, rule: BlockChange | Codebook, num_blocks: int) -> None:
+    def __init__(self, rule: IntervalRule, num_blocks: int) -> None:
         self.rule = rule
         self.before: list[Tensor | None] = [None] * num_blocks
         self.last = 0

@@ -15,6 +15,7 @@ from bac.block import Block
 from bac.cache import DenoisingRun, Slot
 from bac.errors import RunError, ScheduleError
 from bac.estimated import EstimatedBlock
+from bac.estimators.residual import Residual
 
 
 class Decider(Protocol):
@@ -125,9 +126,12 @@ class OnlineBlock(EstimatedBlock):
         inputs: tuple[Any, ...],
         options: dict[str, Any],
     ) -> Any:
+        before = None if x is None else self._kept(x)
         output = super()._update(slot, step, context, x, inputs, options)
-        if x is not None:
-            self.run.note(self.index, step, context, x, self._kept(self._divided(output)[0]))
+        if before is not None:
+            value = self._kept(self._divided(output)[0])
+            added = value - before if isinstance(self.estimator, Residual) else value  # what rules watch
+            self.run.note(self.index, step, context, before, added)
         return output
 
 

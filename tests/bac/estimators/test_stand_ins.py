@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bac.errors import ScheduleError
-from bac.estimators import Cell, PreviousChunk, Rescale, named
+from bac.estimators import Cell, PreviousChunk, Rescale, Residual, named
 
 
 def cell(step):
@@ -19,6 +19,12 @@ def test_rescale_follows_the_length_of_the_input_token_by_token():
     # Twice as long; half of it, and something across; a zero input leaves the output alone.
     now = torch.tensor([[2.0, 0.0], [3.0, 1.0], [4.0, 4.0]])
     assert Rescale().estimate(state, cell(1), now).flatten().tolist() == [10.0, 3.5, 9.0]
+
+
+def test_a_residual_is_added_to_the_stream_as_it_is_now():
+    # A layer that made 10 of 7 adds 3, whatever comes in later.
+    state = Residual().store(None, cell(0), torch.tensor([7.0]), torch.tensor([10.0]))
+    assert Residual().estimate(state, cell(4), torch.tensor([100.0])).item() == 103.0
 
 
 def chunk(rule, state, values, updates):
@@ -80,5 +86,6 @@ def test_what_cannot_be_is_refused():
         named("fourier-1")
     with pytest.raises(ScheduleError, match="refresh: must be at least 1 chunk, got 0"):
         PreviousChunk(refresh=0)
-    with pytest.raises(ScheduleError, match="b: takes no tensor"):
-        Rescale().store(None, cell(0), None, torch.zeros(1))
+    for rule in (Rescale(), Residual()):
+        with pytest.raises(ScheduleError, match="b: takes no tensor"):
+            rule.store(None, cell(0), None, torch.zeros(1))

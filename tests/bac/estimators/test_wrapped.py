@@ -11,7 +11,7 @@ import torch
 import bac
 from bac import online
 from bac.errors import ScheduleError
-from bac.estimators import FittedForecast, Hold, Increment, PreviousChunk, Rescale, ScaleShift, Taylor
+from bac.estimators import FittedForecast, Hold, Increment, PreviousChunk, Rescale, Residual, ScaleShift, Taylor
 from bac.recording import record_features
 from tests.bac.models import TickPolicy, TinyTransformerPolicy, obs, sweep
 
@@ -72,6 +72,17 @@ def test_tuples_keep_their_rest_from_the_last_update():
     assert [(value.item(), rest) for value, rest in seen] == [(1, "rest"), (2, "rest"), (3, "rest")]
 
 
+def test_a_forecast_continues_every_tensor_of_a_tuple():
+    policy = TickPolicy(num_steps=4)
+    forward = type(policy.ticks[0]).forward
+    policy.ticks[0].forward = lambda x: ((value := forward(policy.ticks[0], x)), 10 * value)
+    seen = []
+    policy.predict_action_chunk = lambda batch: seen.extend(policy.ticks[0](batch["obs"]) for _ in range(4))
+    bac.wrap(policy, bac.Schedule(4, {"tick0": (0, 1)}), blocks=policy.blocks(), estimator=Taylor(1))
+    policy.predict_action_chunk(ONE)
+    assert [(one.item(), other.item()) for one, other in seen] == [(1, 10), (2, 20), (3, 30), (4, 40)]
+
+
 def fitted(policy, kind):
     schedule = sweep(policy, STEPS, policy.num_steps)
     features = [record_features(policy, obs(3, seed), seed=seed) for seed in (0, 1)]
@@ -80,7 +91,7 @@ def fitted(policy, kind):
     return kind.fit(schedule, features)
 
 
-@pytest.mark.parametrize("kind", [Taylor, Rescale, PreviousChunk, ScaleShift, FittedForecast, Increment])
+@pytest.mark.parametrize("kind", [Taylor, Rescale, Residual, PreviousChunk, ScaleShift, FittedForecast, Increment])
 def test_updating_everywhere_is_bit_equal_and_unwrapping_leaves_no_trace(kind):
     policy = TinyTransformerPolicy()
     dense = chunk(policy)
@@ -92,7 +103,7 @@ def test_updating_everywhere_is_bit_equal_and_unwrapping_leaves_no_trace(kind):
     assert [sorted(vars(module)) for module in policy.modules()] == before
 
 
-@pytest.mark.parametrize("kind", [Taylor, Rescale, ScaleShift, FittedForecast, Increment])
+@pytest.mark.parametrize("kind", [Taylor, Rescale, Residual, ScaleShift, FittedForecast, Increment])
 def test_a_plan_replays_what_the_interceptors_do(kind):
     policy = TinyTransformerPolicy(num_layers=1)
     estimator = fitted(policy, kind) if hasattr(kind, "fit") else kind()
