@@ -11,7 +11,8 @@ neighbouring calls. `bac` stores each block's output and reuses it, at denoising
     bac.wrap(policy, schedule)                        # in place; every action chunk from now on follows the schedule
     bac.unwrap(policy)                                # no trace left
 
-On a robot, `bac.ControlLoop` acts at a fixed rate while the policy thinks.
+On a robot, `bac.ControlLoop` acts at a fixed rate while the policy thinks, and a `bac.Guard` checks now and then that
+the schedule still holds for what is seen.
 
 Words:
     policy: observations in, action chunk out: `reset()`, `predict_action_chunk(batch)`.
@@ -30,6 +31,7 @@ from bac.block import Block, BlockKind
 from bac.calibration import Calibration
 from bac.control import ControlLoop
 from bac.errors import BacError
+from bac.guarding import Guard
 from bac.plugin import unwrap, wrap
 from bac.recording import calibrate
 from bac.schedule import Schedule
@@ -42,6 +44,7 @@ __all__ = [
     "BlockKind",
     "Calibration",
     "ControlLoop",
+    "Guard",
     "Schedule",
     "adaptive_schedule",
     "calibrate",

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,30 @@ class Slot:
     signatures: dict[int, Signature | None] = field(default_factory=dict)
 
 
+class Prober(Protocol):
+    """Compares, at some cells of a run, what is reused with what the block computes (see `bac.guarding`)."""
+
+    @property
+    def cells(self) -> Container[tuple[str, int]]:
+        """Names of blocks and denoising steps at which it compares."""
+
+    def compare(self, block: str, step: int, returned: Any, computed: Any) -> None:
+        """Told of both; what was returned is what the run goes on with."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a guard wants of a denoising run.
+
+    Attributes:
+        fallback: Follow the update steps of the fallback instead of the schedule's.
+        probe: Compare reused blocks with computed ones.
+    """
+
+    fallback: bool = False
+    probe: Prober | None = None
+
+
 class DenoisingRun:
     """The current denoising run of one policy: who is in it, and what each block has stored.
 
@@ -51,6 +75,8 @@ class DenoisingRun:
 
     Attributes:
         context: Number of the context that is evaluated, where the host names them (`enter_context`); otherwise None.
+        orders: Of the current run.
+        orders_ahead: Of the next; they come into force when it begins, never within one.
     """
 
     def __init__(self, names: Sequence[str], num_steps: int, num_contexts: int = 1) -> None:
@@ -60,6 +86,7 @@ class DenoisingRun:
         self.slots: list[Slot] = []
         self.kept: dict[int, Any] = {}
         self.context: int | None = None
+        self.orders = self.orders_ahead = Orders()
         self._names: dict[str, int] = {}
         self.thread: int | None = None
         self._entered = threading.Lock()
@@ -81,6 +108,7 @@ class DenoisingRun:
         self.slots = [Slot() for _ in self.names]
         self.kept = {}
         self.context, self._names = None, {}
+        self.orders = self.orders_ahead
         self.thread = threading.get_ident()
 
     def end(self) -> None:
@@ -209,6 +237,8 @@ class CachedBlock(Interceptor):
         in_place: The host writes into what it is given, so it is given copies.
         gate: While it is closed, calls are computed and not counted.
         applies: Which calls are the block's; `None` means all.
+        fallback: `updates` of a run that is ordered to fall back, `[K]`; None: the same.
+        feeds: Name of the block that this one computes the input of; None if it is one by itself.
     """
 
     def __init__(
@@ -220,10 +250,14 @@ class CachedBlock(Interceptor):
         in_place: bool = False,
         gate: Gate | None = None,
         applies: Applies | None = None,
+        fallback: Sequence[bool] | None = None,
+        feeds: str | None = None,
     ) -> None:
         self.run = run
         self.index = index
         self.updates = tuple(map(bool, updates))
+        self.fallback = self.updates if fallback is None else tuple(map(bool, fallback))
+        self.feeds = feeds
         self.in_place = in_place
         self.gate = gate
         self.applies = applies
@@ -237,10 +271,29 @@ class CachedBlock(Interceptor):
             self.run.note_outside(self.index)
             return self.original(*inputs, **options)
         slot, step, context = self.run.locate(self.index, inputs, options)
+        probe = self.run.orders.probe
+        if probe is not None and (self.feeds or self.run.names[self.index], step) in probe.cells:
+            return self._probe(probe, slot, step, context, inputs, options)
         return self._evaluate(slot, step, context, inputs, options)
 
+    def _probe(
+        self, probe: Prober, slot: Slot, step: int, context: int, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """Compute as well, and return what the run would have gone on with."""
+        with torch.no_grad():
+            computed = self.original(*inputs, **options)
+        if self.feeds is not None:  # nothing but the block that it feeds sees this, and what that computes is dropped
+            return computed
+        returned = self._evaluate(slot, step, context, inputs, options)
+        with torch.no_grad():
+            probe.compare(self.run.names[self.index], step, returned, computed)
+        return returned
+
+    def _is_due(self, step: int) -> bool:
+        return (self.fallback if self.run.orders.fallback else self.updates)[step]
+
     def _evaluate(self, slot: Slot, step: int, context: int, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if not self.updates[step]:
+        if not self._is_due(step):
             return map_tensors(self._usable, slot.features[context])
         output = self.original(*inputs, **options)
         slot.features[context] = map_tensors(self._kept, output)

@@ -17,7 +17,14 @@ from bac.patch import put_on
 from bac.schedule import Schedule
 
 
-def intercept(host: Host, schedule: Schedule | OnlineRule | None, estimator: Estimator, *, exact: bool) -> None:
+def intercept(
+    host: Host,
+    schedule: Schedule | OnlineRule | None,
+    estimator: Estimator,
+    *,
+    exact: bool,
+    fallback: Schedule | None = None,
+) -> DenoisingRun:
     """Stand in the way of a policy's blocks, of what it computes again and again, and of its sampler.
 
     Args:
@@ -25,6 +32,10 @@ def intercept(host: Host, schedule: Schedule | OnlineRule | None, estimator: Est
         schedule: What is computed when; None computes everything.
         estimator: What stands in for the rest.
         exact: Leave out what changes the order of roundings.
+        fallback: What is computed when in runs that are ordered to fall back (see `bac.guarding`).
+
+    Returns:
+        The run that all of them take part in.
 
     Raises:
         UnsupportedPolicyError: The estimator looks back an action chunk and the policy cannot be reset.
@@ -35,7 +46,7 @@ def intercept(host: Host, schedule: Schedule | OnlineRule | None, estimator: Est
     elif isinstance(schedule, OnlineRule):
         run = _intercept_online(host, schedule, estimator, gate)
     else:
-        run = _intercept_blocks(host, schedule, estimator, gate)
+        run = _intercept_blocks(host, schedule, fallback or schedule, estimator, gate)
     for site in host.constants:
         put_on(site.owner, site.attribute, Once(run, gate))
     for hoist in () if exact else host.hoists:
@@ -45,19 +56,24 @@ def intercept(host: Host, schedule: Schedule | OnlineRule | None, estimator: Est
     if host.contexts is not None:
         put_on(host.contexts.owner, host.contexts.attribute, NamedContexts(run))
     put_on(host.sampler_owner, host.sampler_attribute, RunScope(run, host.denoiser))
+    return run
 
 
-def _intercept_blocks(host: Host, schedule: Schedule, estimator: Estimator, gate: Gate | None) -> DenoisingRun:
+def _intercept_blocks(
+    host: Host, schedule: Schedule, fallback: Schedule, estimator: Estimator, gate: Gate | None
+) -> DenoisingRun:
     """Stand in the way of every block, and of what feeds it, at the same steps; what feeds it is held."""
     by_name = {block.name: block for block in host.blocks}
-    places: list[tuple[str, Site, Sequence[bool], Estimator]] = []
+    other = dict(zip(fallback.block_names, fallback.mask.T, strict=True))
+    places: list[tuple[str, str | None, Site, Sequence[bool], Estimator]] = []
     for name, updates in zip(schedule.block_names, schedule.mask.T, strict=True):
         block = by_name[name]
-        places.append((name, Site(block.require_owner(), block.attribute), updates, estimator))
-        places += [(f"{name} ({feeder.attribute})", feeder, updates, Hold()) for feeder in block.feeders]
+        places.append((name, None, Site(block.require_owner(), block.attribute), updates, estimator))
+        places += [(f"{name} ({feeder.attribute})", name, feeder, updates, Hold()) for feeder in block.feeders]
     run = _make_run([name for name, *_ in places], schedule.num_steps, host, estimator)
-    for index, (_, site, updates, stand_in) in enumerate(places):
+    for index, (name, feeds, site, updates, stand_in) in enumerate(places):
         options: dict[str, Any] = {"in_place": host.in_place, "gate": gate, "applies": site.applies}
+        options |= {"fallback": other[feeds or name], "feeds": feeds}
         if isinstance(stand_in, Hold):
             put_on(site.owner, site.attribute, CachedBlock(run, index, updates, **options))
         else:

@@ -92,6 +92,15 @@ def interceptors(root: Any) -> Iterator[tuple[Any, str, Interceptor]]:
                 yield owner, attribute, value
 
 
+def stacked(root: Any) -> Iterator[Interceptor]:
+    """Every interceptor on `root` and its (sub-)modules, with those that lie under others, the upper ones first."""
+    for _, _, interceptor in interceptors(root):
+        below: Any = interceptor
+        while isinstance(below, Interceptor):
+            yield below
+            below = below.original
+
+
 def take_off_all(root: Any) -> None:
     """Take every interceptor off `root`, however many lie on top of each other."""
     while found := list(interceptors(root)):

@@ -10,9 +10,14 @@ from torch import nn
 from bac.adapters import find_host
 from bac.adapters.host import Host
 from bac.block import Block
+from bac.cache import DenoisingRun
 from bac.errors import MismatchError, ScheduleError
 from bac.estimators import Estimator, Hold, named
+from bac.estimators.fitted import Fitted
 from bac.fingerprint import Fingerprint
+from bac.guarding.guard import Guard
+from bac.guarding.guarded import EndOnReset, Guarded
+from bac.guarding.lookout import Lookout
 from bac.interception import intercept
 from bac.online.rule import OnlineRule
 from bac.patch import put_on, take_off_all
@@ -33,6 +38,7 @@ def wrap(
     unseen: Literal["record", "interpret"] = "record",
     exact: bool = True,
     compile: bool = False,
+    guard: Guard | None = None,
 ) -> Policy:
     """Let a policy reuse its blocks' stored outputs, in place.
 
@@ -56,6 +62,9 @@ def wrap(
         exact: Bit-equal to the untouched policy where every block updates, and replay bit-equal to the interceptors
             (on a CPU). False allows another order of roundings, which is faster: within 1e-5 of the largest action.
         compile: Let PyTorch's compiler fuse the plan, which takes minutes and a C++ compiler; with ``exact=False``.
+        guard: Check now and then that the schedule still holds for what is seen, and respond (see `bac.guarding`);
+            from `bac.Guard.calibrate`. What it falls back to is recorded as any other run is: beforehand by
+            `bac.plan.record`, else when it is first needed.
 
     Returns:
         `policy` itself.
@@ -63,7 +72,8 @@ def wrap(
     Raises:
         UnsupportedPolicyError: The policy's blocks or sampler were not found.
         ScheduleError: The schedule's blocks are not the policy's, or its estimator has parameters to be fitted.
-        MismatchError: The schedule's fingerprint differs from the policy's and `strict` is true.
+        MismatchError: The schedule's fingerprint differs from the policy's and `strict` is true; or the guard is for
+            another schedule.
     """
     _check_options(schedule, executor, unseen)
     if compile and exact:
@@ -77,20 +87,25 @@ def wrap(
         _check_last(schedule, host)
         if strict:
             _check_fingerprint(schedule, host)
+    fallback = None if guard is None else _fallback(guard, schedule, chosen, host, strict)
 
     take_off_all(policy)
-    intercept(host, schedule, chosen, exact=exact)
+    run = intercept(host, schedule, chosen, exact=exact, fallback=fallback)
     if executor != "interpret":
         sights = {"auto": 2, "replay": 1}[executor] if unseen == "record" else 0
         replayer = Replayer(
             host.weights or host.sampler_owner,
             host.blocks,
+            run,
             sights=sights,
             exact=exact,
             inductor=compile,
             warn=executor == "replay",
+            has_fallback=fallback is not None,
         )
         put_on(host.sampler_owner, host.sampler_attribute, replayer)
+    if guard is not None:
+        _put_on_duty(guard, host, run)
     return policy
 
 
@@ -137,6 +152,42 @@ def _interpreted(
             f'executor: {what} makes a run depend on what it sees or saw, so it cannot be replayed; take "interpret"'
         )
     return "interpret"
+
+
+def _fallback(
+    guard: Guard, schedule: Schedule | OnlineRule | None, estimator: Estimator, host: Host, strict: bool
+) -> Schedule | None:
+    """Check a guard and what it falls back to."""
+    if not isinstance(schedule, Schedule) or estimator.crosses_chunks:
+        what = estimator.name if isinstance(schedule, Schedule) else type(schedule).__name__
+        raise ScheduleError(
+            f"guard: watches a fixed schedule whose runs begin anew with every chunk, which {what} is not; leave it out"
+        )
+    guard.check(schedule, estimator.name, host.fingerprint() if strict else None)
+    if guard.changes_schedule and guard.cooldown is None and not callable(getattr(host.policy, "reset", None)):
+        raise ScheduleError(
+            f"guard: {type(host.policy).__name__} has no reset(), so say how long to respond: cooldown=20"
+        )
+    fallback = guard.fallback(schedule)
+    if isinstance(guard.response, Schedule):
+        _check_blocks(guard.response, host.blocks)
+        _check_last(guard.response, host)
+        if strict:
+            _check_fingerprint(guard.response, host)
+        if guard.response.num_steps != schedule.num_steps or isinstance(estimator, Fitted):
+            raise ScheduleError(
+                f"guard: a denser schedule needs as many steps, {schedule.num_steps}, and an estimator that fits both; "
+                f'got {guard.response.num_steps} steps and {estimator.name}. Take response="dense"'
+            )
+    return fallback
+
+
+def _put_on_duty(guard: Guard, host: Host, run: DenoisingRun) -> None:
+    """On top of everything, so that what is probed or fallen back to is decided before a plan is looked for."""
+    lookout = Lookout(guard)
+    put_on(host.sampler_owner, host.sampler_attribute, Guarded(lookout, run, host.batch_dim))
+    if callable(getattr(host.policy, "reset", None)):
+        put_on(host.policy, "reset", EndOnReset(lookout))
 
 
 def _check_blocks(schedule: Schedule, blocks: Sequence[Block]) -> None:

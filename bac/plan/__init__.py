@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from bac.errors import RunError
-from bac.patch import interceptors
+from bac.patch import stacked
 from bac.plan.executor import Replayer
 from bac.plan.plan import Plan
 
@@ -31,6 +31,8 @@ def plans(policy: nn.Module) -> tuple[Plan, ...]:
 def record(policy: Any, batch: Any, **options: Any) -> Plan:
     """Make the plan for one kind of batch now, so that no control loop has to wait for it.
 
+    With a guard that changes the schedule, also the plan of what it falls back to.
+
     Args:
         policy: Wrapped with ``executor="replay"`` or ``"auto"``.
         batch: As `policy.predict_action_chunk` takes it; only shapes and dtypes matter.
@@ -40,18 +42,19 @@ def record(policy: Any, batch: Any, **options: Any) -> Plan:
         RunError: The policy is not wrapped so, or its run cannot be replayed; the message says why.
     """
     replayer = _replayer(policy)
-    with replayer.recording(), torch.no_grad():
-        policy.reset()
-        policy.predict_action_chunk(batch, **options)
-        policy.reset()
-    if replayer.refusals or not replayer.plans:
-        why = "; ".join(replayer.refusals) or "hooks watch it, or an argument cannot be compared"
-        raise RunError(f"{type(policy).__name__}: its denoising run cannot be replayed: {why}")
+    for fallback in (True, False) if replayer.has_fallback else (False,):
+        with replayer.recording(fallback=fallback), torch.no_grad():
+            policy.reset()
+            policy.predict_action_chunk(batch, **options)
+            policy.reset()
+        if replayer.refusals or not replayer.plans:
+            why = "; ".join(replayer.refusals) or "hooks watch it, or an argument cannot be compared"
+            raise RunError(f"{type(policy).__name__}: its denoising run cannot be replayed: {why}")
     return replayer.plans[-1]
 
 
 def _replayer(policy: nn.Module) -> Replayer:
-    for _, _, interceptor in interceptors(policy):
+    for interceptor in stacked(policy):
         if isinstance(interceptor, Replayer):
             return interceptor
     raise RunError(

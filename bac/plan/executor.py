@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from bac.block import Block
+from bac.cache import DenoisingRun, Orders
 from bac.patch import Interceptor
 from bac.plan.build import build
 from bac.plan.plan import Plan
@@ -39,27 +40,36 @@ class Replayer(Interceptor):
     Args:
         owner: Module whose method is the sampler.
         blocks: The policy's blocks; a run is interpreted while something else than `bac` watches one of them.
+        run: The sampler's; one that is ordered to be probed is interpreted, one that falls back has plans of its own.
         sights: How often arguments of one signature are met before they are recorded; 0 records only on demand.
         exact: See `bac.wrap`.
         inductor: `compile` of `bac.wrap`.
         warn: Warn when a run cannot be replayed; otherwise log it.
+        has_fallback: A guard may order runs to fall back.
+
+    Attributes:
+        on_demand: Whether plans are being asked for (`recording`).
     """
 
     def __init__(
         self,
         owner: nn.Module,
         blocks: Sequence[Block],
+        run: DenoisingRun,
         *,
         sights: int = 1,
         exact: bool = True,
         inductor: bool = False,
         warn: bool = True,
+        has_fallback: bool = False,
     ) -> None:
         self.owner = owner
+        self.run = run
         self.sights = sights
         self.exact = exact
         self.inductor = inductor
         self.warn = warn
+        self.has_fallback = has_fallback
         self._blocks = [(block.require_owner(), block.attribute) for block in blocks]
         self._expected = self._on_blocks()
         self._forget()
@@ -69,7 +79,7 @@ class Replayer(Interceptor):
             return self._interpret(args, options)
         leaves, structure = flatten((args, options))
         try:
-            key = signature(leaves, structure)
+            key = self.run.orders_ahead.fallback, signature(leaves, structure)
         except TypeError:  # an argument that cannot be compared
             return self.original(*args, **options)
         plan = self._valid_plan(key)
@@ -94,14 +104,22 @@ class Replayer(Interceptor):
         return tuple(self._refused.values())
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Within it, whatever has no plan is recorded when first met."""
+    def recording(self, *, fallback: bool = False) -> Iterator[None]:
+        """Within it, whatever has no plan is recorded when first met.
+
+        Args:
+            fallback: Runs are those that a guard falls back to.
+        """
         self._refused.clear()
-        sights, self.sights = self.sights, 1
+        (sights, self.sights), (orders, self.run.orders_ahead) = (
+            (self.sights, 1),
+            (self.run.orders_ahead, Orders(fallback)),
+        )
+        self.on_demand = True
         try:
             yield
         finally:
-            self.sights = sights
+            self.sights, self.run.orders_ahead, self.on_demand = sights, orders, False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replayer:
         """A replayer of the copied policy, without plans: those have the original's weights baked in."""
@@ -120,6 +138,7 @@ class Replayer(Interceptor):
         self._num_records = 0
         self._num_replays = 0
         self._detaches = False
+        self.on_demand = False
         self._lock = threading.RLock()
 
     def _interpret(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -130,13 +149,14 @@ class Replayer(Interceptor):
         return output
 
     def _must_interpret(self) -> bool:
-        """Gradients are wanted, or someone else watches the run."""
+        """Gradients are wanted, or someone watches the run."""
         if self._hooks is None:
             self._hooks = [_global_forward_hooks, _global_forward_pre_hooks]
             self._hooks += [hooks for m in self.owner.modules() for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         return (
             (torch.is_grad_enabled() and not self._detaches)
             or self.owner.training
+            or self.run.orders_ahead.probe is not None
             or self._on_blocks() != self._expected
             or any(self._hooks)
             or torch.compiler.is_compiling()

@@ -1,0 +1,24 @@
+"""The drift guard: does a fixed schedule still hold for what the robot sees?
+
+A schedule is made from observations of one world. In another one the blocks may change faster between the steps at
+which they are computed, and nothing would say so. A guard looks now and then, at little cost::
+
+    guard = bac.Guard.calibrate(policy, schedule, batches)          # the untouched policy, on observations
+    bac.wrap(policy, schedule, guard=replace(guard, response="dense"))
+    print(bac.guarding.report(policy))
+
+In a *probed* chunk some reused blocks, chosen at random, are computed as well. What they computed is compared with what
+the cache returned, and thrown away: the actions are those of any other chunk. An error above the limit that was
+calibrated for the block and step is an exceedance. Exceedances are bet on (`bac.guarding.evidence`), so an alarm comes
+with a promise about false ones.
+
+What it sees is the caching error, not the observation: a shift under which the cached policy still follows the
+computed one goes unnoticed, and should. Not to be confused with `bac.plan.guard`, which notices that a *policy* is no
+longer the one that was recorded.
+"""
+
+from bac.guarding.guard import Guard
+from bac.guarding.guarded import report
+from bac.guarding.lookout import Alarm, Report
+
+__all__ = ["Alarm", "Guard", "Report", "report"]

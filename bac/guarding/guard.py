@@ -1,0 +1,293 @@
+"""What a drift guard knows and is told to do; a frozen value that draws itself, with JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from bac.block import Block
+from bac.errors import CalibrationError, MismatchError, ScheduleError
+from bac.estimators import Estimator
+from bac.fingerprint import Fingerprint
+from bac.guarding.evidence import allowed_share
+from bac.guarding.probe import Errors, Where
+from bac.schedule import Schedule
+
+_FORMAT, _VERSION = "bac.guard", 1
+_DIGITS = 5  # of a limit, on disk
+
+Response: TypeAlias = Literal["log", "dense"] | Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """Online checks that a fixed schedule still holds; made by `Guard.calibrate`, put on by ``bac.wrap(..., guard=)``.
+
+    It draws itself, `#` where a block is computed, elsewhere its limit in tenths::
+
+        Guard: 6 reused cells of 2 blocks x 4 steps, limits from 64 runs; 6.9 % of looks may exceed them
+          one chunk in 50 is probed at 16 cells; 1000 probed chunks or more to a false alarm; then: log
+          ticks.0  #12#        # update  0-9 limit of the relative error in tenths  + 1 or more
+          ticks.1  #13+
+
+    An alarm's promise is `bac.guarding.evidence`'s: if each probed chunk exceeds limits at a share of `allowed` of its
+    cells at most, on average and given what was seen before, then `patience` probed chunks or more go by, on average,
+    until a false alarm. Actions that are not finite, or outside of the calibrated range widened by half of it on either
+    side, are an alarm at once; the promise does not cover them.
+
+    Attributes:
+        limits: By block and step, `[K]`, the largest relative L1 error that counts as usual; None where it updates.
+        allowed: Share of looks that may exceed their limit, in (0, 1).
+        num_runs: Runs they were calibrated on.
+        schedule_hash: Of the schedule they hold for.
+        estimator: Name of its estimator.
+        action_range: Smallest and largest of what the sampler returned, by action dimension, in its units (normalised
+            ones, for most policies); None to look only whether it is finite.
+        fingerprint: Of the policy.
+        probe_every: Chunks from one probed to the next on average; five times fewer while the evidence is above 2. A
+            probed chunk is interpreted, so it takes as long as without plans, and a little more.
+        num_cells: Reused cells that are looked at in a probed chunk.
+        patience: Mean number of probed chunks to a false alarm, at least; an alarm comes at this much evidence.
+        response: ``"log"``: one warning, and counted. ``"dense"``: from the next denoising run on every block is
+            computed. A denser schedule: from the next run on that is followed. Nothing is probed meanwhile.
+        cooldown: Action chunks that the response lasts; None: until ``policy.reset()``. Then the schedule is followed
+            again, and evidence begins at nothing.
+        seed: Of the choice of chunks and cells.
+
+    Raises:
+        ScheduleError: A value is out of range.
+    """
+
+    limits: Mapping[str, tuple[float | None, ...]]
+    allowed: float
+    num_runs: int
+    schedule_hash: str
+    estimator: str = "hold"
+    action_range: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
+    probe_every: int = 50
+    num_cells: int = 16
+    patience: int = 1000
+    response: Response = "log"
+    cooldown: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("probe_every", "num_cells", "patience", "cooldown"):
+            value = getattr(self, name)
+            if (value is not None or name != "cooldown") and (not isinstance(value, int) or value < 1):
+                raise ScheduleError(f"guard: {name} must be a whole number of at least 1, got {value!r}")
+        if not 0 < self.allowed < 1:
+            raise ScheduleError(f"guard: allowed must be in (0, 1), got {self.allowed!r}")
+        if self.response not in ("log", "dense") and not isinstance(self.response, Schedule):
+            raise ScheduleError(f'guard: response must be "log", "dense" or a denser schedule, got {self.response!r}')
+        object.__setattr__(self, "limits", MappingProxyType({b: tuple(row) for b, row in self.limits.items()}))
+        if not self.cells:
+            raise ScheduleError("guard: the schedule reuses nothing, so there is nothing to watch")
+
+    @classmethod
+    def calibrate(
+        cls,
+        policy: object,
+        schedule: Schedule,
+        batches: Iterable[Any],
+        *,
+        quantile: float = 0.99,
+        num_draws: int = 1,
+        seed: int = 0,
+        estimator: Estimator | None = None,
+        blocks: Sequence[Block] | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> Guard:
+        """Run the cached policy on observations, compute every reused block as well, and note how far it was off.
+
+        It takes as long as dense runs do. The policy is left unwrapped.
+
+        Args:
+            policy: As for `bac.calibrate`: not wrapped.
+            schedule: That the guard will watch.
+            batches: Observation batches of many episodes, other ones than the schedule was made from: each of the B
+                observations is a run. `allowed` takes runs to be independent; 100 or more make it a few per cent.
+            quantile: Of the errors at a cell, that is its limit, in (0, 1].
+            num_draws: Noise draws per batch.
+            seed: Seeds the noise of each run.
+            estimator: As `bac.wrap` will be given it.
+            blocks: Likewise.
+            progress: Show a progress bar.
+            options: Attributes of the guard, `probe_every` to `seed` (the last as ``guard_seed``).
+
+        Raises:
+            CalibrationError: The policy is wrapped, there are fewer than two runs, or an error is not a number.
+            ScheduleError, MismatchError: As from `bac.wrap`.
+        """
+        from bac.guarding.calibrating import measure  # which wraps the policy, as bac.wrap does, which knows guards
+
+        measured = measure(
+            policy, schedule, batches, num_draws=num_draws, seed=seed, estimator=estimator, blocks=blocks,
+            progress=progress,
+        )  # fmt: skip
+        if "guard_seed" in options:
+            options["seed"] = options.pop("guard_seed")
+        return cls.of_errors(
+            schedule,
+            measured.errors,
+            quantile=quantile,
+            estimator=measured.estimator,
+            action_range=measured.action_range,
+            fingerprint=measured.fingerprint,
+            **options,
+        )
+
+    @classmethod
+    def of_errors(
+        cls, schedule: Schedule, errors: Mapping[Where, Errors], *, quantile: float = 0.99, **options: Any
+    ) -> Guard:
+        """The guard of known errors.
+
+        Args:
+            schedule: That they were measured with.
+            errors: Of every reused cell, `[n]` each.
+            quantile: As for `calibrate`.
+            options: Further attributes.
+
+        Raises:
+            CalibrationError: There are fewer than two runs, or an error is not a number.
+        """
+        if not 0 < quantile <= 1:
+            raise CalibrationError(f"quantile: must be in (0, 1], got {quantile}")
+        num_runs = min((len(values) for values in errors.values()), default=0)
+        if num_runs < 2:
+            raise CalibrationError(f"batches: a guard needs at least two runs, 100 or more to be sharp, got {num_runs}")
+        rank = min(num_runs, int(np.ceil(quantile * num_runs)))
+        limits: dict[str, list[float | None]] = {name: [None] * schedule.num_steps for name in schedule.block_names}
+        for (block, step), values in errors.items():
+            if np.isnan(values).any():
+                raise CalibrationError(f"{block}: its output is not finite at denoising step {step}")
+            limits[block][step] = _rounded_up(float(np.partition(values, rank - 1)[rank - 1]))
+        return cls(
+            {block: tuple(row) for block, row in limits.items()},
+            allowed_share(num_runs, rank),
+            num_runs,
+            identity(schedule),
+            **options,
+        )
+
+    @property
+    def cells(self) -> tuple[Where, ...]:
+        """Every reused cell, in order of evaluation of blocks and, within, of steps."""
+        return tuple((b, step) for b, row in self.limits.items() for step, limit in enumerate(row) if limit is not None)
+
+    @property
+    def changes_schedule(self) -> bool:
+        """Whether an alarm makes the next runs follow something else."""
+        return self.response != "log"
+
+    def fallback(self, schedule: Schedule) -> Schedule | None:
+        """What is followed after an alarm; None if `schedule` is kept."""
+        if self.response == "dense":
+            return Schedule(schedule.num_steps, dict.fromkeys(schedule.block_names, tuple(range(schedule.num_steps))))
+        return self.response if isinstance(self.response, Schedule) else None
+
+    def check(self, schedule: Schedule, estimator: str, policy: Fingerprint | None) -> None:
+        """Refuse a schedule, estimator or policy that the limits were not calibrated for.
+
+        Args:
+            policy: None to accept any.
+
+        Raises:
+            MismatchError: They differ.
+        """
+        remedy = "Calibrate one for it: bac.Guard.calibrate(policy, schedule, batches)"
+        if (found := identity(schedule)) != self.schedule_hash:
+            raise MismatchError(f"guard: is for the schedule {self.schedule_hash}, this one is {found}. {remedy}")
+        if estimator != self.estimator:
+            raise MismatchError(f"guard: is for the estimator {self.estimator}, this one is {estimator}. {remedy}")
+        if policy is not None and (differences := self.fingerprint.differences(policy)):
+            lines = "\n  ".join(differences).replace("the schedule has", "the guard has")
+            raise MismatchError(f"guard: was calibrated on another policy.\n  {lines}\n{remedy}")
+
+    def save(self, path: str | Path) -> None:
+        """Write the guard as JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        document = {"format": _FORMAT, "version": _VERSION, **values, "fingerprint": self.fingerprint.to_dict()}
+        document["limits"] = dict(self.limits)
+        if isinstance(self.response, Schedule):
+            parts = {"num_steps": self.response.num_steps, "update_steps": dict(self.response.update_steps)}
+            known = asdict(self.response.fingerprint) if self.response.fingerprint else None
+            document["response"] = {**parts, "fingerprint": known, "estimator": self.response.estimator}
+        Path(path).write_text(json.dumps(document) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Guard:
+        """Read what `save` wrote.
+
+        Raises:
+            ScheduleError: The file is not a complete guard of this version.
+            FileNotFoundError: There is no such file.
+        """
+        try:
+            document: Any = json.loads(Path(path).read_text())
+            if (document["format"], document["version"]) != (_FORMAT, _VERSION):
+                raise KeyError("format")
+            values = {f.name: document[f.name] for f in fields(cls)}
+            values["fingerprint"] = Fingerprint.from_dict(values["fingerprint"])
+            if values["action_range"] is not None:
+                values["action_range"] = tuple(map(tuple, values["action_range"]))
+            if isinstance(values["response"], dict):
+                values["response"] = _schedule(values["response"])
+            return cls(**values)
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ScheduleError(
+                f"{path}: not a complete guard of version {_VERSION} ({error!r}); save it again"
+            ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, ({**{f.name: getattr(self, f.name) for f in fields(self)}, "limits": dict(self.limits)},)
+
+    def __str__(self) -> str:
+        num_steps = len(next(iter(self.limits.values())))
+        denser = self.response if isinstance(self.response, Schedule) else None
+        response = self.response if denser is None else f"a schedule of {denser.num_sweeps:.1f} sweeps"
+        lines = [
+            f"Guard: {len(self.cells)} reused cells of {len(self.limits)} blocks x {num_steps} steps, limits from "
+            f"{self.num_runs} runs; {self.allowed:.1%} of looks may exceed them".replace("%", " %"),
+            f"  one chunk in {self.probe_every} is probed at {self.num_cells} cells; {self.patience} probed chunks or "
+            f"more to a false alarm; then: {response}",
+        ]
+        width = max(map(len, self.limits))
+        rows = [f"  {block:{width}}  {''.join(map(_tenths, row))}" for block, row in self.limits.items()]
+        rows[0] += "        # update  0-9 limit of the relative error in tenths  + 1 or more"
+        return "\n".join(lines + rows)
+
+
+def identity(schedule: Schedule) -> str:
+    """SHA-256 of what a schedule does, first 16 hex digits; where it was saved and what for makes no difference."""
+    steps = {name: list(steps) for name, steps in schedule.update_steps.items()}
+    return hashlib.sha256(json.dumps([schedule.num_steps, list(steps.items())]).encode()).hexdigest()[:16]
+
+
+def _remade(values: dict[str, Any]) -> Guard:
+    return Guard(**values)
+
+
+def _schedule(document: Mapping[str, Any]) -> Schedule:
+    known = document["fingerprint"]
+    fingerprint = Fingerprint.from_dict(known) if known is not None else None
+    return Schedule(document["num_steps"], document["update_steps"], fingerprint, document["estimator"])
+
+
+def _tenths(limit: float | None) -> str:
+    return "#" if limit is None else str(int(10 * limit)) if limit < 1 else "+"
+
+
+def _rounded_up(value: float) -> float:
+    """So that a limit on disk is short, and no calibrated error exceeds it by its rounding."""
+    return float(f"{value * (1 + 10.0 ** (1 - _DIGITS)):.{_DIGITS}g}") if np.isfinite(value) else value
