@@ -1,7 +1,7 @@
 """Online rules against their published formulas, written out here, on what a wrapped DiT really computed.
 
-No package that could be asked has TeaCache, AdaCache or BWCache for models that are not on a list of its own. What the
-rule saw is recorded beside the interceptors, and the formula decides anew from that.
+No package at hand has TeaCache, AdaCache or BWCache for a model that is not on a list of its own. What the rule saw is
+recorded beside the interceptors, and the formula decides anew from that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import bac
 from bac.estimators import Residual
 from bac.online import AccumulatedChange, BlockChange, Codebook, OnlineRule, last_mask
 from bac.recording import record_features
-from tests.peers.models import NOISE, NUM_STEPS, DiT, blocks, chunk
+from bac.schedulers.block_ranges import Phase, block_ranges_schedule
+from tests.peers.models import NOISE, NUM_STEPS, DiT, blocks, chunk, described
 
 pytest.importorskip("diffusers")
 pytestmark = pytest.mark.slow
@@ -124,3 +125,15 @@ def test_whole_layers_under_teacaches_rule_add_the_residual_of_the_last_update()
     for step in range(NUM_STEPS):
         held = max(update for update in updates if update <= step)
         assert torch.allclose(left[step] - entered[step], left[held] - entered[held], atol=1e-5)
+
+
+def test_held_front_layers_hand_on_the_stream_of_the_last_update_as_in_blockdance() -> None:
+    policy = DiT()
+    schedule = block_ranges_schedule(described(policy.layers()), [Phase(0, (), 1), Phase(4, range(2), 3)])
+    bac.wrap(policy, schedule, blocks=policy.layers(), executor="interpret")
+    entered: list[Tensor] = []
+    watch = policy.model.transformer_blocks[2].register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+    chunk(policy)
+    watch.remove()
+    held = [0, 1, 2, 3, 4, 4, 4, 7, 7, 7, 10, 10]
+    assert all(torch.equal(entered[step], entered[held[step]]) for step in range(NUM_STEPS))

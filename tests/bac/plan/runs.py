@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import bac
 from bac.plan.program import Program
 from bac.plan.tape import Tape
+from tests.bac.models import TinyTransformerPolicy, obs, sweep
+
+STEPS = 7
 
 
 def taped(function: Callable[..., Any], *leaves: Any, constants: Sequence[Tensor] = ()) -> Program:
@@ -66,3 +70,20 @@ class NoisyPolicy(nn.Module):
         for _ in range(self.num_steps):
             x = self.layer(self.weight * x, obs) + torch.randn(obs.shape, generator=generator)
         return x
+
+
+def predict(policy: nn.Module, batch_size: int = 2, seed: int = 0, **options: Any) -> Tensor:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        return policy.predict_action_chunk(obs(batch_size, seed), **options)
+
+
+def pair(steps: tuple[int, ...] = (0, 3), *, num_layers: int = 1, **options: Any) -> list[TinyTransformerPolicy]:
+    """The same policy twice, interpreted and replayed."""
+    made = []
+    for executor in ("interpret", "replay"):
+        torch.manual_seed(1)
+        policy = TinyTransformerPolicy(num_steps=STEPS, num_layers=num_layers)
+        settings = options if executor == "replay" else {}
+        made.append(bac.wrap(policy, sweep(policy, steps, STEPS), executor=executor, **settings))
+    return made

@@ -1,0 +1,110 @@
+"""A replayed policy beside gradients, hooks, recorders, copies and threads."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+
+import bac
+import bac.plan
+from bac.errors import RunError
+from tests.bac.models import obs, sweep
+from tests.bac.plan.runs import STEPS, NoisyPolicy, pair, predict
+
+
+def test_with_gradients_the_run_is_interpreted():
+    _, replayed = pair()
+    predict(replayed)
+    torch.manual_seed(0)
+    with torch.enable_grad():
+        assert replayed.predict_action_chunk(obs(2)).requires_grad
+
+
+class Detached(NoisyPolicy):
+    predict_action_chunk = torch.no_grad()(NoisyPolicy.predict_action_chunk)
+
+
+def test_a_sampler_that_turns_gradients_off_itself_is_replayed_with_gradients_on():
+    policy = bac.wrap(Detached(), None, executor="replay")
+    for _ in range(3):
+        with torch.enable_grad():
+            policy.predict_action_chunk({"obs": torch.ones(2, 3, 4)})
+    assert len(bac.plan.plans(policy)) == 1
+
+
+def test_recording_features_sees_a_replayed_policy():
+    interpreted, replayed = pair()
+    predict(replayed)
+    features = [bac.recording.record_features(policy, obs(2)) for policy in (interpreted, replayed)]
+    assert all(torch.equal(features[0][name], features[1][name]) for name in features[0])
+
+
+def test_forward_hooks_are_called():
+    _, replayed = pair()
+    predict(replayed)
+    calls = []
+    handle = replayed.head.register_forward_hook(lambda *_: calls.append(1))
+    predict(replayed)
+    handle.remove()
+    predict(replayed)
+    assert len(calls) == STEPS
+
+
+def test_a_deep_copy_has_plans_of_its_own():
+    interpreted, replayed = pair()
+    expected = predict(replayed)
+    twin = copy.deepcopy(replayed)
+    assert bac.plan.plans(twin) == ()
+    with torch.no_grad():
+        replayed.head.weight.mul_(2)
+    for _ in range(2):
+        assert torch.equal(predict(twin), expected)
+    assert torch.equal(predict(interpreted), expected)
+
+
+def test_pickling_names_unwrap():
+    with pytest.raises(bac.BacError, match=r"bac\.unwrap\(policy\)"):
+        pickle.dumps(pair()[1])
+
+
+def test_unwrap_takes_the_replayer_off():
+    _, policy = pair()
+    predict(policy)
+    bac.unwrap(policy)
+    assert "predict_action_chunk" not in vars(policy)
+    with pytest.raises(RunError, match="not wrapped for replay"):
+        bac.plan.plans(policy)
+
+
+def test_two_threads_replay_the_same_plan():
+    interpreted, replayed = pair()
+    noise = {}
+    expected = {}
+    batches = [obs(2, seed) for seed in range(2)]
+    policies = []
+    for policy in (interpreted, replayed):
+        torch.manual_seed(0)
+        twin = NoisyPolicy()
+        bac.wrap(twin, sweep(twin, (0, 2), 3), executor="replay" if policy is replayed else "interpret")
+        policies.append(twin)
+    batches = [{"obs": torch.full((1, 2, 4), float(i))} for i in range(2)]
+
+    def run(policy, index, into):
+        with torch.no_grad():
+            for _ in range(20):
+                generator = torch.Generator().manual_seed(index)
+                into[index] = policy.predict_action_chunk(batches[index], generator=generator)
+
+    run(policies[1], 0, {})
+    threads = [threading.Thread(target=run, args=(policies[1], index, noise)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index in range(2):
+        run(policies[0], index, expected)
+        assert torch.equal(noise[index], expected[index])
