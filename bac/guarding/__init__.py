@@ -12,6 +12,9 @@ the cache returned, and thrown away: the actions are those of any other chunk. A
 calibrated for the block and step is an exceedance. Exceedances are bet on (`bac.guarding.evidence`), so an alarm comes
 with a promise about false ones.
 
+A guard gives orders (probe, fall back), which a denoising run takes when it begins and keeps until it ends, so no
+switch falls inside one. A probed run is interpreted, whatever the executor. Both schedules keep plans of their own.
+
 What it sees is the caching error, not the observation: a shift under which the cached policy still follows the
 computed one goes unnoticed, and should. Not to be confused with `bac.plan.guard`, which notices that a *policy* is no
 longer the one that was recorded.

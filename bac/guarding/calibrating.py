@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -91,12 +92,13 @@ def measure(
     seed: int = 0,
     estimator: Estimator | None = None,
     blocks: Sequence[Block] | None = None,
+    num_watched: int | None = None,
     progress: bool = True,
 ) -> Measured:
     """Run the cached policy on observations and compute every reused block as well. The policy is left unwrapped.
 
     Args:
-        policy, schedule, batches, num_draws, seed, estimator, blocks, progress: As for `bac.Guard.calibrate`.
+        policy: As for `bac.Guard.calibrate`; so are the others.
 
     Raises:
         CalibrationError: The policy is wrapped, or `batches` is one batch.
@@ -112,6 +114,8 @@ def measure(
     cells = [(name, s) for name, updates in schedule.update_steps.items() for s in steps if s not in set(updates)]
     if not cells:
         raise ScheduleError("schedule: reuses nothing, so there is nothing to watch; wrap without a guard")
+    if num_watched is not None and num_watched < len(cells):
+        cells = random.Random(seed).sample(cells, num_watched)
     wrap(policy, schedule, estimator=estimator, blocks=blocks, executor="interpret")
     try:
         host = find_host(policy, blocks)

@@ -30,11 +30,11 @@ Response: TypeAlias = Literal["log", "dense"] | Schedule
 class Guard:
     """Online checks that a fixed schedule still holds; made by `Guard.calibrate`, put on by ``bac.wrap(..., guard=)``.
 
-    It draws itself, `#` where a block is computed, elsewhere its limit in tenths::
+    It draws itself::
 
-        Guard: 6 reused cells of 2 blocks x 4 steps, limits from 64 runs; 6.9 % of looks may exceed them
+        Guard: 6 watched cells of 2 blocks x 4 steps, limits from 64 runs; 6.9 % of looks may exceed them
           one chunk in 50 is probed at 16 cells; 1000 probed chunks or more to a false alarm; then: log
-          ticks.0  #12#        # update  0-9 limit of the relative error in tenths  + 1 or more
+          ticks.0  #12#        # computed or not watched  0-9 limit of the relative error in tenths  + 1 or more
           ticks.1  #13+
 
     An alarm's promise is `bac.guarding.evidence`'s: if each probed chunk exceeds limits at a share of `allowed` of its
@@ -43,7 +43,8 @@ class Guard:
     side, are an alarm at once; the promise does not cover them.
 
     Attributes:
-        limits: By block and step, `[K]`, the largest relative L1 error that counts as usual; None where it updates.
+        limits: By block and step, `[K]`, the largest relative L1 error that counts as usual; None where it updates, or
+            is not watched.
         allowed: Share of looks that may exceed their limit, in (0, 1).
         num_runs: Runs they were calibrated on.
         schedule_hash: Of the schedule they hold for.
@@ -104,6 +105,7 @@ class Guard:
         seed: int = 0,
         estimator: Estimator | None = None,
         blocks: Sequence[Block] | None = None,
+        num_watched: int | None = None,
         progress: bool = True,
         **options: Any,
     ) -> Guard:
@@ -121,6 +123,7 @@ class Guard:
             seed: Seeds the noise of each run.
             estimator: As `bac.wrap` will be given it.
             blocks: Likewise.
+            num_watched: Reused cells to watch, chosen at random; None for all. A few hundred take a third of the time.
             progress: Show a progress bar.
             options: Attributes of the guard, `probe_every` to `seed` (the last as ``guard_seed``).
 
@@ -132,7 +135,7 @@ class Guard:
 
         measured = measure(
             policy, schedule, batches, num_draws=num_draws, seed=seed, estimator=estimator, blocks=blocks,
-            progress=progress,
+            num_watched=num_watched, progress=progress,
         )  # fmt: skip
         if "guard_seed" in options:
             options["seed"] = options.pop("guard_seed")
@@ -154,7 +157,7 @@ class Guard:
 
         Args:
             schedule: That they were measured with.
-            errors: Of every reused cell, `[n]` each.
+            errors: Of every cell to be watched, `[n]` each.
             quantile: As for `calibrate`.
             options: Further attributes.
 
@@ -182,7 +185,7 @@ class Guard:
 
     @property
     def cells(self) -> tuple[Where, ...]:
-        """Every reused cell, in order of evaluation of blocks and, within, of steps."""
+        """Every watched cell, in order of evaluation of blocks and, within, of steps."""
         return tuple((b, step) for b, row in self.limits.items() for step, limit in enumerate(row) if limit is not None)
 
     @property
@@ -257,14 +260,14 @@ class Guard:
         denser = self.response if isinstance(self.response, Schedule) else None
         response = self.response if denser is None else f"a schedule of {denser.num_sweeps:.1f} sweeps"
         lines = [
-            f"Guard: {len(self.cells)} reused cells of {len(self.limits)} blocks x {num_steps} steps, limits from "
+            f"Guard: {len(self.cells)} watched cells of {len(self.limits)} blocks x {num_steps} steps, limits from "
             f"{self.num_runs} runs; {self.allowed:.1%} of looks may exceed them".replace("%", " %"),
             f"  one chunk in {self.probe_every} is probed at {self.num_cells} cells; {self.patience} probed chunks or "
             f"more to a false alarm; then: {response}",
         ]
         width = max(map(len, self.limits))
         rows = [f"  {block:{width}}  {''.join(map(_tenths, row))}" for block, row in self.limits.items()]
-        rows[0] += "        # update  0-9 limit of the relative error in tenths  + 1 or more"
+        rows[0] += "        # computed or not watched  0-9 limit of the relative error in tenths  + 1 or more"
         return "\n".join(lines + rows)
 
 

@@ -191,6 +191,12 @@ def test_the_limit_is_a_quantile_of_the_runs():
     assert guard.allowed == allowed_share(10, 8)
 
 
+def test_a_few_cells_can_be_watched_instead_of_all():
+    guard = calibrated(RampPolicy(), num_watched=2)
+    assert len(guard.cells) == 2
+    assert set(guard.cells) < {("ramp", 1), ("ramp", 2), ("ramp", 3)}
+
+
 def test_calibration_leaves_the_random_state_alone():
     policy, batch = RampPolicy(), drift(1.0, 1.0)
     torch.manual_seed(3)
@@ -229,9 +235,9 @@ def test_a_guard_survives_the_disk(tmp_path):
 def test_a_guard_draws_itself():
     errors = {("ramp", step): np.full(64, error) for step, error in ((1, 0.01), (2, 0.35), (3, 2.0))}
     assert str(Guard.of_errors(HELD, errors)) == (
-        "Guard: 3 reused cells of 1 blocks x 4 steps, limits from 64 runs; 6.9 % of looks may exceed them\n"
+        "Guard: 3 watched cells of 1 blocks x 4 steps, limits from 64 runs; 6.9 % of looks may exceed them\n"
         "  one chunk in 50 is probed at 16 cells; 1000 probed chunks or more to a false alarm; then: log\n"
-        "  ramp  #03+        # update  0-9 limit of the relative error in tenths  + 1 or more"
+        "  ramp  #03+        # computed or not watched  0-9 limit of the relative error in tenths  + 1 or more"
     )
 
 
