@@ -236,7 +236,7 @@ def test_a_guard_draws_itself():
     errors = {("ramp", step): np.full(64, error) for step, error in ((1, 0.01), (2, 0.35), (3, 2.0))}
     assert str(Guard.of_errors(HELD, errors)) == (
         "Guard: 3 watched cells of 1 blocks x 4 steps, limits from 64 runs; 6.9 % of looks may exceed them\n"
-        "  one chunk in 50 is probed at 16 cells; 1000 probed chunks or more to a false alarm; then: log\n"
+        "  one chunk in 150 is probed at 16 cells; 1000 probed chunks or more to a false alarm; then: log\n"
         "  ramp  #03+        # computed or not watched  0-9 limit of the relative error in tenths  + 1 or more"
     )
 
