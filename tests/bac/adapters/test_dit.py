@@ -19,7 +19,7 @@ diffusers = pytest.importorskip("diffusers")
 pytestmark = MARKS
 
 
-class TestDiT(PipelineContract):
+class DiTContract(PipelineContract):
     """Guidance by one batch of both halves."""
 
     blocks_per_layer = 2
@@ -40,6 +40,10 @@ class TestDiT(PipelineContract):
 
     def arguments(self, batch_size: int) -> dict[str, Any]:
         return {"class_labels": [3, 1, 4][:batch_size], "guidance_scale": 4.0}
+
+
+class TestDiT(DiTContract):
+    """Under DDIM; and what is refused of any pipeline."""
 
     def test_a_schedule_is_calibrated_through_the_pipelines_call(self) -> None:
         pipe = self.make_policy()
@@ -91,7 +95,7 @@ class TestDiT(PipelineContract):
             find_host(pipe)
 
 
-class TestDiTSinglestep(TestDiT):
+class TestDiTSinglestep(DiTContract):
     """DPM-Solver++ in its singlestep form, whose memory of earlier steps is the solver's own."""
 
     def make_policy(self) -> Any:
@@ -99,5 +103,5 @@ class TestDiTSinglestep(TestDiT):
         pipe.scheduler = diffusers.DPMSolverSinglestepScheduler(solver_order=2, lower_order_final=True)
         return pipe
 
-    def test_a_schedule_is_calibrated_through_the_pipelines_call(self) -> None:
+    def test_the_solver_is_part_of_the_fingerprint(self) -> None:
         assert find_host(self.make_policy()).fingerprint().solver == "DPMSolverSinglestepScheduler"
