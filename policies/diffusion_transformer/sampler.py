@@ -1,9 +1,16 @@
 """One denoising run: DP-T's denoiser and the noise scheduler that drives it."""
 
+from collections.abc import Sequence
+
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor, nn
 
-from policies.diffusion_transformer.solvers import NoiseOptions, make_noise_scheduler, set_timesteps
+from policies.diffusion_transformer.solvers import (
+    NoiseOptions,
+    check_timesteps,
+    make_noise_scheduler,
+    set_timesteps,
+)
 from policies.diffusion_transformer.transformer import TransformerForDiffusion
 
 
@@ -21,25 +28,39 @@ class ActionSampler(nn.Module):
         self.transformer = transformer
         self.chunk_shape = transformer.chunk_shape
 
-    def use_solver(self, name: str, num_inference_steps: int, timestep_spacing: str | None = None) -> None:
+    def use_solver(
+        self,
+        name: str,
+        num_inference_steps: int,
+        timestep_spacing: str | None = None,
+        timesteps: Sequence[int] | None = None,
+    ) -> None:
         """Choose the noise scheduler and the number of denoising steps of later runs.
 
         Args:
-            name: "DDPM", "DDIM" or "DPM-Solver++".
+            name: One of `solvers.NOISE_SCHEDULERS`.
             num_inference_steps: Evaluations of the denoiser per run (K), 1..num_train_timesteps.
             timestep_spacing: "leading", "trailing" or "linspace"; `None` takes the noise scheduler's usual one.
+            timesteps: Where the steps are, `[K]`, decreasing, instead of a spacing.
 
         Raises:
-            ValueError: There is no such noise scheduler or spacing, or they cannot make that many steps.
+            ValueError: There is no such noise scheduler or spacing, or they cannot make these steps.
         """
         if not 1 <= num_inference_steps <= self.config.num_train_timesteps:
             raise ValueError(
                 f"num_inference_steps: must be in 1..{self.config.num_train_timesteps}, got {num_inference_steps}"
             )
+        if timesteps is not None:
+            if len(timesteps) != num_inference_steps:
+                raise ValueError(
+                    f"timesteps: must be {num_inference_steps} (num_inference_steps), got {len(timesteps)}"
+                )
+            check_timesteps(name, timesteps, self.config.num_train_timesteps)
         noise_scheduler = make_noise_scheduler(self.config, name, timestep_spacing)
-        set_timesteps(noise_scheduler, num_inference_steps)
+        set_timesteps(noise_scheduler, num_inference_steps, timesteps)
         self.noise_scheduler = noise_scheduler
         self.num_inference_steps = num_inference_steps
+        self.timesteps = None if timesteps is None else tuple(timesteps)
 
     def conditional_sample(
         self,
@@ -63,7 +84,7 @@ class ActionSampler(nn.Module):
         if sample is None:
             shape = (batch_size, *self.chunk_shape)
             sample = randn_tensor(shape, generator=generator, device=cond.device, dtype=cond.dtype)
-        set_timesteps(self.noise_scheduler, self.num_inference_steps)
+        set_timesteps(self.noise_scheduler, self.num_inference_steps, self.timesteps)
         timesteps = self.noise_scheduler.timesteps
         for t, timestep in zip(timesteps, timesteps.to(cond.device), strict=True):
             prediction = self.transformer(sample, timestep, cond)

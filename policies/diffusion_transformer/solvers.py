@@ -1,15 +1,16 @@
 """diffusers' noise schedulers under the names that configurations use."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
-from torch import Generator, Tensor
+from torch import Generator, Tensor, tensor
 
-NOISE_SCHEDULERS = ("DDPM", "DDIM", "DPM-Solver++")
+NOISE_SCHEDULERS = ("DDPM", "DDIM", "DPM-Solver++", "SDE-DPM-Solver++", "UniPC")
 TIMESTEP_SPACINGS = ("leading", "trailing", "linspace")
-USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading", "DPM-Solver++": "trailing"}
+USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading"}  # the multistep solvers': "trailing"
 
 
 class NoiseOptions(Protocol):
@@ -74,9 +75,10 @@ class ExactDDIMScheduler(DDIMScheduler):
 def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str | None = None) -> SchedulerMixin:
     """Build a noise scheduler for a denoiser trained under `config`.
 
-    DDPM draws with the small (posterior) variance. DPM-Solver++ is the second-order multistep one (Lu et al., 2022);
-    its thresholding with a largest value equal to the clip range clips the estimated actions just as DDPM and DDIM do,
-    without which it diverges where the noise hides them almost entirely.
+    DDPM draws with the small (posterior) variance. DPM-Solver++ is the second-order multistep one (Lu et al., 2022),
+    SDE-DPM-Solver++ its form that injects noise, UniPC that of Zhao et al. (2023), also of second order. Thresholding
+    with a largest value equal to the clip range clips the estimated actions just as DDPM and DDIM do, without which
+    they diverge where the noise hides them almost entirely.
 
     Args:
         name: One of `NOISE_SCHEDULERS`.
@@ -87,7 +89,7 @@ def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str 
     """
     if name not in NOISE_SCHEDULERS:
         raise ValueError(f"solver: must be one of {', '.join(NOISE_SCHEDULERS)}, got {name!r}")
-    spacing = timestep_spacing or USUAL_SPACING[name]
+    spacing = timestep_spacing or USUAL_SPACING.get(name, "trailing")
     if spacing not in TIMESTEP_SPACINGS:
         raise ValueError(f"timestep_spacing: must be one of {', '.join(TIMESTEP_SPACINGS)}, got {spacing!r}")
     shared = {
@@ -98,23 +100,42 @@ def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str 
         "prediction_type": config.prediction_type,
         "timestep_spacing": spacing,
     }
-    if name == "DPM-Solver++":
-        from diffusers import DPMSolverMultistepScheduler  # imports scipy's statistics, which takes a second
-
-        clip = {"thresholding": config.clip_sample, "sample_max_value": config.clip_sample_range}
-        return DPMSolverMultistepScheduler(**shared, **clip, algorithm_type="dpmsolver++", solver_order=2)
+    if name not in USUAL_SPACING:
+        return _multistep(name, shared, config)
     clip = {"clip_sample": config.clip_sample, "clip_sample_range": config.clip_sample_range}
     if name == "DDIM":
         return ExactDDIMScheduler(**shared, **clip)
     return DDPMScheduler(**shared, **clip, variance_type="fixed_small")
 
 
-def set_timesteps(noise_scheduler: SchedulerMixin, num_inference_steps: int) -> None:
+def _multistep(name: str, shared: dict, config: NoiseOptions) -> SchedulerMixin:
+    from diffusers import DPMSolverMultistepScheduler  # imports scipy's statistics, which takes a second
+
+    clip = {"thresholding": config.clip_sample, "sample_max_value": config.clip_sample_range}
+    if name == "UniPC":
+        from policies.diffusion_transformer.unipc import DeterministicUniPCScheduler
+
+        return DeterministicUniPCScheduler(**shared, **clip, solver_order=2, final_sigmas_type="zero")
+    algorithm = "sde-dpmsolver++" if name.startswith("SDE") else "dpmsolver++"
+    return DPMSolverMultistepScheduler(**shared, **clip, algorithm_type=algorithm, solver_order=2)
+
+
+def set_timesteps(
+    noise_scheduler: SchedulerMixin, num_inference_steps: int, timesteps: Sequence[int] | None = None
+) -> None:
     """Start a denoising run of exactly `num_inference_steps` evaluations.
+
+    Args:
+        noise_scheduler: From `make_noise_scheduler`.
+        num_inference_steps: K.
+        timesteps: Where they are, `[K]`, decreasing, instead of the spacing's.
 
     Raises:
         ValueError: The noise scheduler cannot place that many distinct timesteps with its spacing.
     """
+    if timesteps is not None:
+        _place(noise_scheduler, timesteps)
+        return
     noise_scheduler.set_timesteps(num_inference_steps)
     timesteps = noise_scheduler.timesteps.tolist()
     if len(set(timesteps)) != num_inference_steps or len(timesteps) != num_inference_steps:
@@ -124,3 +145,25 @@ def set_timesteps(noise_scheduler: SchedulerMixin, num_inference_steps: int) -> 
             f"{len(set(timesteps))} distinct timesteps for {num_inference_steps} steps. "
             f"Take another of {', '.join(TIMESTEP_SPACINGS)}, or another number of steps"
         )
+
+
+def check_timesteps(name: str, timesteps: Sequence[int], num_train_timesteps: int) -> None:
+    """Refuse timesteps that a run cannot have.
+
+    Raises:
+        ValueError: They do not decrease, leave the trained range, or the solver takes none.
+    """
+    if list(timesteps) != sorted(set(timesteps), reverse=True) or not timesteps:
+        raise ValueError(f"timesteps: must decrease, got {list(timesteps)}")
+    if not 0 <= timesteps[-1] <= timesteps[0] < num_train_timesteps:
+        raise ValueError(f"timesteps: must be in 0..{num_train_timesteps - 1}, got {list(timesteps)}")
+    if name == "UniPC":
+        raise ValueError("timesteps: diffusers' UniPC places its own; take timestep_spacing, or DPM-Solver++")
+
+
+def _place(noise_scheduler: SchedulerMixin, timesteps: Sequence[int]) -> None:
+    if isinstance(noise_scheduler, ExactDDIMScheduler):  # diffusers' DDIM takes none, but ours steps along any
+        noise_scheduler.num_inference_steps = len(timesteps)
+        noise_scheduler.timesteps = tensor(timesteps)
+    else:
+        noise_scheduler.set_timesteps(timesteps=list(timesteps))

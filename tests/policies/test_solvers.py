@@ -2,7 +2,7 @@ import diffusers
 import pytest
 import torch
 
-from policies.diffusion_transformer.solvers import make_noise_scheduler, set_timesteps
+from policies.diffusion_transformer.solvers import check_timesteps, make_noise_scheduler, set_timesteps
 from tests.policies.models import small_config
 
 CLEAN = torch.tensor([[[-0.9, 0.1, 0.5], [0.3, -0.2, 0.7]]])
@@ -26,7 +26,7 @@ def knows_the_actions(noise_scheduler):
 
 @pytest.mark.parametrize("num_steps", [2, 3, 10, 26, 50, 99])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("name", ["DDPM", "DDIM", "DPM-Solver++"])
+@pytest.mark.parametrize("name", ["DDPM", "DDIM", "DPM-Solver++", "SDE-DPM-Solver++", "UniPC"])
 def test_a_perfect_denoiser_is_asked_once_per_step_and_gives_the_actions(name, spacing, num_steps):
     noise_scheduler = make_noise_scheduler(small_config(), name, spacing)
     set_timesteps(noise_scheduler, num_steps)
@@ -99,3 +99,36 @@ def test_every_solver_clips_the_estimated_actions(name, spacing):
     set_timesteps(noise_scheduler, 10)
     sample, _ = run(noise_scheduler, lambda sample, timestep: torch.zeros_like(sample))
     assert sample.abs().max() <= 1.0  # a denoiser that sees no noise at timestep 99 implies actions of 1e4
+
+
+@pytest.mark.parametrize("name", ["DDPM", "DDIM", "DPM-Solver++", "SDE-DPM-Solver++"])
+def test_a_perfect_denoiser_gives_the_actions_at_any_timesteps(name):
+    noise_scheduler = make_noise_scheduler(small_config(), name)
+    set_timesteps(noise_scheduler, 4, (93, 40, 17, 2))
+    sample, seen = run(noise_scheduler, knows_the_actions(noise_scheduler))
+    assert seen == [93, 40, 17, 2]
+    torch.testing.assert_close(sample, CLEAN, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["DDPM", "DDIM", "DPM-Solver++"])
+def test_timesteps_that_are_those_of_a_spacing_change_nothing(name):
+    own, given = (make_noise_scheduler(small_config(), name) for _ in range(2))
+    set_timesteps(own, 10)
+    set_timesteps(given, 10, own.timesteps.tolist())
+    first, second = (run(solver, lambda sample, t: sample.sin() * (t + 1) / 100) for solver in (own, given))
+    assert first[1] == second[1]
+    torch.testing.assert_close(first[0], second[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "timesteps", "error"),
+    [
+        ("DDIM", (3, 5), r"must decrease, got \[3, 5\]"),
+        ("DDIM", (), "must decrease"),
+        ("DDIM", (100, 5), r"must be in 0\.\.99, got \[100, 5\]"),
+        ("UniPC", (9, 5), "UniPC places its own"),
+    ],
+)
+def test_timesteps_that_a_run_cannot_have_are_refused(name, timesteps, error):
+    with pytest.raises(ValueError, match=error):
+        check_timesteps(name, timesteps, 100)
