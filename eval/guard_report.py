@@ -43,13 +43,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def draw(path: Path, task: str, guard: bac.Guard, rows: Sequence[Mapping[str, Any]]) -> None:
     """Left: how many cells are above their limits. Right: how many chunks go by until an alarm."""
     places = range(len(rows))[::-1]
-    with picture(path, 1, 2, figsize=(10, 0.42 * len(rows) + 1.2), sharey=True) as (_, ((left, right),)):
+    with picture(path, 1, 2, figsize=(11, 0.42 * len(rows) + 1.2), sharey=True) as (_, ((left, right),)):
         colours = [GREY] + [BLUE if row["alarmed"] >= 0.5 else ORANGE for row in rows[1:]]
         left.barh(places, [100 * row["above"] for row in rows], color=colours, height=0.6)
         left.axvline(100 * guard.allowed, color="#222222", linewidth=0.8, linestyle=(0, (4, 3)))
         left.set_yticks(places, [row["name"] for row in rows])
-        left.set_xlabel("reused cells above their limit [%]; dashed: allowed")
-        left.set_title(f"{task}: what the guard sees")
+        left.set_xlabel("watched cells above their limit [%]")
+        left.set_title(f"{task}: what the guard sees (dashed: what is allowed)")
         for place, row, colour in zip(places, rows, colours, strict=True):
             if row["chunks_to_alarm"] is None:
                 right.text(1.2, place, "no alarm", va="center", fontsize=9, color=colour)
@@ -59,4 +59,4 @@ def draw(path: Path, task: str, guard: bac.Guard, rows: Sequence[Mapping[str, An
             right.text(row["chunks_to_alarm"] * 1.1, place, alarmed, va="center", fontsize=9)
         right.set_xscale("log")
         right.set_xlim(1, 20000)
-        right.set_xlabel("action chunks until the first alarm (median)")
+        right.set_xlabel("chunks until the first alarm (median)")
