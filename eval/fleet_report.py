@@ -63,7 +63,7 @@ def _head(table: Mapping[str, Any], source: Mapping[str, Any]) -> list[str]:
         "",
         "The shipped Push-T policy (DP-T 8 x 128, K = 100, float32) on one thread of "
         f"{source['device']}, {source['date']}. Medians and 95th percentiles of {samples['num_samples']} interleaved",
-        f"rounds, all methods and sizes in one process; {clock}, since other processes ran on the machine's "
+        f"rounds, all methods and sizes in one process; {clock}, as other processes ran on the machine's "
         f"{source['cores']} cores",
         f"({rejected} of {total} samples met them).",
         "",
@@ -118,6 +118,8 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 PLAN = [
+    "Feeding is not succeeding: how well each method does is in `results/pusht`, where the rival with few steps is",
+    "nearer to dense than this BAC schedule, and on this task it is the cheaper one to serve as well.",
     "What a robot does with an observation that old is another question:",
     "`python -m eval.realtime_curves policy=pusht` plays each method at its own latency. The ages above are those of a",
     "server at its limit; with fewer robots they come down to the latency of small batches.",
@@ -141,6 +143,6 @@ PLAN = [
     "None was used here. At these sizes a GPU is bound by launches, not arithmetic, until batches are far larger than",
     "32: a batch of 32 should then take hardly longer than one, so the first number of the table would grow nearly as",
     "the batch, and BAC's gain would be that of fewer kernels per chunk (one CUDA graph for a whole chunk) until",
-    "arithmetic takes over, and that of fewer FLOPs after. On this CPU arithmetic takes over much earlier, which the",
-    "left panel shows: chunks per second stop growing with the batch.",
+    "arithmetic takes over, and that of fewer FLOPs after. On this CPU arithmetic takes over much earlier: from batch 8 on",
+    "chunks per second hardly grow (left panel).",
 ]
