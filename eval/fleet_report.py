@@ -143,6 +143,6 @@ PLAN = [
     "None was used here. At these sizes a GPU is bound by launches, not arithmetic, until batches are far larger than",
     "32: a batch of 32 should then take hardly longer than one, so the first number of the table would grow nearly as",
     "the batch, and BAC's gain would be that of fewer kernels per chunk (one CUDA graph for a whole chunk) until",
-    "arithmetic takes over, and that of fewer FLOPs after. On this CPU arithmetic takes over much earlier: from batch 8 on",
-    "chunks per second hardly grow (left panel).",
+    "arithmetic takes over, and that of fewer FLOPs after. On this CPU arithmetic takes over much earlier: from",
+    "batch 8 on chunks per second hardly grow (left panel).",
 ]
