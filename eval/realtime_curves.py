@@ -15,7 +15,7 @@ from typing import Any
 
 import hydra
 
-from eval.cells import FORCED_LAST, Cell, adaptive, dense
+from eval.cells import Cell, adaptive, dense
 from eval.comparison import Comparison
 from eval.config import CONFIGS, log_to_terminal, settings_of
 from eval.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, key, picture, plain_log_axis, reference_band
@@ -65,7 +65,9 @@ class Curves:
         self.comparison, self.options = comparison, options
         self.log = EpisodeLog(comparison.settings.folder / "realtime_curves.jsonl")
         settings = comparison.settings
-        bac_cells = [adaptive(settings.num_updates, settings.num_bubbled, force_last=last) for last in (0, FORCED_LAST)]
+        bac_cells = [
+            adaptive(settings.num_updates, settings.num_bubbled, force_last=last) for last in options.force_last
+        ]
         self.cells = (dense(), *self._few_step_cells(), *bac_cells)
         self.latencies_ms = self._latencies()
 

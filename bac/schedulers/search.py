@@ -16,18 +16,20 @@ def coordinate_search(
     *,
     moves: Sequence[int] = (-8, -4, -2, -1, 1, 2, 4, 8),
     max_evaluations: int = 200,
+    move_first: bool = False,
 ) -> tuple[Steps, float]:
     """Improve update steps by the error they really make.
 
     Never worse than where it starts, on the observations that `error` looks at; whether that holds on others has to be
-    asked there. Step 0 stays.
+    asked there.
 
     Args:
-        steps: Where to start, increasing, beginning with 0.
+        steps: Where to start, increasing, beginning with 0 unless the first may move.
         num_steps: K.
         error: Of a list of update steps, e.g. the action error of a run with them.
         moves: By how many steps one update is tried earlier or later.
         max_evaluations: Calls of `error` at most, at least 1.
+        move_first: The first step may move too: places of timesteps, where a run may begin later.
 
     Returns:
         The best steps found and their error.
@@ -36,16 +38,17 @@ def coordinate_search(
         ScheduleError: `steps` do not begin with 0 or do not increase below K.
     """
     best = tuple(steps)
-    if not best or best[0] != 0 or list(best) != sorted(set(best)) or best[-1] >= num_steps:
+    if not best or (best[0] and not move_first) or list(best) != sorted(set(best)) or not 0 <= best[-1] < num_steps:
         raise ScheduleError(f"steps: must increase from 0 and stay below {num_steps}, got {best}")
+    lowest = 0 if move_first else 1
     seen = {best: error(best)}
     improved = True
     while improved:
         improved = False
-        for place in range(1, len(best)):
+        for place in range(lowest, len(best)):
             for move in moves:
                 moved = best[place] + move
-                if moved in best or not 0 < moved < num_steps:
+                if moved in best or not lowest <= moved < num_steps:
                     continue
                 candidate = tuple(sorted((*best[:place], moved, *best[place + 1 :])))
                 if candidate not in seen:

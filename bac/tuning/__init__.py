@@ -1,0 +1,13 @@
+"""From the latency a robot needs to the way its policy denoises: solver, timesteps, update steps and estimator at once.
+
+`bac.tune` makes candidates (`candidate`), runs them on observations (`bench`), moves their steps (`search`), says what
+they cost on this machine (`machine`) and picks one that meets the `budget`.
+"""
+
+from bac.tuning.budget import Budget, BudgetError
+from bac.tuning.candidate import Candidate
+from bac.tuning.result import Row, Tuned
+from bac.tuning.solver import Solver, solvers_of
+from bac.tuning.tune import tune
+
+__all__ = ["Budget", "BudgetError", "Candidate", "Row", "Solver", "Tuned", "solvers_of", "tune"]

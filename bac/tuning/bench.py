@@ -1,0 +1,131 @@
+"""Candidates, run: how far their actions are from the policy's own, and how long a chunk takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bac.adapters import find_host
+from bac.errors import CalibrationError
+from bac.tuning.candidate import Candidate, fewer_steps
+from bac.tuning.solver import SOLVERS, injects_noise, solvers_of
+
+Batch = Mapping[str, Any]
+WARM_UP = 3  # chunks before the clock counts: a replay records and checks its plan in them
+TURNS = 2  # each records its plan anew
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one action chunk of the first observation alone.
+
+    Attributes:
+        p50_s: Median [s].
+        p95_s: 95th percentile [s].
+    """
+
+    p50_s: float
+    p95_s: float
+
+
+class Bench:
+    """Runs candidates on one policy and leaves it as it was.
+
+    The reference is the policy as it is given. A solver without injected noise is compared with it if it injects none
+    either, and otherwise with DDIM at all of its timesteps: only runs that share their draws can be compared.
+
+    Args:
+        policy: Not wrapped, in eval mode.
+        batches: Observation batches by purpose, ``fit`` and ``held out``.
+        executor: How latencies are measured, as for `bac.wrap`.
+        seed: Of the noise.
+    """
+
+    def __init__(
+        self, policy: Any, batches: Mapping[str, Sequence[Batch]], *, executor: str = "auto", seed: int = 0
+    ) -> None:
+        self.policy, self.batches, self.executor, self.seed = policy, batches, executor, seed
+        host = find_host(policy)
+        if host.num_steps is None:
+            raise CalibrationError(
+                f"{type(policy).__name__}: the number of its denoising steps is not known before a run"
+            )
+        self.names = tuple(block.name for block in host.blocks)
+        self.num_steps: int = host.num_steps
+        self.solvers = solvers_of(host)
+        self.grid = tuple(int(t) for t in host.timesteps) if self.solvers else ()
+        self.dense = Candidate("dense", self.num_steps)
+        self._injects_noise = injects_noise(host)
+        self._references: dict[tuple[Candidate, str], list[Tensor]] = {}
+        self.num_runs = 0
+
+    def reference_of(self, candidate: Candidate) -> Candidate:
+        """What a candidate's actions are compared with."""
+        if candidate.solver is None or not self._injects_noise:
+            return self.dense
+        return fewer_steps(SOLVERS[0], self.grid, range(len(self.grid)))
+
+    def error(self, candidate: Candidate, purpose: str = "fit") -> float:
+        """Root mean square difference of the executed actions to the reference's on the same noise."""
+        key = self.reference_of(candidate), purpose
+        if key not in self._references:
+            self._references[key] = self.chunks(*key)
+        pairs = zip(self.chunks(candidate, purpose), self._references[key], strict=True)
+        squares = [(chunk - reference).square().flatten() for chunk, reference in pairs]
+        return float(torch.cat(squares).mean().sqrt())
+
+    def chunks(self, candidate: Candidate, purpose: str) -> list[Tensor]:
+        """The action chunk of every batch, float64 on the CPU."""
+        undo = candidate.put_on(self.policy, executor="interpret")
+        try:
+            return [self._predict(batch, self.seed + index) for index, batch in enumerate(self.batches[purpose])]
+        finally:
+            undo()
+            self.num_runs += 1
+
+    def latencies(self, candidates: Sequence[Candidate], rounds: int) -> list[Latency]:
+        """Time every candidate, a few chunks in turn, so that what else the machine does meets all of them.
+
+        Args:
+            candidates: To be timed on one observation.
+            rounds: Chunks timed of each.
+        """
+        batch = _first_row(self.batches["held out"][0])
+        samples: list[list[float]] = [[] for _ in candidates]
+        in_turn = -(-rounds // TURNS)
+        for _ in range(TURNS):
+            for candidate, seconds in zip(candidates, samples, strict=True):
+                seconds += self._timed(candidate, batch, in_turn)
+        return [Latency(*(float(np.percentile(seconds, q)) for q in (50, 95))) for seconds in samples]
+
+    def _timed(self, candidate: Candidate, batch: Batch, count: int) -> list[float]:
+        undo = candidate.put_on(self.policy, executor=self.executor)
+        try:
+            return [_clocked(lambda: self._predict(batch, self.seed)) for _ in range(WARM_UP + count)][WARM_UP:]
+        finally:
+            undo()
+
+    def _predict(self, batch: Batch, seed: int) -> Tensor:
+        host = find_host(self.policy)
+        devices = {p.device for p in host.denoiser.parameters() if p.device.type == "cuda"}
+        with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+            torch.manual_seed(seed)
+            host.reset()
+            chunk: Tensor = host.predict(dict(batch))
+            return chunk.detach().double().cpu()
+
+
+def _first_row(batch: Batch) -> Batch:
+    return {key: value[:1] if isinstance(value, (Tensor, list)) else value for key, value in batch.items()}
+
+
+def _clocked(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started

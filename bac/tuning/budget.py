@@ -1,0 +1,82 @@
+"""What the user asks for, in the user's words, as a latency or an error that must not be exceeded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bac.errors import BacError
+
+
+class BudgetError(BacError, ValueError):
+    """A budget that says nothing, says two things, or cannot be met on this machine."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most this latency, or at most this action error.
+
+    Attributes:
+        latency_s: What 95 of 100 chunks must stay below, the margin not yet taken off [s]; None if the error decides.
+        action_error: Root mean square of the executed actions, normalised units; None if the latency decides.
+        margin: Share of the latency that is kept free, in [0, 1).
+        asked: In the user's words.
+    """
+
+    latency_s: float | None
+    action_error: float | None
+    margin: float
+    asked: str
+
+    @property
+    def limit_s(self) -> float:
+        """What 95 of 100 chunks may take [s]; infinite if the error decides."""
+        return float("inf") if self.latency_s is None else self.latency_s * (1 - self.margin)
+
+    def __str__(self) -> str:
+        if self.latency_s is None:
+            return self.asked
+        return f"{self.asked}: p95 below {1e3 * self.limit_s:.1f} ms ({self.margin:.0%} kept free)"
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        target_latency_s: float | None = None,
+        target_hz: float | None = None,
+        max_action_error: float | None = None,
+        control_hz: float | None = None,
+        n_action_steps: int | None = None,
+        margin: float = 0.1,
+    ) -> Budget:
+        """One of the four ways to ask; see `bac.tune`.
+
+        Raises:
+            BudgetError: None or several of them, or a value out of range.
+        """
+        if (control_hz is None) != (n_action_steps is None):
+            raise BudgetError(
+                "control_hz: needs n_action_steps, the actions executed of each chunk, and the other way round; a "
+                "chunk has n_action_steps / control_hz seconds"
+            )
+        given = {
+            "target_latency_s": target_latency_s,
+            "target_hz": target_hz,
+            "control_hz": control_hz,
+            "max_action_error": max_action_error,
+        }
+        named = {name: value for name, value in given.items() if value is not None}
+        if len(named) != 1:
+            raise BudgetError(f"budget: give exactly one of {', '.join(given)}, got {', '.join(named) or 'none'}")
+        wrong = [
+            (name, value) for name, value in (*named.items(), ("n_action_steps", n_action_steps or 1)) if value <= 0
+        ]
+        if wrong:
+            raise BudgetError(f"{wrong[0][0]}: must be above 0, got {wrong[0][1]}")
+        if not 0 <= margin < 1:
+            raise BudgetError(f"margin: must be in [0, 1), a share of the latency, got {margin}")
+        (name, value), *_ = named.items()
+        asked = f"{name}={value:g}" + (f", n_action_steps={n_action_steps}" if n_action_steps else "")
+        if name == "max_action_error":
+            return cls(None, value, margin, asked)
+        latency = value if name == "target_latency_s" else (n_action_steps or 1) / value
+        return cls(latency, None, margin, asked)

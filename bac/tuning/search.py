@@ -1,0 +1,96 @@
+"""Where the steps go: starting places, and coordinate search from the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from bac.calibration import Calibration
+from bac.schedulers.adaptive import adaptive_schedule
+from bac.schedulers.matched import matched_schedule
+from bac.schedulers.search import coordinate_search
+from bac.schedulers.unified import unified_schedule
+from bac.tuning.bench import Bench
+from bac.tuning.candidate import Candidate, as_it_is, fewer_steps, together
+from bac.tuning.solver import SOLVERS
+
+Make = Callable[[Sequence[int]], Candidate]
+Places = tuple[int, ...]
+BUBBLED = 5
+ESTIMATORS = ("hold", "taylor-1")
+STRIDES = (1, 5)  # a fully reused step is cheap, not free
+
+
+@dataclass(frozen=True)
+class Family:
+    """Candidates that differ in where their steps are.
+
+    Attributes:
+        make: From places on the grid of the policy's own timesteps.
+        free: A run may begin later than at the first of them.
+    """
+
+    make: Make
+    free: bool
+
+
+def families(bench: Bench) -> tuple[Family, ...]:
+    """Fewer steps of each solver, and caching on all or some of DDIM's; where there is no choice, on its own steps."""
+    if not bench.solvers:
+        own = (partial(_as_it_is, bench, estimator) for estimator in ESTIMATORS)
+        return tuple(Family(make, free=False) for make in own)
+    fewer = (partial(fewer_steps, solver, bench.grid) for solver in bench.solvers)
+    cached = (partial(_together, bench, estimator, stride) for estimator in ESTIMATORS for stride in STRIDES)
+    return tuple(Family(make, free=True) for make in (*fewer, *cached))
+
+
+def starts(calibration: Calibration, count: int) -> set[Places]:
+    """Where a search may begin: ACS on the mean similarity, its match for a line, and evenly spaced."""
+    num_steps, first = calibration.num_steps, calibration.block_names[0]
+    even = tuple(int(step) for step in np.linspace(0, num_steps - 1, count + 1).round()[:count])
+    late = tuple(int(step) for step in np.linspace(0.06, 0.98, count) * (num_steps - 1))
+    found = {unified_schedule(calibration, count).update_steps[first]}
+    if calibration.gram is not None:
+        found.add(matched_schedule(calibration, count).update_steps[first])
+    return found | {places for places in (even, late) if len(set(places)) == count}
+
+
+def best_start(bench: Bench, family: Family, calibration: Calibration, count: int) -> Places:
+    """The starting place with the least error on the fitting observations."""
+    allowed = (places for places in sorted(starts(calibration, count)) if family.free or places[0] == 0)
+    return min(allowed, key=lambda places: bench.error(family.make(places)))
+
+
+def searched(bench: Bench, family: Family, places: Places, evaluations: int) -> Places:
+    """Move one place at a time while that lowers the error on the fitting observations."""
+    found, _ = coordinate_search(
+        places,
+        bench.num_steps,
+        lambda steps: bench.error(family.make(steps)),
+        max_evaluations=evaluations,
+        move_first=family.free,
+    )
+    return found
+
+
+def fixed(bench: Bench, calibration: Calibration, count: int) -> list[Candidate]:
+    """Schedules on the policy's own solver, its steps as they are: ACS with BUA, and one list for all blocks."""
+    bubbled = min(BUBBLED, len(bench.names))
+    schedules = {
+        "adaptive + bubbling": adaptive_schedule(calibration, count, num_bubbled=bubbled),
+        "unified": unified_schedule(calibration, count),
+    }
+    if calibration.gram is not None:
+        schedules["matched"] = matched_schedule(calibration, count)
+    return [Candidate(name, calibration.num_steps, schedule=schedule) for name, schedule in schedules.items()]
+
+
+def _together(bench: Bench, estimator: str, stride: int, places: Sequence[int]) -> Candidate:
+    return together(SOLVERS[0], bench.grid, places, bench.names, estimator, stride)
+
+
+def _as_it_is(bench: Bench, estimator: str, places: Sequence[int]) -> Candidate:
+    return as_it_is(bench.num_steps, places, bench.names, estimator)

@@ -1,0 +1,78 @@
+"""Solvers that a policy with a diffusers noise scheduler can be put to, at timesteps of one's own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from bac.adapters.host import Host
+
+Undo = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A deterministic solver: order 1 is DDIM (Song et al., ICLR 2021), order 2 DPM-Solver++ 2M (Lu et al., 2022).
+
+    Both are diffusers' ``DPMSolverMultistepScheduler``, which takes any decreasing timesteps and, in its first order,
+    is DDIM with eta = 0. Clean actions are clipped as the policy's own noise scheduler clips them.
+
+    Attributes:
+        name: In tables.
+        order: 1 or 2. Only order 1 looks at one step alone, so only its steps can be left out by a cache.
+    """
+
+    name: str
+    order: int
+
+    def apply(self, owner: Any, timesteps: tuple[int, ...]) -> Undo:
+        """Let later runs take these timesteps.
+
+        Args:
+            owner: What holds ``noise_scheduler`` and ``num_inference_steps``.
+            timesteps: Decreasing, `[K]`.
+
+        Returns:
+            A call that puts back what was there.
+        """
+        before = {name: getattr(owner, name) for name in ("noise_scheduler", "num_inference_steps")}
+        given = before["noise_scheduler"].config
+        scheduler = importlib.import_module("diffusers").DPMSolverMultistepScheduler(
+            **{name: given[name] for name in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")},
+            prediction_type=given["prediction_type"],
+            thresholding=bool(given["clip_sample"]),
+            sample_max_value=given["clip_sample_range"],
+            algorithm_type="dpmsolver++",
+            solver_order=self.order,
+        )
+        scheduler.set_timesteps = partial(_place, scheduler, timesteps)
+        scheduler.set_timesteps()
+        owner.noise_scheduler, owner.num_inference_steps = scheduler, len(timesteps)
+        return partial(_put_back, owner, before)
+
+
+SOLVERS = (Solver("DDIM", 1), Solver("DPM-Solver++", 2))
+
+
+def solvers_of(host: Host) -> tuple[Solver, ...]:
+    """The solvers a policy can be put to; none where the solver is not one of diffusers' (flow matching, say)."""
+    scheduler = getattr(host.sampler_owner, "noise_scheduler", None)
+    known = type(scheduler).__module__.startswith("diffusers.") or "clip_sample" in getattr(scheduler, "config", {})
+    return SOLVERS if known and hasattr(host.sampler_owner, "num_inference_steps") else ()
+
+
+def injects_noise(host: Host) -> bool:
+    """Whether a run draws more than its beginning, so that only runs of the same steps can be compared."""
+    return bool(host.solver and host.solver.startswith("DDPM"))
+
+
+def _place(scheduler: Any, timesteps: tuple[int, ...], *_: Any, device: Any = None, **__: Any) -> None:
+    type(scheduler).set_timesteps(scheduler, timesteps=list(timesteps), device=device)
+
+
+def _put_back(owner: Any, before: dict[str, Any]) -> None:
+    for name, value in before.items():
+        setattr(owner, name, value)

@@ -1,0 +1,201 @@
+"""`bac.tune`: from a budget to a way to denoise that was run on this machine and meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tqdm import tqdm
+
+from bac.calibration import Calibration
+from bac.errors import CalibrationError
+from bac.recording import calibrate
+from bac.tuning.bench import Batch, Bench
+from bac.tuning.budget import Budget, BudgetError
+from bac.tuning.candidate import Candidate
+from bac.tuning.machine import Machine
+from bac.tuning.result import Row, Tuned
+from bac.tuning.search import Family, best_start, families, fixed, searched
+
+SWEEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50)
+
+
+def tune(
+    policy: Any,
+    batches: Iterable[Batch],
+    *,
+    target_latency_s: float | None = None,
+    target_hz: float | None = None,
+    max_action_error: float | None = None,
+    control_hz: float | None = None,
+    n_action_steps: int | None = None,
+    margin: float = 0.1,
+    evaluations: int = 100,
+    rounds: int = 9,
+    executor: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> Tuned:
+    """Choose solver, timesteps, update steps and estimator together, for a budget, and verify the choice by running it.
+
+    Half of the observations fit, the others only judge. Where the policy's noise scheduler is one of diffusers', fewer
+    steps of DDIM and DPM-Solver++ are candidates, at timesteps placed by the same search as the cache's update steps,
+    so on the fitting observations the choice is never worse than tuned fewer steps. Elsewhere (flow matching) its steps
+    are left as they are and cached. It takes a few minutes on one core, most of them in the search.
+
+    Args:
+        policy: Not wrapped, in eval mode, with the solver and steps that are its reference: a fine, deterministic one
+            such as DDIM-100 where it has the choice.
+        batches: Observation batches as for `bac.calibrate`; at least two observations.
+        target_latency_s: What a chunk may take at the 95th percentile [s].
+        target_hz: Chunks per second (inference_hz), the same said otherwise [Hz].
+        max_action_error: Instead: the largest action error; the fastest candidate below it is chosen.
+        control_hz: Control steps per second [Hz]; with `n_action_steps`, a chunk may take as long as it lasts.
+        n_action_steps: Actions executed of a chunk.
+        margin: Share of the latency to keep free.
+        evaluations: Runs that the search may take for each family of candidates; 0 leaves it out.
+        rounds: Chunks timed of each finalist.
+        executor: What the policy will run with, as for `bac.wrap`.
+        seed: Of the noise.
+        progress: Show a progress bar.
+
+    Returns:
+        The choice, with every candidate that was looked at.
+
+    Raises:
+        BudgetError: The budget is not one, or nothing here meets it; the message says what would be reachable.
+        CalibrationError: There is one observation only, or the policy is wrapped.
+    """
+    budget = Budget.of(
+        target_latency_s=target_latency_s,
+        target_hz=target_hz,
+        max_action_error=max_action_error,
+        control_hz=control_hz,
+        n_action_steps=n_action_steps,
+        margin=margin,
+    )
+    fit, held_out = split(list(batches))
+    bench = Bench(policy, {"fit": fit, "held out": held_out}, executor=executor, seed=seed)
+    with tqdm(desc="tune", unit="candidate", disable=not progress) as bar:
+        return _Tuning(bench, budget, rounds, evaluations, bar).run()
+
+
+def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Every other batch; of a single one every other row.
+
+    Raises:
+        CalibrationError: There is one observation only.
+    """
+    if len(batches) > 1:
+        return list(batches[::2]), list(batches[1::2])
+    rows = len(next(iter(batches[0].values()))) if batches else 0
+    if rows < 2:
+        raise CalibrationError(f"batches: must hold at least two observations, one to fit and one to judge, got {rows}")
+    return [_rows(batches[0], 0)], [_rows(batches[0], 1)]
+
+
+class _Tuning:
+    """One call of `tune`."""
+
+    def __init__(self, bench: Bench, budget: Budget, rounds: int, evaluations: int, bar: Any) -> None:
+        self.bench, self.budget, self.rounds, self.evaluations, self.bar = bench, budget, rounds, evaluations, bar
+        self.rows: dict[Candidate, Row] = {}
+        self.machine = Machine(0.0, 0.0, 0.0)
+
+    def run(self) -> Tuned:
+        self.machine = self._measured_machine()
+        self._check_reachable()
+        own = calibrate(self.bench.policy, self.bench.batches["fit"], progress=False)
+        self._look(own)
+        finalists = self._searched(own)
+        chosen = self._verified(finalists)
+        rows = tuple(sorted(self.rows.values(), key=lambda row: row.p50_s))
+        return Tuned(chosen, rows, self.budget, self.machine)
+
+    def _measured_machine(self) -> Machine:
+        """Time few and more sweeps of some families, and the policy as it is only where it has no fewer steps."""
+        few, more = max(1, self.bench.num_steps // 20), max(2, self.bench.num_steps // 5)
+        kinds = families(self.bench)
+        probes = [kinds[0].make(range(count)) for count in (few, more)] + [kinds[-2].make(range(few))]
+        if not self.bench.solvers:
+            probes.append(self.bench.dense)
+        return Machine.fit(probes, [latency.p50_s for latency in self.bench.latencies(probes, self.rounds)])
+
+    def _check_reachable(self) -> None:
+        steps = 1 if self.bench.solvers else self.bench.num_steps
+        least = self.machine.fixed_s + self.machine.per_step_s * steps + self.machine.per_sweep_s
+        if self.budget.limit_s < least:
+            raise BudgetError(
+                f"{self.budget}: not reachable on this machine. One update of every block takes {1e3 * least:.1f} ms "
+                f"({1 / least:.1f} chunks per second); {self.machine}. Ask for at least "
+                f"target_latency_s={1.2 * least / (1 - self.budget.margin):.4f}, or execute more actions of each chunk"
+            )
+
+    def _look(self, calibration: Calibration) -> None:
+        """Run every family at every number of sweeps that may meet the budget, from its best starting place."""
+        for count in (sweeps for sweeps in SWEEPS if sweeps < self.bench.num_steps):
+            candidates = fixed(self.bench, calibration, count)
+            for family in families(self.bench):
+                if self._affordable(family.make(range(count))):
+                    candidates.append(family.make(best_start(self.bench, family, calibration, count)))
+            for candidate in filter(self._affordable, candidates):
+                self._add(candidate)
+        if self._affordable(self.bench.dense):
+            self._add(self.bench.dense)
+
+    def _searched(self, calibration: Calibration) -> list[Row]:
+        """Move the steps of every family at the sweeps its budget buys; the best rows first."""
+        enough = self.budget.action_error
+        for family in families(self.bench) if self.evaluations else ():
+            for count in self._counts(family):
+                places = best_start(self.bench, family, calibration, count)
+                row = self._add(family.make(searched(self.bench, family, places, self.evaluations)))
+                if enough is not None and row.fit_error <= enough:
+                    break
+        rows = list(self.rows.values())
+        if enough is None:
+            return sorted(rows, key=lambda row: row.fit_error)
+        return sorted((row for row in rows if row.fit_error <= enough), key=lambda row: row.p50_s)
+
+    def _counts(self, family: Family) -> list[int]:
+        """Numbers of sweeps to search at: all that the latency buys, or more and more until the error is met."""
+        if self.budget.action_error is not None:
+            return [count for count in SWEEPS if count < self.bench.num_steps]
+        bought = [n for n in range(1, self.bench.num_steps) if self._affordable(family.make(range(n)))]
+        return bought[-1:]
+
+    def _verified(self, finalists: Sequence[Row]) -> Row:
+        """The first finalist that, timed and run on the other observations, meets the budget."""
+        slower, fastest = 1.0, float("inf")
+        for row in finalists:
+            if slower * row.p50_s > self.budget.limit_s:
+                continue  # as much slower than expected as one before it, it would be late too
+            (latency,) = self.bench.latencies([row.candidate], self.rounds)
+            error = self.bench.error(row.candidate, "held out")
+            signed = row.candidate.signed(self.bench.policy)
+            done = replace(row, candidate=signed, error=error, p50_s=latency.p50_s, p95_s=latency.p95_s)
+            self.rows[row.candidate] = done
+            fastest = min(fastest, latency.p95_s)
+            if latency.p95_s <= self.budget.limit_s and error <= (self.budget.action_error or float("inf")):
+                return done
+            if latency.p95_s > self.budget.limit_s:
+                slower = max(slower, latency.p95_s / row.p50_s)
+        least = min(row.fit_error for row in self.rows.values())
+        raise BudgetError(
+            f"{self.budget}: no candidate meets it on this machine. The fastest of those that were timed took "
+            f"{1e3 * fastest:.1f} ms (p95); the least action error found is {least:.4f}"
+        )
+
+    def _affordable(self, candidate: Candidate) -> bool:
+        return self.machine.seconds(candidate) <= self.budget.limit_s
+
+    def _add(self, candidate: Candidate) -> Row:
+        if candidate not in self.rows:
+            self.rows[candidate] = Row(candidate, self.bench.error(candidate), p50_s=self.machine.seconds(candidate))
+            self.bar.update()
+        return self.rows[candidate]
+
+
+def _rows(batch: Mapping[str, Any], first: int) -> Batch:
+    return {key: value[first::2] for key, value in batch.items()}
