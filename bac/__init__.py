@@ -11,8 +11,9 @@ neighbouring calls. `bac` stores each block's output and reuses it, at denoising
     bac.wrap(policy, schedule)                        # in place; every action chunk from now on follows the schedule
     bac.unwrap(policy)                                # no trace left
 
-On a robot, `bac.ControlLoop` acts at a fixed rate while the policy thinks, and a `bac.Guard` checks now and then that
-the schedule still holds for what is seen.
+From the rate that a robot needs to solver, steps and schedule: `bac.tune`. On a robot, `bac.ControlLoop` acts at a
+fixed rate while the policy thinks, and a `bac.Guard` checks now and then that the schedule still holds for what is
+seen.
 
 Words:
     policy: observations in, action chunk out: `reset()`, `predict_action_chunk(batch)`.
@@ -36,6 +37,7 @@ from bac.plugin import unwrap, wrap
 from bac.recording import calibrate
 from bac.schedule import Schedule
 from bac.schedulers.adaptive import adaptive_schedule
+from bac.tuning import tune
 from bac.version import __version__ as __version__
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Schedule",
     "adaptive_schedule",
     "calibrate",
+    "tune",
     "unwrap",
     "wrap",
 ]

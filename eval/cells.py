@@ -9,8 +9,9 @@ import bac
 from bac.schedulers.unified import unified_schedule
 from bac.schedulers.uniform import uniform_schedule
 
-SOLVERS = ("DDPM", "DDIM", "DPM-Solver++")
-CACHES = ("dense", "uniform", "unified", "acs", "bac")
+SOLVERS = ("DDPM", "DDIM", "DPM-Solver++")  # in every comparison
+OTHER_SOLVERS = ("DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC")
+CACHES = ("dense", "uniform", "unified", "acs", "bac", "placed")
 SPACINGS = ("leading", "trailing", "linspace")
 FORCED_LAST = 3
 
@@ -21,14 +22,18 @@ class Cell:
 
     Attributes:
         name: Title in tables and figures, unique within a comparison.
-        solver: Noise scheduler, one of `SOLVERS`.
+        solver: Noise scheduler, one of `SOLVERS` or `OTHER_SOLVERS`.
         num_steps: Denoising steps K.
         cache: ``dense`` evaluates every block at every step; ``uniform`` and ``unified`` update all blocks together
-            at evenly spaced or ACS-chosen steps; ``acs`` chooses steps per block; ``bac`` adds bubbling (BUA).
+            at evenly spaced or ACS-chosen steps; ``acs`` chooses steps per block; ``bac`` adds bubbling (BUA);
+            ``placed`` updates all blocks at `update_steps`.
         num_updates: Updates per block before bubbling (the paper's S), None for ``dense``.
         num_bubbled: Most fragile blocks that bubble (the paper's n), only with ``bac``.
         force_last: Final steps at which every block updates.
         timestep_spacing: One of `SPACINGS`, or None for the solver's own.
+        timesteps: The solver's timesteps, `[K]`, decreasing, instead of a spacing.
+        update_steps: Of all blocks, with ``placed`` only.
+        estimator: What stands in for a block, with ``placed`` only; see `bac.estimators`.
 
     Raises:
         ValueError: A value is unknown or does not fit the others.
@@ -42,13 +47,23 @@ class Cell:
     num_bubbled: int = 0
     force_last: int = 0
     timestep_spacing: str | None = None
+    timesteps: tuple[int, ...] | None = None
+    update_steps: tuple[int, ...] | None = None
+    estimator: str | None = None
 
     def __post_init__(self) -> None:
-        _check_member("solver", self.solver, SOLVERS)
+        _check_member("solver", self.solver, (*SOLVERS, *OTHER_SOLVERS))
         _check_member("cache", self.cache, CACHES)
         if self.timestep_spacing is not None:
             _check_member("timestep_spacing", self.timestep_spacing, SPACINGS)
-        if (self.cache == "dense") != (self.num_updates is None):
+        for places in ("timesteps", "update_steps"):  # lists, if read from JSON
+            if getattr(self, places) is not None:
+                object.__setattr__(self, places, tuple(getattr(self, places)))
+        if (self.cache == "placed") != (self.update_steps is not None):
+            raise ValueError(
+                f"{self.name}: cache={self.cache} with update_steps={self.update_steps}; placed needs them"
+            )
+        if (self.cache in ("dense", "placed")) != (self.num_updates is None):
             raise ValueError(f"{self.name}: cache={self.cache} with num_updates={self.num_updates}; dense takes none")
         if self.num_bubbled and self.cache != "bac":
             raise ValueError(f"{self.name}: num_bubbled={self.num_bubbled} needs cache=bac, got {self.cache}")
@@ -56,7 +71,13 @@ class Cell:
     @property
     def sampler(self) -> "Cell":
         """The dense cell with the same solver: what a schedule for this cell is calibrated on."""
-        return Cell(self.solver_name, self.solver, self.num_steps, timestep_spacing=self.timestep_spacing)
+        return Cell(
+            self.solver_name,
+            self.solver,
+            self.num_steps,
+            timestep_spacing=self.timestep_spacing,
+            timesteps=self.timesteps,
+        )
 
     @property
     def solver_name(self) -> str:
@@ -65,12 +86,19 @@ class Cell:
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the result, as plain JSON types; the title is not among it."""
-        return {key: value for key, value in asdict(self).items() if key != "name"}
+        later = ("timesteps", "update_steps", "estimator")  # absent where unset: results stay those of before
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: value for key, value in values.items() if key != "name" and (value is not None or key not in later)
+        }
 
 
 def build_schedule(cell: Cell, calibration: bac.Calibration) -> bac.Schedule | None:
     """The cell's schedule from the calibration of its solver; None if the cell is dense."""
     match cell.cache, cell.num_updates:
+        case "placed", _:
+            steps = dict.fromkeys(calibration.block_names, cell.update_steps)
+            return bac.Schedule(cell.num_steps, steps, calibration.fingerprint, cell.estimator or "hold")
         case _, None:
             return None
         case "uniform", updates:
@@ -88,7 +116,9 @@ def running(policy: Any, cell: Cell, schedule: bac.Schedule | None) -> Iterator[
     The blocks are intercepted, not replayed: a plan would be recorded for every batch size a pool of episodes passes
     through, and replays the same bits.
     """
-    policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing)
+    policy.diffusion.use_solver(
+        cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing, timesteps=cell.timesteps
+    )
     if schedule is None:
         yield policy
         return

@@ -7,7 +7,7 @@ they cost on this machine (`machine`) and picks one that meets the `budget`.
 from bac.tuning.budget import Budget, BudgetError
 from bac.tuning.candidate import Candidate
 from bac.tuning.result import Row, Tuned
-from bac.tuning.solver import Solver, solvers_of
+from bac.tuning.solver import SOLVERS, Solver, solvers_of
 from bac.tuning.tune import tune
 
-__all__ = ["Budget", "BudgetError", "Candidate", "Row", "Solver", "Tuned", "solvers_of", "tune"]
+__all__ = ["SOLVERS", "Budget", "BudgetError", "Candidate", "Row", "Solver", "Tuned", "solvers_of", "tune"]

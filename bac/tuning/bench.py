@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bac.adapters import find_host
-from bac.errors import CalibrationError
+from bac.recording import record_features
 from bac.tuning.candidate import Candidate, fewer_steps
 from bac.tuning.solver import SOLVERS, injects_noise, solvers_of
 
@@ -37,8 +37,8 @@ class Latency:
 class Bench:
     """Runs candidates on one policy and leaves it as it was.
 
-    The reference is the policy as it is given. A solver without injected noise is compared with it if it injects none
-    either, and otherwise with DDIM at all of its timesteps: only runs that share their draws can be compared.
+    The reference is the policy as it is given. If that injects noise, other solvers are compared with first-order
+    DPM-Solver++ at all of its timesteps instead: only runs that share their draws can be compared.
 
     Args:
         policy: Not wrapped, in eval mode.
@@ -52,18 +52,14 @@ class Bench:
     ) -> None:
         self.policy, self.batches, self.executor, self.seed = policy, batches, executor, seed
         host = find_host(policy)
-        if host.num_steps is None:
-            raise CalibrationError(
-                f"{type(policy).__name__}: the number of its denoising steps is not known before a run"
-            )
         self.names = tuple(block.name for block in host.blocks)
-        self.num_steps: int = host.num_steps
+        self.num_steps = host.num_steps or _counted(policy, batches["fit"][0])
         self.solvers = solvers_of(host)
         self.grid = tuple(int(t) for t in host.timesteps) if self.solvers else ()
         self.dense = Candidate("dense", self.num_steps)
         self._injects_noise = injects_noise(host)
+        self._errors: dict[tuple[Candidate, str], float] = {}
         self._references: dict[tuple[Candidate, str], list[Tensor]] = {}
-        self.num_runs = 0
 
     def reference_of(self, candidate: Candidate) -> Candidate:
         """What a candidate's actions are compared with."""
@@ -73,12 +69,14 @@ class Bench:
 
     def error(self, candidate: Candidate, purpose: str = "fit") -> float:
         """Root mean square difference of the executed actions to the reference's on the same noise."""
-        key = self.reference_of(candidate), purpose
-        if key not in self._references:
-            self._references[key] = self.chunks(*key)
-        pairs = zip(self.chunks(candidate, purpose), self._references[key], strict=True)
-        squares = [(chunk - reference).square().flatten() for chunk, reference in pairs]
-        return float(torch.cat(squares).mean().sqrt())
+        if (candidate, purpose) not in self._errors:
+            key = self.reference_of(candidate), purpose
+            if key not in self._references:
+                self._references[key] = self.chunks(*key)
+            pairs = zip(self.chunks(candidate, purpose), self._references[key], strict=True)
+            squares = [(chunk - reference).square().flatten() for chunk, reference in pairs]
+            self._errors[candidate, purpose] = float(torch.cat(squares).mean().sqrt())
+        return self._errors[candidate, purpose]
 
     def chunks(self, candidate: Candidate, purpose: str) -> list[Tensor]:
         """The action chunk of every batch, float64 on the CPU."""
@@ -87,7 +85,6 @@ class Bench:
             return [self._predict(batch, self.seed + index) for index, batch in enumerate(self.batches[purpose])]
         finally:
             undo()
-            self.num_runs += 1
 
     def latencies(self, candidates: Sequence[Candidate], rounds: int) -> list[Latency]:
         """Time every candidate, a few chunks in turn, so that what else the machine does meets all of them.
@@ -119,6 +116,11 @@ class Bench:
             host.reset()
             chunk: Tensor = host.predict(dict(batch))
             return chunk.detach().double().cpu()
+
+
+def _counted(policy: Any, batch: Batch) -> int:
+    """Denoising steps of a policy that does not tell before a run."""
+    return len(next(iter(record_features(policy, batch).values())))
 
 
 def _first_row(batch: Batch) -> Batch:

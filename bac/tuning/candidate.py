@@ -99,7 +99,7 @@ def together(
     estimator: str,
     stride: int = 1,
 ) -> Candidate:
-    """A solver at every `stride`-th timestep of a grid from the first place on; all blocks update at the places alone."""
+    """A solver at every `stride`-th timestep of a grid from the first place on; blocks update at the places alone."""
     steps = sorted({*places, *range(places[0], len(grid), stride)})
     schedule = Schedule(len(steps), dict.fromkeys(names, tuple(map(steps.index, places))), Fingerprint(), estimator)
     return Candidate("together", len(steps), solver, tuple(grid[step] for step in steps), schedule)

@@ -38,7 +38,7 @@ class Family:
 
 
 def families(bench: Bench) -> tuple[Family, ...]:
-    """Fewer steps of each solver, and caching on all or some of DDIM's; where there is no choice, on its own steps."""
+    """Fewer steps of each solver, and caching on some or all of the first's; where it has no choice, on its own."""
     if not bench.solvers:
         own = (partial(_as_it_is, bench, estimator) for estimator in ESTIMATORS)
         return tuple(Family(make, free=False) for make in own)

@@ -15,10 +15,11 @@ Undo = Callable[[], None]
 
 @dataclass(frozen=True)
 class Solver:
-    """A deterministic solver: order 1 is DDIM (Song et al., ICLR 2021), order 2 DPM-Solver++ 2M (Lu et al., 2022).
+    """A deterministic solver: DPM-Solver++ of order 1 or 2M (Lu et al., 2022).
 
-    Both are diffusers' ``DPMSolverMultistepScheduler``, which takes any decreasing timesteps and, in its first order,
-    is DDIM with eta = 0. Clean actions are clipped as the policy's own noise scheduler clips them.
+    Both are diffusers' ``DPMSolverMultistepScheduler``, which takes any decreasing timesteps. Clean actions are clipped
+    as the policy's own noise scheduler clips them; where nothing is clipped the first order is DDIM with eta = 0 (Song
+    et al., ICLR 2021), and where something is, the noise is taken anew from what was clipped.
 
     Attributes:
         name: In tables.
@@ -54,7 +55,7 @@ class Solver:
         return partial(_put_back, owner, before)
 
 
-SOLVERS = (Solver("DDIM", 1), Solver("DPM-Solver++", 2))
+SOLVERS = (Solver("DPM-Solver++ 1", 1), Solver("DPM-Solver++", 2))
 
 
 def solvers_of(host: Host) -> tuple[Solver, ...]:

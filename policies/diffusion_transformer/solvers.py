@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Generator, Tensor, tensor
 
-NOISE_SCHEDULERS = ("DDPM", "DDIM", "DPM-Solver++", "SDE-DPM-Solver++", "UniPC")
+NOISE_SCHEDULERS = ("DDPM", "DDIM", "DPM-Solver++", "DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC")
 TIMESTEP_SPACINGS = ("leading", "trailing", "linspace")
 USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading"}  # the multistep solvers': "trailing"
 
@@ -76,7 +76,8 @@ def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str 
     """Build a noise scheduler for a denoiser trained under `config`.
 
     DDPM draws with the small (posterior) variance. DPM-Solver++ is the second-order multistep one (Lu et al., 2022),
-    SDE-DPM-Solver++ its form that injects noise, UniPC that of Zhao et al. (2023), also of second order. Thresholding
+    SDE-DPM-Solver++ its form that injects noise, UniPC that of Zhao et al. (2023), also of second order. DPM-Solver++ 1
+    is its first order: DDIM, but that the noise is taken anew from the clipped actions. Thresholding
     with a largest value equal to the clip range clips the estimated actions just as DDPM and DDIM do, without which
     they diverge where the noise hides them almost entirely.
 
@@ -117,7 +118,9 @@ def _multistep(name: str, shared: dict, config: NoiseOptions) -> SchedulerMixin:
 
         return DeterministicUniPCScheduler(**shared, **clip, solver_order=2, final_sigmas_type="zero")
     algorithm = "sde-dpmsolver++" if name.startswith("SDE") else "dpmsolver++"
-    return DPMSolverMultistepScheduler(**shared, **clip, algorithm_type=algorithm, solver_order=2)
+    return DPMSolverMultistepScheduler(
+        **shared, **clip, algorithm_type=algorithm, solver_order=1 if name[-1] == "1" else 2
+    )
 
 
 def set_timesteps(

@@ -26,7 +26,7 @@ def knows_the_actions(noise_scheduler):
 
 @pytest.mark.parametrize("num_steps", [2, 3, 10, 26, 50, 99])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("name", ["DDPM", "DDIM", "DPM-Solver++", "SDE-DPM-Solver++", "UniPC"])
+@pytest.mark.parametrize("name", ["DDPM", "DDIM", "DPM-Solver++", "DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC"])
 def test_a_perfect_denoiser_is_asked_once_per_step_and_gives_the_actions(name, spacing, num_steps):
     noise_scheduler = make_noise_scheduler(small_config(), name, spacing)
     set_timesteps(noise_scheduler, num_steps)

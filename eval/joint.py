@@ -1,0 +1,213 @@
+"""Solver, timesteps, update steps and estimator chosen together: ``python -m eval.joint policy=pusht``.
+
+At each number of sweeps every family of `bac.tuning` has its steps placed by the same search on the same observations,
+so fewer steps of DDIM and DPM-Solver++ are rivals at their best. Beside them stand what people use: evenly spaced fewer
+steps, and BAC. The action error is measured on other observations against dense DDIM-100 on the same noise (BAC on
+DDPM-100: against that); then the best and the rivals are played in closed loop. Every phase resumes.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from bac.tuning import Candidate
+from bac.tuning.bench import Bench
+from bac.tuning.search import Family, best_start, families, searched
+from eval.cells import Cell, adaptive, dense, together
+from eval.comparison import Comparison
+from eval.config import CONFIGS, log_to_terminal, settings_of
+from eval.fidelity import action_chunks, action_error, best_spacing
+from eval.joint_report import publish
+from eval.matching import measure_cells
+from eval.methods import visited
+from eval.metrics import mean_score, paired_score_difference, paired_success_difference, success_rate
+from eval.records import write_json
+from eval.rollout import Batch
+from eval.settings import CALIBRATION_SEED, FIDELITY_SEED
+
+logger = logging.getLogger(__name__)
+BATCH = 16
+FAMILIES = {  # of `bac.tuning.search.families`, by place there; plain reuse loses to them all below ten sweeps
+    0: "DPM-Solver++ 1 tuned",
+    1: "DPM-Solver++ tuned",
+    4: "cached taylor-1 tuned",
+    5: "cached taylor-1 tuned, every 5th step",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """One method at one budget.
+
+    Attributes:
+        cell: How it is run.
+        sweeps: Block updates in units of one evaluation.
+        fit_error: Action error on the observations it was chosen with; None if nothing was chosen.
+        error: On others.
+    """
+
+    cell: Cell
+    sweeps: float
+    fit_error: float | None
+    error: float
+
+
+class Joint:
+    """The experiment on one policy.
+
+    Args:
+        comparison: Policy and world.
+        options: `joint` of ``configs/eval.yaml``.
+    """
+
+    def __init__(self, comparison: Comparison, options: Any) -> None:
+        self.comparison, self.options = comparison, options
+        self.policy = comparison.loaded.policy
+        self.folder = comparison.settings.folder / "joint"
+        self.observations = {
+            "fit": self._visited("fit", CALIBRATION_SEED, options.num_fit),
+            "held out": self._visited("held_out", FIDELITY_SEED, options.num_held_out),
+        }
+        self.policy.diffusion.use_solver("DDIM", 100)
+        batches = {purpose: _batches(batch) for purpose, batch in self.observations.items()}
+        self.bench = Bench(self.policy, batches, executor="interpret")
+
+    def found(self) -> list[Found]:
+        """Everything at every budget, kept as it is found."""
+        path = self.folder / "found.json"
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        for key, make in tqdm(list(self._work()), desc="joint", unit="method"):
+            if key not in stored:
+                found = make()
+                stored[key] = {**asdict(found), "cell": asdict(found.cell)}
+                write_json(path, stored)
+                logger.info("%-56s %6.2f sweeps, action error %.4f", found.cell.name, found.sweeps, found.error)
+        return [Found(Cell(**row.pop("cell")), **row) for row in (dict(stored[key]) for key, _ in self._work())]
+
+    def _work(self) -> Iterator[tuple[str, Any]]:
+        for budget in self.options.budgets:
+            for solver in ("DDIM", "DPM-Solver++"):
+                yield f"{budget} {solver} even", lambda s=solver, b=budget: self._even(s, b)
+            for place, name in FAMILIES.items():
+                family = families(self.bench)[place]
+                yield f"{budget} {name}", lambda n=name, f=family, b=budget: self._tuned(n, f, b)
+            cells = [together("unified", budget, solver="DDIM"), adaptive(budget, 5, solver="DDIM")]
+            for cell in cells:
+                yield f"{budget} {cell.name}", lambda c=cell: self._cell(c, None)
+        for cell in (adaptive(10, 5), adaptive(10, 5, solver="DDIM")):
+            yield cell.name, lambda c=cell: self._cell(c, None)
+
+    def _even(self, solver: str, budget: int) -> Found:
+        fit = self.observations["fit"]
+        spacing, errors = best_spacing(self.policy, solver, budget, fit, self._reference("fit", dense(100, "DDIM")))
+        return self._cell(dense(budget, solver, spacing), errors[spacing])
+
+    def _tuned(self, name: str, family: Family, budget: int) -> Found:
+        self.policy.diffusion.use_solver("DDIM", 100)
+        calibration = self.comparison.calibrated.calibration(dense(100, "DDIM"))
+        self.policy.diffusion.use_solver("DDIM", 100)
+        places = best_start(self.bench, family, calibration, budget)
+        candidate = family.make(searched(self.bench, family, places, self.options.evaluations))
+        return self._cell(_cell_of(candidate, f"{name}, {budget} sweeps"), self.bench.error(candidate))
+
+    def _cell(self, cell: Cell, fit_error: float | None) -> Found:
+        """Run a cell on the observations it was not made with."""
+        reference = cell.sampler if cell.solver == "DDPM" else dense(100, "DDIM")
+        chunks = self._chunks(cell, "held out")
+        error = action_error(chunks, self._reference("held out", reference))
+        return Found(cell, self.comparison.sweeps(cell), fit_error, error)
+
+    def _chunks(self, cell: Cell, purpose: str) -> torch.Tensor:
+        from eval.cells import running
+
+        with running(self.policy, cell, self.comparison.schedule(cell)) as policy:
+            return action_chunks(policy, self.observations[purpose], num_draws=1)
+
+    def _reference(self, purpose: str, cell: Cell) -> torch.Tensor:
+        path = self.folder / f"reference-{cell.name}-{purpose.replace(' ', '_')}.npy"
+        if not path.exists():
+            np.save(path, self._chunks(cell, purpose).numpy())
+        return torch.from_numpy(np.load(path))
+
+    def _visited(self, name: str, first_seed: int, count: int) -> Batch:
+        path = self.folder / f"observations-{name}-{count}.npz"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            batch = visited(self.comparison.loaded, self.comparison.settings.make_env, first_seed, count)
+            np.savez(path, **{key: values.numpy() for key, values in batch.items()})
+        with np.load(path) as arrays:
+            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+    def latencies_ms(self, found: Sequence[Found]) -> dict[str, float]:
+        """Median of every method at batch 1, replayed, interleaved [ms]."""
+        path = self.folder / "latency.json"
+        names = [row.cell.name for row in found]
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        if set(names) - set(stored):
+            batch = {key: rows[:1] for key, rows in self.observations["held out"].items()}
+            cells = {row.cell: self.comparison.schedule(row.cell) for row in found}
+            measured = measure_cells(self.comparison.loaded, cells, batch, executor="auto", rounds=self.options.rounds)
+            stored = {cell.name: latency.p50_ms for cell, latency in measured.cells.items()}
+            write_json(path, stored)
+        return stored
+
+    def played(self, found: Sequence[Found]) -> list[dict[str, Any]]:
+        """Closed loop of the methods named in `options.play`, and of dense DDPM-100 and DDIM-100."""
+        from eval.workers import play_units
+
+        cells = [dense(), dense(100, "DDIM"), *(row.cell for row in found if row.cell.name in self.options.play)]
+        seeds = tuple(self.comparison.settings.seeds)
+        play_units(self.comparison.settings, [self.comparison.unit(cell, seeds) for cell in cells], self.comparison.log)
+        before = self.comparison.results(cells[0])
+        return [_closed_loop(self.comparison, cell, before) for cell in cells]
+
+
+def _closed_loop(comparison: Comparison, cell: Cell, before: Sequence[Any]) -> dict[str, Any]:
+    results = comparison.results(cell)
+    success = success_rate(sum(result.success for result in results), len(results))
+    score = mean_score([result.score for result in results])
+    if comparison.settings.judged_by_score:
+        difference = paired_score_difference([r.score for r in before], [r.score for r in results])
+    else:
+        difference = paired_success_difference([r.success for r in before], [r.success for r in results])
+    parts = {"success": success, "score": score, "difference": difference}
+    numbers = {name: [value.value, value.low, value.high] for name, value in parts.items()}
+    return {"name": cell.name, "n": len(results), **numbers}
+
+
+def _cell_of(candidate: Candidate, name: str) -> Cell:
+    solver = "DDIM" if candidate.solver is None else candidate.solver.name
+    if candidate.schedule is None:
+        return Cell(name, solver, candidate.num_steps, timesteps=candidate.timesteps)
+    steps = next(iter(candidate.schedule.update_steps.values()))
+    places = {"timesteps": candidate.timesteps, "update_steps": steps, "estimator": candidate.estimator}
+    return Cell(name, solver, candidate.num_steps, "placed", **places)
+
+
+def _batches(batch: Batch) -> list[Batch]:
+    rows = len(next(iter(batch.values())))
+    return [{k: values[first : first + BATCH] for k, values in batch.items()} for first in range(0, rows, BATCH)]
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
+def main(config: Any) -> None:
+    """Search, time, play, write."""
+    log_to_terminal()
+    torch.set_num_threads(1)
+    joint = Joint(Comparison(settings_of(config)), config.joint)
+    found = joint.found()
+    if config.joint.phase == "search":
+        return
+    publish(Path(config.joint.results), joint.comparison, found, joint.latencies_ms(found), joint.played(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""`bac.tune`, whole, on policies small enough to be tuned in seconds."""
+
+import json
+
+import pytest
+import torch
+
+import bac
+from bac.errors import CalibrationError
+from bac.tuning import BudgetError
+from bac.tuning.tune import split
+from tests.bac.models import TinyTransformerPolicy, obs
+
+OPTIONS = {"executor": "interpret", "rounds": 2, "evaluations": 6, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    return bac.tune(policy, [obs(2, seed) for seed in range(4)], target_latency_s=5.0, **OPTIONS)
+
+
+def test_without_a_choice_of_solver_its_own_steps_are_cached(tuned):
+    assert {row.candidate.solver for row in tuned.rows} == {None}
+    assert {row.candidate.method for row in tuned.rows} >= {"dense", "together", "adaptive + bubbling"}
+
+
+def test_where_everything_is_affordable_everything_is_computed(tuned):
+    assert (tuned.chosen.candidate.method, tuned.chosen.fit_error, tuned.chosen.error) == ("dense", 0.0, 0.0)
+
+
+def test_the_choice_was_run_on_other_observations_and_timed(tuned):
+    assert tuned.chosen.error is not None and tuned.chosen.p95_s >= tuned.chosen.p50_s > 0
+
+
+def test_no_row_of_the_front_is_beaten(tuned):
+    for row in tuned.front:
+        assert not any(other.p50_s <= row.p50_s and other.fit_error < row.fit_error for other in tuned.rows)
+
+
+def test_the_report_says_budget_machine_and_choice(tuned):
+    text = str(tuned)
+    assert "target_latency_s=5: p95 below 4500.0 ms (10% kept free)" in text
+    assert "x sweeps" in text and "-> dense, its own solver, 6 steps" in text
+
+
+def test_the_report_is_kept_and_drawn(tuned, tmp_path):
+    pytest.importorskip("matplotlib")
+    tuned.save(tmp_path / "tuned.json")
+    stored = json.loads((tmp_path / "tuned.json").read_text())
+    assert stored["chosen"]["name"] == tuned.chosen.candidate.name and len(stored["rows"]) == len(tuned.rows)
+    tuned.plot(tmp_path / "front.png")
+    assert (tmp_path / "front.png").stat().st_size > 10_000
+
+
+def test_an_error_budget_takes_the_fastest_that_keeps_it():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    batches = [obs(2, seed) for seed in range(2)]
+    loose = bac.tune(policy, batches, max_action_error=10.0, **OPTIONS)
+    strict = bac.tune(policy, batches, max_action_error=1e-12, **OPTIONS)
+    assert loose.chosen.candidate.sweeps < strict.chosen.candidate.sweeps == 6
+    assert loose.chosen.error <= 10.0
+
+
+def test_an_impossible_demand_is_refused_with_what_is_reachable():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    with pytest.raises(
+        BudgetError, match=r"not reachable on this machine.*chunks per second.*Ask for at least"
+    ) as refusal:
+        bac.tune(policy, [obs(4)], control_hz=1e6, n_action_steps=1, **OPTIONS)
+    assert "control_hz=1e+06, n_action_steps=1" in str(refusal.value)
+
+
+def test_what_it_was_told_to_reach_can_be_reached():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    with pytest.raises(BudgetError) as refusal:
+        bac.tune(policy, [obs(4)], target_latency_s=1e-6, **OPTIONS)
+    told = float(str(refusal.value).split("target_latency_s=")[-1].split(",")[0])
+    assert bac.tune(policy, [obs(4)], target_latency_s=3 * told, **OPTIONS).chosen.p95_s <= 3 * told
+
+
+def test_the_policy_is_left_as_it_was():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    before = {name: vars(module).copy() for name, module in policy.named_modules()}
+    state = torch.get_rng_state()
+    bac.tune(policy, [obs(4)], target_latency_s=5.0, **OPTIONS)
+    assert {name: vars(module) for name, module in policy.named_modules()} == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_half_of_the_observations_only_judge():
+    fit, judge = split([obs(4)])
+    assert torch.equal(fit[0]["obs"], obs(4)["obs"][::2]) and torch.equal(judge[0]["obs"], obs(4)["obs"][1::2])
+    assert split([1, 2, 3]) == ([1, 3], [2])
+
+
+@pytest.mark.parametrize("batches", [[], [obs(1)]])
+def test_one_observation_cannot_both_fit_and_judge(batches):
+    with pytest.raises(CalibrationError, match="at least two observations"):
+        split(batches)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_with_a_choice_of_solver_tuned_fewer_steps_are_never_better_on_what_was_fitted():
+    pytest.importorskip("lerobot")
+    from tests.policies.models import observations, small_policy
+
+    policy = small_policy(n_layer=1, noise_scheduler_type="DDIM")
+    policy.diffusion.use_solver("DDIM", 8)
+    tuned = bac.tune(policy, [observations(4)], max_action_error=0.05, **{**OPTIONS, "evaluations": 2})
+    rows = [row for row in tuned.rows if row.fit_error <= 0.05 and row.candidate.method == "fewer steps"]
+    assert tuned.chosen.error <= 0.05
+    assert all(tuned.chosen.p50_s <= 1.5 * row.p50_s for row in rows)
+    undo = tuned.apply(policy, executor="interpret")
+    assert policy.diffusion.num_inference_steps == tuned.chosen.candidate.num_steps
+    undo()
+    assert policy.diffusion.num_inference_steps == 8
