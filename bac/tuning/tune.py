@@ -32,6 +32,7 @@ def tune(
     n_action_steps: int | None = None,
     margin: float = 0.1,
     evaluations: int = 100,
+    sweeps: Sequence[int] = SWEEPS,
     rounds: int = 9,
     executor: str = "auto",
     seed: int = 0,
@@ -55,6 +56,7 @@ def tune(
         n_action_steps: Actions executed of a chunk.
         margin: Share of the latency to keep free.
         evaluations: Runs that the search may take for each family of candidates; 0 leaves it out.
+        sweeps: Numbers of sweeps at which every family of candidates is looked at.
         rounds: Chunks timed of each finalist.
         executor: What the policy will run with, as for `bac.wrap`.
         seed: Of the noise.
@@ -78,7 +80,7 @@ def tune(
     fit, held_out = split(list(batches))
     bench = Bench(policy, {"fit": fit, "held out": held_out}, executor=executor, seed=seed)
     with tqdm(desc="tune", unit="candidate", disable=not progress) as bar:
-        return _Tuning(bench, budget, rounds, evaluations, bar).run()
+        return _Tuning(bench, budget, tuple(sweeps), rounds, evaluations, bar).run()
 
 
 def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
@@ -98,8 +100,11 @@ def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
 class _Tuning:
     """One call of `tune`."""
 
-    def __init__(self, bench: Bench, budget: Budget, rounds: int, evaluations: int, bar: Any) -> None:
+    def __init__(
+        self, bench: Bench, budget: Budget, sweeps: tuple[int, ...], rounds: int, evaluations: int, bar: Any
+    ) -> None:
         self.bench, self.budget, self.rounds, self.evaluations, self.bar = bench, budget, rounds, evaluations, bar
+        self.sweeps = tuple(count for count in sweeps if count < bench.num_steps)
         self.rows: dict[Candidate, Row] = {}
         self.machine = Machine(0.0, 0.0, 0.0)
 
@@ -134,7 +139,7 @@ class _Tuning:
 
     def _look(self, calibration: Calibration) -> None:
         """Run every family at every number of sweeps that may meet the budget, from its best starting place."""
-        for count in (sweeps for sweeps in SWEEPS if sweeps < self.bench.num_steps):
+        for count in self.sweeps:
             candidates = fixed(self.bench, calibration, count)
             for family in families(self.bench):
                 if self._affordable(family.make(range(count))):
@@ -161,7 +166,7 @@ class _Tuning:
     def _counts(self, family: Family) -> list[int]:
         """Numbers of sweeps to search at: all that the latency buys, or more and more until the error is met."""
         if self.budget.action_error is not None:
-            return [count for count in SWEEPS if count < self.bench.num_steps]
+            return list(self.sweeps)
         bought = [n for n in range(1, self.bench.num_steps) if self._affordable(family.make(range(n)))]
         return bought[-1:]
 

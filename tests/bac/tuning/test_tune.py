@@ -108,7 +108,7 @@ def test_with_a_choice_of_solver_tuned_fewer_steps_are_never_better_on_what_was_
 
     policy = small_policy(n_layer=1, noise_scheduler_type="DDIM")
     policy.diffusion.use_solver("DDIM", 8)
-    tuned = bac.tune(policy, [observations(4)], max_action_error=0.05, **{**OPTIONS, "evaluations": 2})
+    tuned = bac.tune(policy, [observations(4)], max_action_error=0.05, sweeps=(2, 5), **{**OPTIONS, "evaluations": 2})
     rows = [row for row in tuned.rows if row.fit_error <= 0.05 and row.candidate.method == "fewer steps"]
     assert tuned.chosen.error <= 0.05
     assert all(tuned.chosen.p50_s <= 1.5 * row.p50_s for row in rows)
