@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eval.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, key, picture, plain_log_axis
+from eval.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, picture, plain_log_axis
 from eval.provenance import provenance
 from eval.records import write_json
 
@@ -85,4 +85,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
         axes.set_xlabel("latency of a chunk, replayed, p50 [ms]")
         axes.set_ylabel("action error (RMS, normalised)")
         axes.set_title(title)
-        key(axes, [(label, colour) for _, label, colour in LINES], y=1.12)
+        for _, label, colour in LINES:
+            axes.plot((), (), color=colour, marker="o", ms=4, label=label)
+        axes.plot((), (), color=GREY, linestyle=(0, (2, 2)), label="dotted: every 5th step")
+        axes.legend(fontsize=8, frameon=False)

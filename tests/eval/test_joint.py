@@ -1,0 +1,52 @@
+"""What tuning found becomes a cell that episodes are played with; the tables say what was measured."""
+
+from bac.tuning import SOLVERS
+from bac.tuning.candidate import fewer_steps, together
+from eval.cells import Cell, dense
+from eval.joint import Found, _cell_of
+from eval.joint_report import closed_loop_table, draw, fidelity_table
+
+GRID = tuple(range(99, -1, -1))
+
+
+def row(name, sweeps, error, **rest):
+    return {"name": name, "sweeps": sweeps, "error": error, "fit_error": None, "latency_ms": 5.0, **rest}
+
+
+def test_fewer_steps_become_a_dense_cell_at_their_timesteps():
+    cell = _cell_of(fewer_steps(SOLVERS[1], GRID, (2, 50, 98)), "tuned")
+    assert cell == Cell("tuned", "DPM-Solver++", 3, timesteps=(97, 49, 1))
+
+
+def test_a_cache_becomes_a_placed_cell_with_its_estimator():
+    cell = _cell_of(together(SOLVERS[0], GRID, (90, 95), ("ffn",), "taylor-1", stride=3), "cached")
+    assert (cell.cache, cell.timesteps, cell.update_steps) == ("placed", (9, 6, 4, 3, 0), (0, 2))
+    assert cell.estimator == "taylor-1"
+
+
+def test_the_table_is_in_order_of_sweeps_then_of_error():
+    rows = [
+        row(name, sweeps, error, cell={"num_steps": 9})
+        for name, sweeps, error in (("b", 5, 0.2), ("a", 5, 0.1), ("c", 4, 0.3))
+    ]
+    assert [line.split("|")[1].strip() for line in fidelity_table(rows)[2:]] == ["c", "a", "b"]
+
+
+def test_the_closed_loop_s_intervals_are_in_its_table():
+    part = [0.5, 0.25, 0.75]
+    (line,) = closed_loop_table([{"name": "a", "n": 8, "success": part, "score": part, "difference": part}])[2:]
+    assert line == "| a | 8 | 0.500 [0.250, 0.750] | 0.500 [0.250, 0.750] | 0.500 [0.250, 0.750] |"
+
+
+def test_the_front_is_drawn_with_lines_missing(tmp_path):
+    cell = {"num_steps": 5, "solver": "DDIM"}
+    draw(tmp_path / "front.png", [row("DDIM-5 leading", 5, 0.02, cell=cell)], title="one point")
+    assert (tmp_path / "front.png").stat().st_size > 10_000
+
+
+def test_what_was_found_survives_being_stored():
+    from dataclasses import asdict
+
+    found = Found(dense(5, "DDIM"), 5.0, None, 0.02)
+    stored = {**asdict(found), "cell": asdict(found.cell)}
+    assert Found(Cell(**stored.pop("cell")), **stored) == found
