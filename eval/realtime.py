@@ -255,6 +255,7 @@ def film(
     seed: int,
     latency_s: float,
     mode: str = "stand_still",
+    control_hz: float | None = None,
 ) -> Clip:
     """Play one episode in real time and film it, at most 20 frames per second of world time.
 
@@ -267,8 +268,9 @@ def film(
         seed: Of the world and the noise.
         latency_s: How long a chunk takes [s], as measured at batch 1.
         mode: One of `MODES`.
+        control_hz: Control steps per second [Hz]; the world's own by default.
     """
-    control_hz = float(env.unwrapped.control_hz)
+    control_hz = control_hz or float(env.unwrapped.control_hz)
     stride = max(1, round(control_hz / 20))
     clip = Clip(cell.name, latency_s, control_hz / stride)
     camera = Camera(env, env_name)

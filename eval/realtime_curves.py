@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 
 from eval.cells import Cell, adaptive, dense
 from eval.comparison import Comparison
@@ -22,9 +23,10 @@ from eval.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, key, picture, plain_l
 from eval.matching import SpacingChooser, measure_cells
 from eval.metrics import mean_score, paired_score_difference, paired_success_difference, success_rate
 from eval.provenance import provenance
-from eval.realtime import Pace
+from eval.realtime import Pace, film
 from eval.records import EpisodeLog, comparison_key, write_json
 from eval.rollout import EpisodeResult
+from eval.video import write_video
 from eval.workers import Unit, play_units
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,8 @@ class Curves:
         bac_cells = [
             adaptive(settings.num_updates, settings.num_bubbled, force_last=last) for last in options.force_last
         ]
-        self.cells = (dense(), *self._few_step_cells(), *bac_cells)
+        placed = [Cell(**values) for values in options.cells]
+        self.cells = (dense(), *self._few_step_cells(), *bac_cells, *placed)
         self.latencies_ms = self._latencies()
 
     @property
@@ -221,6 +224,30 @@ def publish(curves: Curves, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def film_all(curves: Curves, folder: Path, control_hz: float) -> list[Path]:
+    """Film every method on the first seed, acting while it thinks, each at its own latency."""
+    comparison = curves.comparison
+    settings, env = comparison.settings.realtime, comparison.settings.realtime.make_env()
+    try:
+        clips = [
+            film(
+                comparison.loaded,
+                env,
+                settings.env,
+                cell,
+                comparison.schedule(cell),
+                seed=settings.first_seed,
+                latency_s=float(np.median(curves.latencies_ms[cell.name])) / 1e3,
+                mode="act",
+                control_hz=control_hz,
+            )
+            for cell in curves.cells
+        ]
+    finally:
+        env.close()
+    return write_video(clips, folder, animate=False)
+
+
 def _parts(estimate: Any) -> list[tuple[str, float]]:
     return [("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)]
 
@@ -237,6 +264,8 @@ def main(config: Any) -> None:
     for name, latencies in curves.latencies_ms.items():
         print(f"{name:32} {sorted(latencies)[len(latencies) // 2]:8.1f} ms")
     curves.play()
+    if config.realtime_curves.film_hz:
+        film_all(curves, Path(config.realtime_curves.results), config.realtime_curves.film_hz)
     for row in publish(curves, Path(config.realtime_curves.results)):
         place = f"{row['control_hz']:g} Hz, {row['latency_ms']:.0f} ms ({row['delay_steps'][1]} steps)"
         print(f"{row['curve']:10} {row['mode']:11} {row['name']:32} {place:28} {row['success']:.3f} {row['score']:.3f}")

@@ -24,8 +24,13 @@ def side_by_side(clips: Sequence[Clip]) -> list[np.ndarray]:
     return [_compose([_panel(clip, index) for clip in clips]) for index in range(length)]
 
 
-def write_video(clips: Sequence[Clip], folder: Path) -> list[Path]:
+def write_video(clips: Sequence[Clip], folder: Path, *, animate: bool = True) -> list[Path]:
     """Write ``realtime.mp4``, ``realtime.gif`` and ``realtime.png``; all play at the speed of the world.
+
+    Args:
+        clips: One for each method.
+        folder: Where to.
+        animate: Write the GIF too, which is several times the video's size.
 
     Returns:
         The files.
@@ -34,11 +39,13 @@ def write_video(clips: Sequence[Clip], folder: Path) -> list[Path]:
     frames, frame_hz = side_by_side(clips), clips[0].frame_hz
     video, gif, still = (folder / f"realtime.{suffix}" for suffix in ("mp4", "gif", "png"))
     imageio.mimwrite(video, frames, fps=frame_hz, codec="libx264", pixelformat="yuv420p", macro_block_size=2, quality=8)
+    strip(clips).save(still)
+    if not animate:
+        return [video, still]
     pictures = [Image.fromarray(frame).quantize(96) for frame in frames[::2]]
     pictures[0].save(
         gif, save_all=True, append_images=pictures[1:], duration=round(2000 / frame_hz), loop=0, optimize=True
     )
-    strip(clips).save(still)
     return [video, gif, still]
 
 

@@ -7,7 +7,8 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.sim]
 
-NAMES = ["DDPM-100", "DDIM-2", "BAC S=10 n=2", "BAC S=10 n=2, last 3 forced"]
+NAMES = ["DDPM-100", "DDIM-2", "BAC S=10 n=2", "BAC S=10 n=2, last 3 forced", "chosen"]
+CHOSEN = {"name": "chosen", "solver": "DPM-Solver++", "num_steps": 3, "timesteps": [90, 40, 3]}
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,8 @@ def options(tmp_path_factory):
     """Latencies of another machine; at Push-T's 10 Hz DDPM takes 2 or 3 control steps, the others one."""
     path = tmp_path_factory.mktemp("recorded") / "latencies.json"
     path.write_text(json.dumps({"DDPM-100": [150.0, 210.0]} | dict.fromkeys(NAMES[1:], [40.0])))
-    return SimpleNamespace(rate_factors=[1, 2], delays=[0, 1], modes=["act"], ddim_steps=[2], recorded=str(path))
+    methods = {"ddim_steps": [2], "force_last": [0, 3], "cells": [CHOSEN]}
+    return SimpleNamespace(rate_factors=[1, 2], delays=[0, 1], modes=["act"], recorded=str(path), **methods)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_rates_and_latencies_become_control_steps(curves):
 def test_points_that_take_as_many_control_steps_are_played_once(curves):
     # Dense: (2, 3), (3, 5), 0 and 1; the others: 0 and 1, which is what their latency is at both rates.
     lines = curves.log.path.read_text().splitlines()
-    assert len(lines) == 2 * (4 + 3 * 2)
+    assert len(lines) == 2 * (4 + 4 * 2)
     curves.play()
     assert curves.log.path.read_text().splitlines() == lines
 
@@ -84,3 +86,11 @@ def test_a_method_without_recorded_latencies_is_refused(curves, options, tmp_pat
     path.write_text('{"DDPM-100": [150.0]}')
     with pytest.raises(ValueError, match=r"has no latencies of DDIM-2, BAC S=10 n=2"):
         Curves(curves.comparison, SimpleNamespace(**{**vars(options), "recorded": str(path)}))
+
+
+def test_all_methods_are_filmed_side_by_side(curves, tmp_path):
+    from eval.realtime_curves import film_all
+
+    video, still = film_all(curves, tmp_path, control_hz=20.0)
+    assert video.stat().st_size > 5_000 and still.stat().st_size > 5_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["realtime.mp4", "realtime.png"]
