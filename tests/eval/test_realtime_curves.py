@@ -62,7 +62,7 @@ def test_rates_and_latencies_become_control_steps(curves):
 def test_points_that_take_as_many_control_steps_are_played_once(curves):
     # Dense: (2, 3), (3, 5), 0 and 1; the others: 0 and 1, which is what their latency is at both rates.
     lines = curves.log.path.read_text().splitlines()
-    assert len(lines) == 2 * (4 + 4 * 2)
+    assert len(lines) == 2 * (4 + (len(NAMES) - 1) * 2)
     curves.play()
     assert curves.log.path.read_text().splitlines() == lines
 
@@ -72,7 +72,7 @@ def test_publishing_writes_the_table_and_the_picture(curves, tmp_path):
 
     rows = publish(curves, tmp_path)
     assert json.loads((tmp_path / "table.json").read_text()) == rows
-    assert len(rows) == 4 * (2 + 2)
+    assert len(rows) == len(NAMES) * (2 + 2)
     assert {row["n"] for row in rows} == {2}
     still = next(row for row in rows if row["name"] == "DDPM-100" and row["delay_steps"] == [0, 0])
     assert (still["paired_difference"], still["curve"]) == (0.0, "latency")
