@@ -116,9 +116,7 @@ def running(policy: Any, cell: Cell, schedule: bac.Schedule | None) -> Iterator[
     The blocks are intercepted, not replayed: a plan would be recorded for every batch size a pool of episodes passes
     through, and replays the same bits.
     """
-    policy.diffusion.use_solver(
-        cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing, timesteps=cell.timesteps
-    )
+    use_solver_of(policy, cell)
     if schedule is None:
         yield policy
         return
@@ -127,6 +125,12 @@ def running(policy: Any, cell: Cell, schedule: bac.Schedule | None) -> Iterator[
         yield policy
     finally:
         bac.unwrap(policy)
+
+
+def use_solver_of(policy: Any, cell: Cell) -> None:
+    """Set the policy to the cell's solver and timesteps."""
+    placed = {} if cell.timesteps is None else {"timesteps": cell.timesteps}
+    policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing, **placed)
 
 
 def dense(num_steps: int = 100, solver: str = "DDPM", spacing: str | None = None) -> Cell:

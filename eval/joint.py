@@ -21,7 +21,7 @@ from tqdm import tqdm
 from bac.tuning import Candidate
 from bac.tuning.bench import Bench
 from bac.tuning.search import Family, best_start, families, searched
-from eval.cells import Cell, adaptive, dense, together
+from eval.cells import Cell, adaptive, dense, running, together
 from eval.comparison import Comparison
 from eval.config import CONFIGS, log_to_terminal, settings_of
 from eval.fidelity import action_chunks, action_error, best_spacing
@@ -32,6 +32,7 @@ from eval.metrics import mean_score, paired_score_difference, paired_success_dif
 from eval.records import write_json
 from eval.rollout import Batch
 from eval.settings import CALIBRATION_SEED, FIDELITY_SEED
+from eval.workers import play_units
 
 logger = logging.getLogger(__name__)
 BATCH = 16
@@ -126,8 +127,6 @@ class Joint:
         return Found(cell, self.comparison.sweeps(cell), fit_error, error)
 
     def _chunks(self, cell: Cell, purpose: str) -> torch.Tensor:
-        from eval.cells import running
-
         with running(self.policy, cell, self.comparison.schedule(cell)) as policy:
             return action_chunks(policy, self.observations[purpose], num_draws=1)
 
@@ -154,15 +153,15 @@ class Joint:
         if set(names) - set(stored):
             batch = {key: rows[:1] for key, rows in self.observations["held out"].items()}
             cells = {row.cell: self.comparison.schedule(row.cell) for row in found}
-            measured = measure_cells(self.comparison.loaded, cells, batch, executor="auto", rounds=self.options.rounds)
+            measured = measure_cells(
+                self.comparison.loaded, cells, batch, executor="auto", rounds=self.options.rounds, progress=True
+            )
             stored = {cell.name: latency.p50_ms for cell, latency in measured.cells.items()}
             write_json(path, stored)
         return stored
 
     def played(self, found: Sequence[Found]) -> list[dict[str, Any]]:
         """Closed loop of the methods named in `options.play`, and of dense DDPM-100 and DDIM-100."""
-        from eval.workers import play_units
-
         cells = [dense(), dense(100, "DDIM"), *(row.cell for row in found if row.cell.name in self.options.play)]
         seeds = tuple(self.comparison.settings.seeds)
         play_units(self.comparison.settings, [self.comparison.unit(cell, seeds) for cell in cells], self.comparison.log)
@@ -205,6 +204,9 @@ def main(config: Any) -> None:
     joint = Joint(Comparison(settings_of(config)), config.joint)
     found = joint.found()
     if config.joint.phase == "search":
+        return
+    if config.joint.phase == "play":
+        joint.played(found)
         return
     publish(Path(config.joint.results), joint.comparison, found, joint.latencies_ms(found), joint.played(found))
 

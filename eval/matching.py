@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import bac
-from eval.cells import SOLVERS, Cell, dense, running
+from eval.cells import SOLVERS, Cell, dense, running, use_solver_of
 from eval.fidelity import action_chunks, best_spacing, reference_of
 from eval.latency import Latency, measure, steps_within
 from eval.rollout import Batch
@@ -50,7 +50,7 @@ def caller(
     """
     policy = copy.deepcopy(loaded.policy)
     policy.reset()
-    policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing)
+    use_solver_of(policy, cell)
     if schedule is not None or executor != "interpret":
         bac.wrap(policy, schedule, executor=executor)
     generator = torch.Generator().manual_seed(0)

@@ -269,7 +269,7 @@ def latencies(policy: Any, methods: list[Method], batch: Batch, *, executor: str
         own.reset()
         apply(own, method, executor=executor)
         calls[method.title] = _caller(own, one)
-    warmup = 3 if executor == "replay" else 1  # a replay records and checks its plan in its first calls
+    warmup = 3 if executor == "replay" else int(rounds > 2)  # a replay records and checks its plan in its first calls
     measured = measure(calls, rounds=rounds, warmup=warmup, progress=False)
     return [measured[method.title].p50_ms for method in methods]
 
