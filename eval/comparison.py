@@ -59,7 +59,15 @@ class Comparison:
     def cells(self) -> tuple[Cell, ...]:
         """Every row of the table: the dense reference, BAC and its variants, few-step rivals, then the sweep."""
         sweep = sweep_cells(self.settings.sweep_updates, self.settings.sweep_bubbled)
-        return _unique([*self.cached_cells, *self.few_step_cells, *sweep])
+        return _unique([*self.cached_cells, *self.few_step_cells, *self.tuned_cells, *sweep])
+
+    @property
+    def tuned_cells(self) -> tuple[Cell, ...]:
+        """What `eval.joint` chose for this policy, if that is asked for and known."""
+        path = self.settings.checkpoint / "tuned.json"
+        if not self.settings.tuned or not path.exists():
+            return ()
+        return tuple(Cell(**values) for values in json.loads(path.read_text()))
 
     def schedule(self, cell: Cell) -> bac.Schedule | None:
         """The cell's schedule; None if it is dense."""

@@ -38,6 +38,7 @@ def settings_of(config: Any) -> Settings:
         few_steps=tuple(config.few_steps),
         sweep_updates=tuple(config.sweep.updates),
         sweep_bubbled=tuple(config.sweep.bubbled),
+        tuned=config.tuned,
         realtime_n=config.realtime_n,
         outputs=Path(config.outputs),
     )

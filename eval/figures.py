@@ -67,12 +67,12 @@ def success_against_hz(path: Path, points: Sequence[Point], *, title: str, quant
         result = shown[0].result
         reference_band(axes, result.value, result.low, result.high)
         for solver in ("DDPM", "DDIM", "DPM-Solver++"):
-            line = [point for point in shown if point.cell.cache == "dense" and point.cell.solver == solver]
+            line = [point for point in shown if _on_line(point.cell, solver)]
             line.sort(key=lambda point: point.inference_hz or 0.0)
             axes.plot(_hz(line), _values(line), color=_colour(line[0].cell) if line else BLACK, linewidth=1)
         for point in shown:
             bars = _bars([point])
-            marker = "o" if point.cell.cache == "dense" else "D"
+            marker = "D" if point.cell.cache != "dense" else "o" if point.cell.timesteps is None else "^"
             axes.errorbar(
                 _hz([point]), _values([point]), bars, color=_colour(point.cell), marker=marker, ms=5, elinewidth=0.7
             )
@@ -193,12 +193,17 @@ def sweep_lines(path: Path, points: Sequence[Point], *, title: str, quantity: st
 def _label(point: Point, points: Sequence[Point]) -> Label:
     """A cache by its name; of a solver's line the fastest point by name and the others by their steps."""
     cell, hz = point.cell, point.inference_hz or 0.0
-    if cell.cache != "dense":
+    if cell.cache != "dense" or cell.timesteps is not None:
         return Label(hz, point.result.value, cell.name, _colour(cell))
-    line = [p for p in points if p.cell.cache == "dense" and p.cell.solver == cell.solver]
+    line = [p for p in points if _on_line(p.cell, cell.solver)]
     if hz < max(_hz(line)):
         return Label(hz, point.result.value, f"{cell.num_steps}", _colour(cell), 7.5)
     return Label(hz, point.result.value, f"{cell.solver}, {cell.num_steps} steps", _colour(cell))
+
+
+def _on_line(cell: Cell, solver: str) -> bool:
+    """Fewer steps, spaced evenly; where they are tuned they are a point of their own."""
+    return cell.cache == "dense" and cell.solver == solver and cell.timesteps is None
 
 
 def _colour(cell: Cell) -> str:

@@ -70,7 +70,7 @@ class Curves:
         bac_cells = [
             adaptive(settings.num_updates, settings.num_bubbled, force_last=last) for last in options.force_last
         ]
-        placed = [Cell(**values) for values in options.cells]
+        placed = [*comparison.tuned_cells, *(Cell(**values) for values in options.cells)]
         self.cells = (dense(), *self._few_step_cells(), *bac_cells, *placed)
         self.latencies_ms = self._latencies()
 
