@@ -1,0 +1,86 @@
+"""`bac.tune` on a shipped policy: ``python -m eval.tune policy=pusht tune.target_hz=25``.
+
+Observations are visited by the policy itself, in other worlds than episodes are played in. What was chosen is put on a
+fresh copy of the policy afterwards and timed a second time: a budget that is met once may have been luck.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+import bac
+from bac.tuning import Tuned
+from eval.config import CONFIGS, log_to_terminal, settings_of
+from eval.latency import measure
+from eval.methods import visited
+from eval.provenance import provenance
+from eval.records import write_json
+from eval.rollout import Batch
+from eval.settings import CALIBRATION_SEED
+
+logger = logging.getLogger(__name__)
+BATCH = 8
+REFERENCE = ("DDIM", 100)
+
+
+def second_run(policy: Any, tuned: Tuned, batch: Batch, *, rounds: int) -> dict[str, float]:
+    """Latency of the choice, put on anew.
+
+    Args:
+        policy: A policy that nothing was put on.
+        tuned: What was chosen.
+        batch: One observation, `[1, To, D]` each.
+        rounds: Chunks timed.
+
+    Returns:
+        ``p50_ms`` and ``p95_ms``.
+    """
+    tuned.apply(policy)
+    generator = torch.Generator().manual_seed(0)
+    calls = {"tuned": lambda: policy.predict_action_chunk(batch, generator=generator)}
+    latency = measure(calls, rounds=rounds, warmup=3, progress=False)["tuned"]
+    return {"p50_ms": latency.p50_ms, "p95_ms": latency.p95_ms}
+
+
+def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
+    """Write report, picture, provenance, and ``bac.json`` if there is a schedule."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tuned.save(folder / "tuned.json")
+    (folder / "tuned.txt").write_text(f"{tuned}\n\nrun again: {json.dumps(dict(again))}\n")
+    tuned.plot(folder / "front.png")
+    if tuned.schedule is not None:
+        tuned.schedule.save(folder / "bac.json")
+    write_json(folder / "provenance.json", {**provenance(), "second_run": dict(again)})
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
+def main(config: Any) -> None:
+    """Visit, tune, run again, write."""
+    log_to_terminal()
+    torch.set_num_threads(1)
+    options: dict[str, Any] = OmegaConf.to_container(config.tune, resolve=True)
+    folder, count, rounds = Path(options.pop("results")), options.pop("num_observations"), options.pop("rounds")
+    settings = settings_of(config)
+    loaded = settings.load_policy()
+    batch = visited(loaded, settings.make_env, CALIBRATION_SEED, count)
+    parts = np.array_split(np.arange(count), max(2, count // BATCH))
+    batches = [{key: values[torch.from_numpy(part)] for key, values in batch.items()} for part in parts]
+    loaded.policy.diffusion.use_solver(*REFERENCE)
+    tuned = bac.tune(loaded.policy, batches, rounds=rounds, **options)
+    print(tuned)
+    fresh = settings.load_policy().policy
+    fresh.diffusion.use_solver(*REFERENCE)
+    again = second_run(fresh, tuned, {key: values[:1] for key, values in batch.items()}, rounds=5 * rounds)
+    print(f"again: p50 {again['p50_ms']:.1f} ms, p95 {again['p95_ms']:.1f} ms; {tuned.budget}")
+    publish(folder, tuned, again)
+
+
+if __name__ == "__main__":
+    main()
