@@ -29,7 +29,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         epilog="Methods: dense DDPM-100 (the reference); BAC as published (S = 10 updates per block, the n = 5 most "
         "fragile blocks bubble); BAC without bubbling; BAC with its last 3 steps forced; BAC on DDIM-100; uniform and "
         "unified schedules with as many updates as BAC; DDPM, DDIM and DPM-Solver++ with as many full steps as BAC's "
-        "measured latency buys; fewer steps at tuned timesteps. Interrupted? Run it again, it goes on. "
+        "measured latency buys; tuned timesteps. Interrupted? Run it again, it goes on where it stopped. "
         "One cell: python -m eval.run --help. The full comparison: python -m eval.compare --help.",
     )
     parser.add_argument("-n", "--episodes", type=int, default=50, help="paired episodes per method (default 50)")

@@ -48,14 +48,16 @@ def families(bench: Bench) -> tuple[Family, ...]:
 
 
 def starts(calibration: Calibration, count: int) -> set[Places]:
-    """Where a search may begin: ACS on the mean similarity, its match for a line, and spacings even or denser late."""
+    """Where a search may begin: ACS on the mean similarity, its match for a line, and spacings even (from the first
+    timestep or to the last) or denser late."""
     num_steps, first = calibration.num_steps, calibration.block_names[0]
     found = {unified_schedule(calibration, count).update_steps[first]}
     if calibration.gram is not None:
         found.add(matched_schedule(calibration, count).update_steps[first])
-    even, late = np.linspace(0, 1, count + 1)[:count], np.linspace(0.06, 0.98, count)
+    even = np.linspace(0, 1, count + 1)
+    late = np.linspace(0.06, 0.98, count)
     denser = 0.98 - 0.94 * (1 - np.linspace(0, 1, count)) ** 1.7
-    for spacing in (even, late, denser):
+    for spacing in (even[:-1], even[1:], late, denser):
         places = tuple(int(place) for place in (spacing * (num_steps - 1)).round())
         found |= {places} if len(set(places)) == count else set()
     return found
