@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bac.errors import RunError
+from bac.nested import map_tensors
 from bac.patch import Interceptor
 
 Signature = tuple[torch.Size, torch.dtype, torch.device]
@@ -339,14 +340,3 @@ def _signature(inputs: tuple[Any, ...], options: dict[str, Any]) -> Signature | 
         if isinstance(value, Tensor):
             return value.shape, value.dtype, value.device
     return None
-
-
-def map_tensors(function: Callable[[Tensor], Tensor], output: Any) -> Any:
-    """The same tuples and lists with every tensor replaced."""
-    if isinstance(output, Tensor):
-        return function(output)
-    if isinstance(output, tuple):
-        return tuple(map_tensors(function, part) for part in output)
-    if isinstance(output, list):
-        return [map_tensors(function, part) for part in output]
-    return output

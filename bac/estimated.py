@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from bac.cache import CachedBlock, DenoisingRun, Slot, map_tensors
+from bac.cache import CachedBlock, DenoisingRun, Slot
 from bac.errors import RunError
 from bac.estimators.estimator import Cell, Estimator
 from bac.estimators.forecast import Forecast, History
+from bac.nested import map_tensors
 from bac.patch import Interceptor
 
 

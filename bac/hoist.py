@@ -17,7 +17,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from bac.block import Site
-from bac.cache import DenoisingRun, Gate, map_tensors
+from bac.cache import DenoisingRun, Gate
+from bac.nested import map_tensors
 from bac.patch import Interceptor
 
 
