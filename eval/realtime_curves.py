@@ -15,11 +15,12 @@ from typing import Any
 
 import hydra
 import numpy as np
+from matplotlib.lines import Line2D
 
 from eval.cells import Cell, adaptive, dense
 from eval.comparison import Comparison
 from eval.config import CONFIGS, log_to_terminal, settings_of
-from eval.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, key, picture, plain_log_axis, reference_band
+from eval.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, picture, plain_log_axis, reference_band
 from eval.matching import SpacingChooser, measure_cells
 from eval.metrics import mean_score, paired_score_difference, paired_success_difference, success_rate
 from eval.provenance import provenance
@@ -191,7 +192,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str, quantity:
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     axis = {"control_hz": "control_hz: control steps per second [Hz]", "latency": "latency of a chunk [ms]"}
     start = next((row for row in rows if row["curve"] == "latency" and not row["delay_steps"][1]), None)
-    with picture(path, 1, 2, figsize=(10.4, 4.6), sharey=True) as (_, grid):
+    with picture(path, 1, 2, figsize=(10.4, 4.6), sharey=True) as (figure, grid):
         for axes, (curve, label) in zip(grid[0], axis.items(), strict=True):
             if start is not None:
                 reference_band(axes, *(start[f"{quantity}{suffix}"] for suffix in ("", "_low", "_high")))
@@ -210,7 +211,8 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str, quantity:
         grid[0, 0].set_ylim(-0.03, 1.05)
         grid[0, 0].set_title(f"{title}: each at its own latency")
         grid[0, 1].set_title("the same latency for all")
-        key(grid[0, 1], list(colours.items()), y=1.1)
+        handles = [Line2D([], [], color=colour, marker="o", ms=4, label=name) for name, colour in colours.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncol=len(handles), frameon=False, fontsize=9)
 
 
 def publish(curves: Curves, folder: Path) -> list[dict[str, Any]]:
