@@ -46,6 +46,10 @@ class Machine:
         """Expected latency [s]."""
         return self.fixed_s + self.per_step_s * candidate.num_steps + self.per_sweep_s * candidate.sweeps
 
+    def times(self, factor: float) -> Machine:
+        """The same machine, so many times as slow."""
+        return Machine(*(factor * part for part in (self.fixed_s, self.per_step_s, self.per_sweep_s)))
+
     def __str__(self) -> str:
         parts = (self.fixed_s, self.per_step_s, self.per_sweep_s)
         return "a chunk takes {:.2f} ms + {:.3f} ms x steps + {:.2f} ms x sweeps".format(

@@ -22,3 +22,7 @@ def test_what_costs_a_fixed_part_and_a_part_per_step_and_sweep_is_recovered(fixe
 def test_no_part_is_negative_whatever_the_noise():
     machine = Machine.fit([candidate(5, 5), candidate(20, 20), candidate(100, 5)], [0.1, 0.2, 0.05])
     assert min(machine.fixed_s, machine.per_step_s, machine.per_sweep_s) >= 0
+
+
+def test_a_machine_twice_as_slow_takes_twice_as_long():
+    assert Machine(1.0, 2.0, 3.0).times(2).seconds(candidate(10, 4)) == 2 * (1 + 20 + 12)

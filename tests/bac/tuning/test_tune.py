@@ -116,3 +116,14 @@ def test_with_a_choice_of_solver_tuned_fewer_steps_are_never_better_on_what_was_
     assert policy.diffusion.num_inference_steps == tuned.chosen.candidate.num_steps
     undo()
     assert policy.diffusion.num_inference_steps == 8
+
+
+def test_a_machine_that_was_busy_when_it_was_measured_is_asked_again(monkeypatch):
+    from bac.tuning.machine import Machine
+
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    batches = [obs(2, seed) for seed in range(2)]
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 0.9)))  # 5 of 6 sweeps in 4.5 s
+    tuned = bac.tune(policy, batches, target_latency_s=5.0, **OPTIONS)
+    assert tuned.chosen.candidate.method == "dense"
+    assert tuned.machine.per_sweep_s < 0.5
