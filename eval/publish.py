@@ -211,5 +211,5 @@ def _hz(comparison: Comparison, cell: Cell) -> float | None:
 
 
 def _sweep_only(comparison: Comparison) -> list[Cell]:
-    main = {*comparison.cached_cells, *comparison.few_step_cells}
+    main = {*comparison.cached_cells, *comparison.few_step_cells, *comparison.tuned_cells}
     return [cell for cell in comparison.cells if cell not in main]
