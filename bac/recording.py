@@ -80,7 +80,7 @@ def calibrate(
     """
     from tqdm import tqdm
 
-    _check_untouched(policy)
+    check_untouched(policy)
     if isinstance(batches, Mapping):
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     if num_draws < 1:
@@ -152,7 +152,7 @@ def watching(policy: object, *, blocks: Sequence[Block] | None = None) -> Iterat
         UnsupportedPolicyError: The policy's blocks or sampler were not found.
         CalibrationError: The policy is wrapped.
     """
-    _check_untouched(policy)
+    check_untouched(policy)
     host = find_host(policy, blocks)
     watch = Watch(host)
     with _recorded(host) as recorders:
@@ -249,7 +249,12 @@ def _recorded(host: Host) -> Iterator[dict[str, Recorder]]:
             take_off(owner, attribute)
 
 
-def _check_untouched(policy: object) -> None:
+def check_untouched(policy: object) -> None:
+    """Refuse a wrapped policy.
+
+    Raises:
+        CalibrationError: It is wrapped.
+    """
     if any(True for _ in interceptors(policy)):
         raise CalibrationError("policy: must be untouched to be calibrated; call bac.unwrap(policy) first")
 

@@ -36,6 +36,7 @@ def host(policy: nn.Module, *, diffusion: str, denoiser: str, predict: str) -> H
         num_steps=num_steps,
         solver=solver,
         timesteps=timesteps,
+        takes_solvers=True,
         batch_dim=torch_adapter.batch_dim(network),
     )
 

@@ -30,6 +30,8 @@ class Host:
         num_steps: Denoising steps K, if known before a run.
         solver: Class name of the noise scheduler or solver, if known.
         timesteps: Noise levels in order of evaluation, `[K]`, if known.
+        takes_solvers: `sampler_owner` reads its solver, one of diffusers' noise schedulers, and K anew in every run:
+            ``noise_scheduler`` and ``num_inference_steps``.
         num_contexts: Evaluations of the denoiser per denoising step, one after the other.
         contexts: The call by which the host names the context of the next evaluations, where their number may change
             from run to run.
@@ -53,6 +55,7 @@ class Host:
     num_steps: int | None = None
     solver: str | None = None
     timesteps: tuple[float, ...] = ()
+    takes_solvers: bool = False
     num_contexts: int = 1
     contexts: Site | None = None
     batch_dim: int = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,13 +11,11 @@ import torch
 from torch import nn
 
 import bac
-from bac.adapters import find_host
 from bac.cli import lerobot
 from bac.cli.checkpoint import Checkpoint
 from bac.errors import BacError
 from bac.recording import watching
-
-_WARM_UP = 2  # chunks of each kind before the clock counts
+from bac.timing import chunk_seconds
 
 
 def report(
@@ -57,9 +54,7 @@ def latencies_s(
     while len(results["dense"]) < rounds:
         for name, prepare in kinds.items():
             prepare()
-            predict = find_host(policy).predict
-            timed = [_timed(predict, dict(batch)) for _ in range(_WARM_UP + chunks)]
-            results[name] += timed[_WARM_UP:]
+            results[name] += chunk_seconds(policy, batch, chunks)
     bac.unwrap(policy)
     return {name: values[:rounds] for name, values in results.items()}
 
@@ -96,12 +91,3 @@ def calibrate_in(
         for world in worlds:
             world.close()
     return watch.calibration()
-
-
-def _timed(predict: Callable[[Any], Any], batch: dict[str, Any]) -> float:
-    with torch.inference_mode():
-        started = time.perf_counter()
-        predict(batch)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - started

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +11,13 @@ import torch
 from torch import Tensor
 
 from bac.adapters import find_host
-from bac.recording import record_features
+from bac.adapters.host import Host
+from bac.recording import check_untouched, record_features
+from bac.timing import chunk_seconds
 from bac.tuning.candidate import Candidate, fewer_steps
 from bac.tuning.solver import SOLVERS, injects_noise, solvers_of
 
 Batch = Mapping[str, Any]
-WARM_UP = 3  # chunks before the clock counts: a replay records and checks its plan in them
 TURNS = 2  # each records its plan anew
 
 
@@ -45,12 +45,16 @@ class Bench:
         batches: Observation batches by purpose, ``fit`` and ``held out``.
         executor: How latencies are measured, as for `bac.wrap`.
         seed: Of the noise.
+
+    Raises:
+        CalibrationError: The policy is wrapped.
     """
 
     def __init__(
         self, policy: Any, batches: Mapping[str, Sequence[Batch]], *, executor: str = "auto", seed: int = 0
     ) -> None:
         self.policy, self.batches, self.executor, self.seed = policy, batches, executor, seed
+        check_untouched(policy)
         host = find_host(policy)
         self.names = tuple(block.name for block in host.blocks)
         self.num_steps = host.num_steps or _counted(policy, batches["fit"][0])
@@ -68,7 +72,7 @@ class Bench:
         return fewer_steps(SOLVERS[0], self.grid, range(len(self.grid)))
 
     def error(self, candidate: Candidate, purpose: str = "fit") -> float:
-        """Root mean square difference of the executed actions to the reference's on the same noise."""
+        """Root mean square difference of the action chunk to the reference's on the same noise."""
         if (candidate, purpose) not in self._errors:
             key = self.reference_of(candidate), purpose
             if key not in self._references:
@@ -93,7 +97,7 @@ class Bench:
             candidates: To be timed on one observation.
             rounds: Chunks timed of each.
         """
-        batch = _first_row(self.batches["held out"][0])
+        batch = rows(self.batches["held out"][0], slice(1))
         samples: list[list[float]] = [[] for _ in candidates]
         in_turn = -(-rounds // TURNS)
         for _ in range(TURNS):
@@ -104,18 +108,23 @@ class Bench:
     def _timed(self, candidate: Candidate, batch: Batch, count: int) -> list[float]:
         undo = candidate.put_on(self.policy, executor=self.executor)
         try:
-            return [_clocked(lambda: self._predict(batch, self.seed)) for _ in range(WARM_UP + count)][WARM_UP:]
+            with _own_randomness(find_host(self.policy)):
+                return chunk_seconds(self.policy, batch, count)
         finally:
             undo()
 
     def _predict(self, batch: Batch, seed: int) -> Tensor:
         host = find_host(self.policy)
-        devices = {p.device for p in host.denoiser.parameters() if p.device.type == "cuda"}
-        with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+        with _own_randomness(host), torch.no_grad():
             torch.manual_seed(seed)
             host.reset()
             chunk: Tensor = host.predict(dict(batch))
             return chunk.detach().double().cpu()
+
+
+def _own_randomness(host: Host) -> Any:
+    devices = {p.device for p in host.denoiser.parameters() if p.device.type == "cuda"}
+    return torch.random.fork_rng(devices=list(devices))
 
 
 def _counted(policy: Any, batch: Batch) -> int:
@@ -123,11 +132,6 @@ def _counted(policy: Any, batch: Batch) -> int:
     return len(next(iter(record_features(policy, batch).values())))
 
 
-def _first_row(batch: Batch) -> Batch:
-    return {key: value[:1] if isinstance(value, (Tensor, list)) else value for key, value in batch.items()}
-
-
-def _clocked(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+def rows(batch: Batch, which: slice) -> Batch:
+    """Some observations of a batch; what is no tensor or list belongs to all of them."""
+    return {key: value[which] if isinstance(value, (Tensor, list)) else value for key, value in batch.items()}

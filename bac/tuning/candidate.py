@@ -61,16 +61,18 @@ class Candidate:
         undo = None
         if self.solver is not None:
             undo = self.solver.apply(find_host(policy).sampler_owner, self.timesteps)
-        if self.schedule is not None:
-            wrap(policy, self.schedule, **options)
-        elif options.get("executor", "auto") != "interpret":
-            wrap(policy, None, **options)
 
         def take_off() -> None:
             unwrap(policy)
             if undo is not None:
                 undo()
 
+        try:
+            if self.schedule is not None or options.get("executor", "auto") != "interpret":
+                wrap(policy, self.schedule, **options)
+        except BaseException:
+            take_off()
+            raise
         return take_off
 
     def signed(self, policy: Any) -> Candidate:

@@ -41,11 +41,11 @@ class Solver:
         """
         before = {name: getattr(owner, name) for name in ("noise_scheduler", "num_inference_steps")}
         given = before["noise_scheduler"].config
+        clips = given.get("clip_sample", given.get("thresholding", False))
         scheduler = importlib.import_module("diffusers").DPMSolverMultistepScheduler(
-            **{name: given[name] for name in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")},
-            prediction_type=given["prediction_type"],
-            thresholding=bool(given["clip_sample"]),
-            sample_max_value=given["clip_sample_range"],
+            **{name: given[name] for name in _TRAINED if name in given},
+            thresholding=clips,
+            sample_max_value=given.get("clip_sample_range", given.get("sample_max_value", 1.0)),
             algorithm_type="dpmsolver++",
             solver_order=self.order,
         )
@@ -55,14 +55,17 @@ class Solver:
         return partial(_put_back, owner, before)
 
 
+# What the denoiser was trained under, which every noise scheduler has to know.
+_TRAINED = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+    "rescale_betas_zero_snr",
+)  # fmt: skip
 SOLVERS = (Solver("DPM-Solver++ 1", 1), Solver("DPM-Solver++", 2))
 
 
 def solvers_of(host: Host) -> tuple[Solver, ...]:
-    """The solvers a policy can be put to; none where the solver is not one of diffusers' (flow matching, say)."""
-    scheduler = getattr(host.sampler_owner, "noise_scheduler", None)
-    known = type(scheduler).__module__.startswith("diffusers.") or "clip_sample" in getattr(scheduler, "config", {})
-    return SOLVERS if known and hasattr(host.sampler_owner, "num_inference_steps") else ()
+    """The solvers a policy can be put to; none where it does not take one of diffusers' (flow matching, say)."""
+    return SOLVERS if host.takes_solvers else ()
 
 
 def injects_noise(host: Host) -> bool:

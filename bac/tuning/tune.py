@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bac.calibration import Calibration
 from bac.errors import CalibrationError
 from bac.recording import calibrate
-from bac.tuning.bench import Batch, Bench
+from bac.tuning.bench import Batch, Bench, rows
 from bac.tuning.budget import Budget, BudgetError
 from bac.tuning.candidate import Candidate
 from bac.tuning.machine import Machine
@@ -42,8 +42,9 @@ def tune(
     """Choose solver, timesteps, update steps and estimator together, for a budget, and verify the choice by running it.
 
     Half of the observations fit, the others only judge. Where the policy's noise scheduler is one of diffusers', fewer
-    steps of DDIM and DPM-Solver++ are candidates, at timesteps placed by the same search as the cache's update steps,
-    so on the fitting observations the choice is never worse than tuned fewer steps. Elsewhere (flow matching) its steps
+    steps of DPM-Solver++, first order and second, are candidates, at timesteps placed by the same search as the cache's
+    update steps; of all that meet a latency, the one with the least error on the fitting observations is chosen, so
+    there it is never worse than tuned fewer steps. Elsewhere (flow matching) its steps
     are left as they are and cached. It takes a few minutes on one core, most of them in the search.
 
     Args:
@@ -78,6 +79,8 @@ def tune(
         n_action_steps=n_action_steps,
         margin=margin,
     )
+    if isinstance(batches, Mapping):
+        raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     fit, held_out = split(list(batches))
     bench = Bench(policy, {"fit": fit, "held out": held_out}, executor=executor, seed=seed)
     with tqdm(desc="tune", unit="candidate", disable=not progress) as bar:
@@ -92,10 +95,12 @@ def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
     """
     if len(batches) > 1:
         return list(batches[::2]), list(batches[1::2])
-    rows = len(next(iter(batches[0].values()))) if batches else 0
-    if rows < 2:
-        raise CalibrationError(f"batches: must hold at least two observations, one to fit and one to judge, got {rows}")
-    return [_rows(batches[0], 0)], [_rows(batches[0], 1)]
+    count = len(next(iter(batches[0].values()))) if batches else 0
+    if count < 2:
+        raise CalibrationError(
+            f"batches: must hold at least two observations, one to fit and one to judge, got {count}"
+        )
+    return [rows(batches[0], slice(0, None, 2))], [rows(batches[0], slice(1, None, 2))]
 
 
 class _Tuning:
@@ -116,8 +121,9 @@ class _Tuning:
         chosen = self._chosen(own)
         if self._was_pessimistic(chosen):
             chosen = self._chosen(own)
-        rows = tuple(sorted(self.rows.values(), key=lambda row: row.p50_s))
-        return Tuned(chosen, rows, self.budget, self.machine)
+        signed = replace(chosen, candidate=chosen.candidate.signed(self.bench.policy))
+        found = (signed if row is chosen else row for row in self.rows.values())
+        return Tuned(signed, tuple(sorted(found, key=lambda row: row.p50_s)), self.budget, self.machine)
 
     def _chosen(self, calibration: Calibration) -> Row:
         self._look(calibration)
@@ -178,10 +184,9 @@ class _Tuning:
                 row = self._add(family.make(searched(self.bench, family, places, self.evaluations)))
                 if enough is not None and row.fit_error <= enough:
                     break
-        rows = list(self.rows.values())
         if enough is None:
-            return sorted(rows, key=lambda row: row.fit_error)
-        return sorted((row for row in rows if row.fit_error <= enough), key=lambda row: row.p50_s)
+            return sorted(self.rows.values(), key=lambda row: row.fit_error)
+        return sorted((row for row in self.rows.values() if row.fit_error <= enough), key=lambda row: row.p50_s)
 
     def _counts(self, family: Family) -> list[int]:
         """Numbers of sweeps to search at: all that the latency buys, or more and more until the error is met."""
@@ -198,18 +203,21 @@ class _Tuning:
                 continue  # as much slower than expected as one before it, it would be late too
             (latency,) = self.bench.latencies([row.candidate], self.rounds)
             error = self.bench.error(row.candidate, "held out")
-            signed = row.candidate.signed(self.bench.policy)
-            done = replace(row, candidate=signed, error=error, p50_s=latency.p50_s, p95_s=latency.p95_s)
+            done = replace(row, error=error, p50_s=latency.p50_s, p95_s=latency.p95_s)
             self.rows[row.candidate] = done
             fastest = min(fastest, latency.p95_s)
             if latency.p95_s <= self.budget.limit_s and error <= (self.budget.action_error or float("inf")):
                 return done
             if latency.p95_s > self.budget.limit_s:
                 slower = max(slower, latency.p95_s / row.p50_s)
-        least = min(row.fit_error for row in self.rows.values())
+        timed = (
+            f"the fastest that was timed took {1e3 * fastest:.1f} ms (p95)" if fastest < float("inf") else self.machine
+        )
+        least = min((row.fit_error for row in self.rows.values()), default=float("nan"))
         raise BudgetError(
-            f"{self.budget}: no candidate meets it on this machine. The fastest of those that were timed took "
-            f"{1e3 * fastest:.1f} ms (p95); the least action error found is {least:.4f}"
+            f"{self.budget}: none of {len(self.rows)} candidates meets it on this machine; {timed}; the least action "
+            f"error is {least:.4f}. Allow more time or a larger error, keep less free with margin=, or look at more "
+            "with sweeps= and evaluations="
         )
 
     def _affordable(self, candidate: Candidate) -> bool:
@@ -220,7 +228,3 @@ class _Tuning:
             self.rows[candidate] = Row(candidate, self.bench.error(candidate), p50_s=self.machine.seconds(candidate))
             self.bar.update()
         return self.rows[candidate]
-
-
-def _rows(batch: Mapping[str, Any], first: int) -> Batch:
-    return {key: value[first::2] for key, value in batch.items()}

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import bac
 from bac.adapters import find_host
+from bac.tuning import SOLVERS, solvers_of
+from bac.tuning.candidate import fewer_steps
 from tests.contracts import AdapterContract
 from tests.lerobot import models
 
@@ -100,3 +102,19 @@ def test_replay_is_close_and_hoists_the_modulation_of_time():
     for one, other in zip(results[:3], results[3:], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert len(bac.plan.plans(policy)) == 1
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_diffusion_policy_can_be_put_to_other_solvers_and_back(solver):
+    policy, batch = models.multi_task_dit(num_inference_steps=7), models.observation(2, steps=2, image=False)
+    before = vars(policy.objective).copy()
+    assert solvers_of(find_host(policy)) == SOLVERS
+    undo = fewer_steps(solver, (90, 60, 30, 5), (0, 2, 3)).put_on(policy, executor="interpret")
+    assert find_host(policy).timesteps == (90.0, 30.0, 5.0)
+    assert torch.isfinite(find_host(policy).predict(batch)).all()
+    undo()
+    assert vars(policy.objective) == before
+
+
+def test_a_flow_cannot():
+    assert solvers_of(find_host(models.multi_task_dit(**TestFlowWithEuler.options))) == ()

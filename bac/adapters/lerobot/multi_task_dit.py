@@ -31,6 +31,7 @@ def host(policy: Any) -> Host:
         num_steps=len(timesteps),
         solver=solver,
         timesteps=timesteps,
+        takes_solvers=objective.config.is_diffusion,
         weights=policy,
         hoists=tuple(_modulation(layer, denoiser.timestep_embed_dim) for layer in denoiser.transformer_blocks),
         uncovered="adaLN modulation; with exact=False only its share of the timestep",

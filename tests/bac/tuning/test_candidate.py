@@ -71,6 +71,21 @@ def test_between_updates_lie_the_grid_s_timesteps_or_every_so_many(policy):
     assert coarse.schedule.update_steps[names_of(policy)[0]] == (0, 1, 3)
 
 
+@pytest.mark.parametrize("own", ["DDPM", "DPM-Solver++", "UniPC"])
+def test_solvers_are_the_same_whatever_the_policy_s_own_was(policy, own):
+    candidate = fewer_steps(SECOND_ORDER, GRID, (1, 6, 13))
+    expected = chunk(policy, candidate)
+    policy.diffusion.use_solver(own, len(GRID))
+    assert torch.equal(chunk(policy, candidate), expected)
+
+
+def test_a_candidate_that_is_refused_leaves_the_policy_as_it_was(policy):
+    before = {name: vars(module).copy() for name, module in policy.named_modules()}
+    with pytest.raises(bac.BacError, match="other blocks"):
+        together(FIRST_ORDER, GRID, (1, 6), ["no such block"], "hold").put_on(policy)
+    assert {name: vars(module) for name, module in policy.named_modules()} == before
+
+
 @pytest.mark.parametrize("stride", [1, 5])
 def test_a_candidate_taken_off_leaves_no_trace(policy, stride):
     before = {name: vars(module).copy() for name, module in policy.named_modules()}

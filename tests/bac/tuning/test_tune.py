@@ -1,5 +1,6 @@
 """`bac.tune`, whole, on policies small enough to be tuned in seconds."""
 
+import importlib
 import json
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 
 import bac
 from bac.errors import CalibrationError
+from bac.patch import interceptors
 from bac.tuning import BudgetError
+from bac.tuning.machine import Machine
 from bac.tuning.tune import split
-from tests.bac.models import TinyTransformerPolicy, obs
+from tests.bac.models import TinyTransformerPolicy, obs, sweep
 
 OPTIONS = {"executor": "interpret", "rounds": 2, "evaluations": 6, "progress": False}
 
@@ -102,25 +105,57 @@ def test_one_observation_cannot_both_fit_and_judge(batches):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_with_a_choice_of_solver_tuned_fewer_steps_are_never_better_on_what_was_fitted():
+def test_with_a_choice_of_solver_tuned_fewer_steps_are_never_better_on_what_was_fitted(monkeypatch):
     pytest.importorskip("lerobot")
     from tests.policies.models import observations, small_policy
 
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 0.9)))  # 5 of 8 sweeps in 4.5 s
+    monkeypatch.setattr(importlib.import_module("bac.tuning.tune"), "PESSIMISTIC", 0.0)  # and it stays so slow
     policy = small_policy(n_layer=1, noise_scheduler_type="DDIM")
     policy.diffusion.use_solver("DDIM", 8)
-    tuned = bac.tune(policy, [observations(4)], max_action_error=0.05, sweeps=(2, 5), **{**OPTIONS, "evaluations": 2})
-    rows = [row for row in tuned.rows if row.fit_error <= 0.05 and row.candidate.method == "fewer steps"]
-    assert tuned.chosen.error <= 0.05
-    assert all(tuned.chosen.p50_s <= 1.5 * row.p50_s for row in rows)
+    tuned = bac.tune(policy, [observations(4)], target_latency_s=5.0, sweeps=(2, 5), **OPTIONS)
+    rivals = [row for row in tuned.rows if row.candidate.method == "fewer steps"]
+    assert max(row.candidate.num_steps for row in rivals) == 5
+    assert 0 < tuned.chosen.fit_error <= min(row.fit_error for row in rivals)
+    assert tuned.chosen.candidate.sweeps <= 5
     undo = tuned.apply(policy, executor="interpret")
     assert policy.diffusion.num_inference_steps == tuned.chosen.candidate.num_steps
     undo()
     assert policy.diffusion.num_inference_steps == 8
 
 
-def test_a_machine_that_was_busy_when_it_was_measured_is_asked_again(monkeypatch):
-    from bac.tuning.machine import Machine
+def test_every_candidate_is_one_row_of_the_report(tuned):
+    unsigned = [(row.candidate.name, row.candidate.sweeps, str(row.candidate.schedule)) for row in tuned.rows]
+    assert len(set(unsigned)) == len(unsigned)
+    assert tuned.rows.count(tuned.chosen) == 1
 
+
+def test_a_wrapped_policy_is_refused_and_stays_wrapped():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    bac.wrap(policy, sweep(policy, (0, 3), 6), executor="interpret")
+    with pytest.raises(CalibrationError, match=r"bac\.unwrap\(policy\)"):
+        bac.tune(policy, [obs(4)], target_latency_s=5.0, **OPTIONS)
+    assert any(True for _ in interceptors(policy))
+
+
+def test_one_batch_instead_of_a_list_is_refused():
+    with pytest.raises(CalibrationError, match=r"pass \[batch\]"):
+        bac.tune(TinyTransformerPolicy(), obs(4), target_latency_s=5.0, **OPTIONS)
+
+
+def test_where_nothing_was_looked_at_the_refusal_says_what_to_change(monkeypatch):
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 1.0)))
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    with pytest.raises(BudgetError, match=r"none of 0 candidates .* sweeps= and evaluations="):
+        bac.tune(policy, [obs(4)], target_latency_s=2.0, sweeps=(5,), **{**OPTIONS, "evaluations": 0})
+
+
+def test_what_is_no_tensor_belongs_to_every_observation():
+    fit, judge = split([{**obs(4), "task": "push the block"}])
+    assert fit[0]["task"] == judge[0]["task"] == "push the block"
+
+
+def test_a_machine_that_was_busy_when_it_was_measured_is_asked_again(monkeypatch):
     policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
     batches = [obs(2, seed) for seed in range(2)]
     monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 0.9)))  # 5 of 6 sweeps in 4.5 s
