@@ -63,10 +63,19 @@ class Comparison:
 
     @property
     def tuned_cells(self) -> tuple[Cell, ...]:
-        """What `eval.joint` chose for this policy, if that is asked for and known."""
-        path = self.settings.checkpoint / "tuned.json"
-        if not self.settings.tuned or not path.exists():
+        """The policy as it was tuned, if that is asked for: ``tuned.json`` beside its weights.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        if not self.settings.tuned:
             return ()
+        path = self.settings.checkpoint / "tuned.json"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"tuned: {path} is not there, so nobody knows how this policy was tuned. Leave tuned=true out, or write "
+                "there the cell to be run: a row of the table that python -m eval.joint makes"
+            )
         return tuple(Cell(**values) for values in json.loads(path.read_text()))
 
     def schedule(self, cell: Cell) -> bac.Schedule | None:

@@ -1,9 +1,9 @@
 """Solver, timesteps, update steps and estimator chosen together: ``python -m eval.joint policy=pusht``.
 
 At each number of sweeps every family of `bac.tuning` has its steps placed by the same search on the same observations,
-so fewer steps of DDIM and DPM-Solver++ are rivals at their best. Beside them stand what people use: evenly spaced fewer
-steps, and BAC. The action error is measured on other observations against dense DDIM-100 on the same noise (BAC on
-DDPM-100: against that); then the best and the rivals are played in closed loop. Every phase resumes.
+so fewer steps of DPM-Solver++, first and second order, are rivals at their best. Beside them stand what people use:
+evenly spaced fewer steps, and BAC. The action error is measured on other observations against dense DDIM-100 on the
+same noise (BAC on DDPM-100: against that); then the best and the rivals are played in closed loop. Every phase resumes.
 """
 
 import json
@@ -36,11 +36,11 @@ from eval.workers import play_units
 
 logger = logging.getLogger(__name__)
 BATCH = 16
-FAMILIES = {  # of `bac.tuning.search.families`, by place there; plain reuse loses to them all below ten sweeps
-    0: "DPM-Solver++ 1 tuned",
-    1: "DPM-Solver++ tuned",
-    4: "cached taylor-1 tuned",
-    5: "cached taylor-1 tuned, every 5th step",
+FAMILIES = {  # of `bac.tuning`, and what they are called in the table; plain reuse loses to them below ten sweeps
+    "fewer steps, DPM-Solver++ 1": "DPM-Solver++ 1 tuned",
+    "fewer steps, DPM-Solver++": "DPM-Solver++ tuned",
+    "together, taylor-1": "cached taylor-1 tuned",
+    "together, taylor-1, every 5th step": "cached taylor-1 tuned, every 5th step",
 }
 
 
@@ -94,11 +94,11 @@ class Joint:
         return [Found(Cell(**row.pop("cell")), **row) for row in (dict(stored[key]) for key, _ in self._work())]
 
     def _work(self) -> Iterator[tuple[str, Any]]:
+        families_by_name = {FAMILIES[f.name]: f for f in families(self.bench) if f.name in FAMILIES}
         for budget in self.options.budgets:
             for solver in ("DDIM", "DPM-Solver++"):
                 yield f"{budget} {solver} even", lambda s=solver, b=budget: self._even(s, b)
-            for place, name in FAMILIES.items():
-                family = families(self.bench)[place]
+            for name, family in families_by_name.items():
                 yield f"{budget} {name}", lambda n=name, f=family, b=budget: self._tuned(n, f, b)
             cells = [together("unified", budget, solver="DDIM"), adaptive(budget, 5, solver="DDIM")]
             for cell in cells:
@@ -112,7 +112,6 @@ class Joint:
         return self._cell(dense(budget, solver, spacing), errors[spacing])
 
     def _tuned(self, name: str, family: Family, budget: int) -> Found:
-        self.policy.diffusion.use_solver("DDIM", 100)
         calibration = self.comparison.calibrated.calibration(dense(100, "DDIM"))
         self.policy.diffusion.use_solver("DDIM", 100)
         places = best_start(self.bench, family, calibration, budget)
@@ -161,25 +160,40 @@ class Joint:
         return stored
 
     def played(self, found: Sequence[Found]) -> list[dict[str, Any]]:
-        """Closed loop of the methods named in `options.play`, and of dense DDPM-100 and DDIM-100."""
-        cells = [dense(), dense(100, "DDIM"), *(row.cell for row in found if row.cell.name in self.options.play)]
+        """Closed loop of dense DDPM-100 and DDIM-100, of the methods named in `options.play`, and as it is tuned."""
+        chosen = [row.cell for row in found if row.cell.name in self.options.play]
+        cells = [dense(), dense(100, "DDIM"), *chosen, *self.comparison.tuned_cells]
         seeds = tuple(self.comparison.settings.seeds)
         play_units(self.comparison.settings, [self.comparison.unit(cell, seeds) for cell in cells], self.comparison.log)
-        before = self.comparison.results(cells[0])
-        return [_closed_loop(self.comparison, cell, before) for cell in cells]
+        return [_closed_loop(self.comparison, cell, cells[0]) for cell in cells]
+
+    def paired(self, found: Sequence[Found]) -> list[dict[str, Any]]:
+        """Differences of `options.pairs`, the first's result less the second's, in the same worlds."""
+        cells = {row.cell.name: row.cell for row in found}
+        unknown = [name for pair in self.options.pairs for name in pair if name not in cells]
+        if unknown:
+            raise ValueError(f"joint.pairs: {unknown[0]!r} is no method here; there are {', '.join(cells)}")
+        return [
+            {"name": first, "minus": second, **_difference(self.comparison, cells[first], cells[second])}
+            for first, second in self.options.pairs
+        ]
 
 
-def _closed_loop(comparison: Comparison, cell: Cell, before: Sequence[Any]) -> dict[str, Any]:
+def _closed_loop(comparison: Comparison, cell: Cell, reference: Cell) -> dict[str, Any]:
     results = comparison.results(cell)
     success = success_rate(sum(result.success for result in results), len(results))
     score = mean_score([result.score for result in results])
+    numbers = {name: [e.value, e.low, e.high] for name, e in (("success", success), ("score", score))}
+    return {"name": cell.name, **numbers, **_difference(comparison, cell, reference)}
+
+
+def _difference(comparison: Comparison, cell: Cell, reference: Cell) -> dict[str, Any]:
+    before, after = comparison.results(reference), comparison.results(cell)
     if comparison.settings.judged_by_score:
-        difference = paired_score_difference([r.score for r in before], [r.score for r in results])
+        found = paired_score_difference([r.score for r in before], [r.score for r in after])
     else:
-        difference = paired_success_difference([r.success for r in before], [r.success for r in results])
-    parts = {"success": success, "score": score, "difference": difference}
-    numbers = {name: [value.value, value.low, value.high] for name, value in parts.items()}
-    return {"name": cell.name, "n": len(results), **numbers}
+        found = paired_success_difference([r.success for r in before], [r.success for r in after])
+    return {"n": len(after), "difference": [found.value, found.low, found.high]}
 
 
 def _cell_of(candidate: Candidate, name: str) -> Cell:
@@ -208,7 +222,8 @@ def main(config: Any) -> None:
     if config.joint.phase == "play":
         joint.played(found)
         return
-    publish(Path(config.joint.results), joint.comparison, found, joint.latencies_ms(found), joint.played(found))
+    evidence = {"closed_loop": joint.played(found), "paired": joint.paired(found)}
+    publish(Path(config.joint.results), joint.comparison, found, joint.latencies_ms(found), **evidence)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,12 @@ LINES = (
 
 
 def publish(
-    folder: Path, comparison: Any, found: Sequence[Any], latencies_ms: Mapping[str, float], played: Sequence[Any]
+    folder: Path,
+    comparison: Any,
+    found: Sequence[Any],
+    latencies_ms: Mapping[str, float],
+    closed_loop: Sequence[Any],
+    paired: Sequence[Any],
 ) -> None:
     """Write ``table.json``, ``front.png`` and ``provenance.json``, and print the tables.
 
@@ -30,14 +35,15 @@ def publish(
         comparison: What was compared.
         found: Rows of `eval.joint.Found`.
         latencies_ms: By name of the cell [ms].
-        played: Closed loop, by name.
+        closed_loop: Rows of `eval.joint.Joint.played`.
+        paired: Rows of `eval.joint.Joint.paired`.
     """
     rows = [{"name": row.cell.name, **asdict(row), "latency_ms": latencies_ms.get(row.cell.name)} for row in found]
-    write_json(folder / "table.json", {"fidelity": rows, "closed_loop": list(played)})
+    write_json(folder / "table.json", {"fidelity": rows, "closed_loop": list(closed_loop), "paired": list(paired)})
     write_json(folder / "provenance.json", provenance())
     if latencies_ms:
         draw(folder / "front.png", rows, title=f"{comparison.settings.task}: solver, timesteps and cache, tuned or not")
-    for line in (*fidelity_table(rows), "", *closed_loop_table(played)):
+    for line in (*fidelity_table(rows), "", *closed_loop_table(closed_loop), "", *paired_table(paired)):
         print(line)
 
 
@@ -64,6 +70,15 @@ def closed_loop_table(played: Sequence[Mapping[str, Any]]) -> list[str]:
             for value, low, high in (row["success"], row["score"], row["difference"])
         )
         lines.append(f"| {row['name']} | {row['n']} | {success} | {score} | {difference} |")
+    return lines
+
+
+def paired_table(paired: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Markdown: differences between methods in the same worlds."""
+    lines = ["| method | minus | n | difference [95 %] |", "|---|---|---:|---|"]
+    for row in paired:
+        value, low, high = row["difference"]
+        lines.append(f"| {row['name']} | {row['minus']} | {row['n']} | {value:+.3f} [{low:+.3f}, {high:+.3f}] |")
     return lines
 
 

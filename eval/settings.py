@@ -46,7 +46,7 @@ class Settings:
         few_steps: Numbers of dense steps of the few-step solvers' curve; empty for none.
         sweep_updates: Values of S of the sweep; empty for none.
         sweep_bubbled: Values of n of the sweep.
-        tuned: Also run the policy as it was tuned, if ``tuned.json`` beside its weights says how.
+        tuned: Also run the policy as it was tuned: ``tuned.json`` beside its weights, a list of cells.
         realtime_n: Episodes per cell with the world not waiting; 0 for none.
         realtime_options: Options of the environment that are other there, such as a time limit that leaves room for
             thinking.

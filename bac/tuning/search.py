@@ -21,7 +21,7 @@ Make = Callable[[Sequence[int]], Candidate]
 Places = tuple[int, ...]
 BUBBLED = 5
 ESTIMATORS = ("hold", "taylor-1")
-STRIDES = (1, 5)  # a fully reused step is cheap, not free
+STRIDES = {1: "", 5: ", every 5th step"}  # a fully reused step is cheap, not free
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,12 @@ class Family:
     """Candidates that differ in where their steps are.
 
     Attributes:
+        name: E.g. ``fewer steps, DPM-Solver++``; ``together, taylor-1, every 5th step``.
         make: From places on the grid of the policy's own timesteps.
         free: A run may begin later than at the first of them.
     """
 
+    name: str
     make: Make
     free: bool
 
@@ -40,11 +42,20 @@ class Family:
 def families(bench: Bench) -> tuple[Family, ...]:
     """Fewer steps of each solver, and caching on some or all of the first's; where it has no choice, on its own."""
     if not bench.solvers:
-        own = (partial(_as_it_is, bench, estimator) for estimator in ESTIMATORS)
-        return tuple(Family(make, free=False) for make in own)
-    fewer = (partial(fewer_steps, solver, bench.grid) for solver in bench.solvers)
-    cached = (partial(_together, bench, estimator, stride) for estimator in ESTIMATORS for stride in STRIDES)
-    return tuple(Family(make, free=True) for make in (*fewer, *cached))
+        return tuple(
+            Family(f"together, {estimator}", partial(_as_it_is, bench, estimator), free=False)
+            for estimator in ESTIMATORS
+        )
+    fewer = (
+        Family(f"fewer steps, {solver.name}", partial(fewer_steps, solver, bench.grid), free=True)
+        for solver in bench.solvers
+    )
+    cached = (
+        Family(f"together, {estimator}{words}", partial(_together, bench, estimator, stride), free=True)
+        for estimator in ESTIMATORS
+        for stride, words in STRIDES.items()
+    )
+    return (*fewer, *cached)
 
 
 def starts(calibration: Calibration, count: int) -> set[Places]:

@@ -4,7 +4,7 @@ from bac.tuning import SOLVERS
 from bac.tuning.candidate import fewer_steps, together
 from eval.cells import Cell, dense
 from eval.joint import Found, _cell_of
-from eval.joint_report import closed_loop_table, draw, fidelity_table
+from eval.joint_report import closed_loop_table, draw, fidelity_table, paired_table
 
 GRID = tuple(range(99, -1, -1))
 
@@ -50,3 +50,8 @@ def test_what_was_found_survives_being_stored():
     found = Found(dense(5, "DDIM"), 5.0, None, 0.02)
     stored = {**asdict(found), "cell": asdict(found.cell)}
     assert Found(Cell(**stored.pop("cell")), **stored) == found
+
+
+def test_a_pair_is_one_row_with_its_interval():
+    (line,) = paired_table([{"name": "a", "minus": "b", "n": 8, "difference": [0.061, 0.028, 0.093]}])[2:]
+    assert line == "| a | b | 8 | +0.061 [+0.028, +0.093] |"
