@@ -14,15 +14,14 @@ from eval import figures
 from eval.cells import Cell, adaptive, dense, running
 from eval.comparison import Comparison
 from eval.figures import Point
+from eval.film import film_cells
 from eval.latency import Latency
 from eval.metrics import Estimate, mean_score, success_rate
 from eval.narrative import EXECUTION, report_text
 from eval.provenance import provenance
-from eval.realtime import film
 from eval.records import write_json
 from eval.report import Row, make_row, markdown_table, table_json
 from eval.rollout import EpisodeResult
-from eval.video import write_video
 
 logger = logging.getLogger(__name__)
 FEATURE_BATCH = 8
@@ -151,24 +150,9 @@ def relative_errors(comparison: Comparison, cell: Cell) -> np.ndarray:
 
 
 def film_pair(comparison: Comparison, folder: Path) -> list[Path]:
-    """Film dense and BAC on the comparison's first seed, each with its measured latency."""
-    settings, env = comparison.settings, comparison.settings.realtime.make_env()
-    try:
-        clips = [
-            film(
-                comparison.loaded,
-                env,
-                settings.env,
-                cell,
-                comparison.schedule(cell),
-                seed=settings.first_seed,
-                latency_s=comparison.latencies[cell].p50_ms / 1e3,
-            )
-            for cell in (dense(), comparison.published)
-        ]
-    finally:
-        env.close()
-    return write_video(clips, folder)
+    """Film dense and BAC, each with its measured latency."""
+    pair = (dense(), comparison.published)
+    return film_cells(comparison, {cell: comparison.latencies[cell].p50_ms / 1e3 for cell in pair}, folder)
 
 
 def _source(comparison: Comparison) -> dict[str, Any]:

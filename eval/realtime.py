@@ -17,18 +17,14 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 
-import bac
 from bac.control import Timeline
-from eval.camera import Camera
-from eval.cells import Cell, running
 from eval.rollout import EnvPool, EpisodeResult, Hold, Slot, predict_chunks
 
 MODES = ("act", "stand_still")
@@ -220,79 +216,3 @@ def play_realtime(
                     if waiting:
                         slot.start(waiting.popleft())
             slots = [slot for slot in slots if not slot.done]
-
-
-@dataclass
-class Clip:
-    """One filmed episode.
-
-    Attributes:
-        title: The method.
-        latency_s: Time to a chunk [s].
-        frames: Pictures, `[H, W, 3]` uint8 each, evenly spaced in time.
-        thinking: For each frame, whether the policy was thinking.
-        frame_hz: Frames per second of world time [Hz].
-        success: Whether the task was solved.
-        duration_s: World time until success or the time limit [s].
-    """
-
-    title: str
-    latency_s: float
-    frame_hz: float
-    frames: list[np.ndarray] = field(default_factory=list)
-    thinking: list[bool] = field(default_factory=list)
-    success: bool = False
-    duration_s: float = 0.0
-
-
-def film(
-    loaded: Any,
-    env: gym.Env,
-    env_name: str,
-    cell: Cell,
-    schedule: bac.Schedule | None,
-    *,
-    seed: int,
-    latency_s: float,
-    mode: str = "stand_still",
-    control_hz: float | None = None,
-) -> Clip:
-    """Play one episode in real time and film it, at most 20 frames per second of world time.
-
-    Args:
-        loaded: Policy with its processors.
-        env: The world.
-        env_name: Its name, for what holding means.
-        cell: How the policy is run.
-        schedule: The cell's schedule; None if dense.
-        seed: Of the world and the noise.
-        latency_s: How long a chunk takes [s], as measured at batch 1.
-        mode: One of `MODES`.
-        control_hz: Control steps per second [Hz]; the world's own by default.
-    """
-    control_hz = control_hz or float(env.unwrapped.control_hz)
-    stride = max(1, round(control_hz / 20))
-    clip = Clip(cell.name, latency_s, control_hz / stride)
-    camera = Camera(env, env_name)
-    pace = Pace.of([1e3 * latency_s], control_hz, mode)
-
-    def shoot(thinking: bool) -> None:
-        clip.frames.append(camera.picture(slot.newest))
-        clip.thinking.append(thinking)
-
-    def on_step(thinking: bool) -> None:
-        if slot.num_control_steps % stride == 0:
-            shoot(thinking)
-
-    with running(loaded.policy, cell, schedule), whole_chunks(loaded.policy, mode) as execute_steps:
-        slot = LiveSlot(env, loaded.policy.config.n_obs_steps, pace, hold_of(env_name), execute_steps, on_step)
-        slot.start(seed)
-        loaded.policy.reset()
-        shoot(True)
-        with torch.inference_mode():
-            while not slot.done:
-                slot.live(predict_chunks(loaded, [slot])[0])
-    result = slot.result()
-    shoot(False)
-    clip.success, clip.duration_s = result.success, result.num_control_steps / control_hz
-    return clip

@@ -21,13 +21,13 @@ from eval.cells import Cell, adaptive, dense
 from eval.comparison import Comparison
 from eval.config import CONFIGS, log_to_terminal, settings_of
 from eval.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, picture, plain_log_axis, reference_band
+from eval.film import film_cells
 from eval.matching import SpacingChooser, measure_cells
 from eval.metrics import mean_score, paired_score_difference, paired_success_difference, success_rate
 from eval.provenance import provenance
-from eval.realtime import Pace, film
+from eval.realtime import Pace
 from eval.records import EpisodeLog, comparison_key, write_json
 from eval.rollout import EpisodeResult
-from eval.video import write_video
 from eval.workers import Unit, play_units
 
 logger = logging.getLogger(__name__)
@@ -227,27 +227,9 @@ def publish(curves: Curves, folder: Path) -> list[dict[str, Any]]:
 
 
 def film_all(curves: Curves, folder: Path, control_hz: float) -> list[Path]:
-    """Film every method on the first seed, acting while it thinks, each at its own latency."""
-    comparison = curves.comparison
-    settings, env = comparison.settings.realtime, comparison.settings.realtime.make_env()
-    try:
-        clips = [
-            film(
-                comparison.loaded,
-                env,
-                settings.env,
-                cell,
-                comparison.schedule(cell),
-                seed=settings.first_seed,
-                latency_s=float(np.median(curves.latencies_ms[cell.name])) / 1e3,
-                mode="act",
-                control_hz=control_hz,
-            )
-            for cell in curves.cells
-        ]
-    finally:
-        env.close()
-    return write_video(clips, folder, animate=False)
+    """Film every method, acting while it thinks, each at its own latency."""
+    latencies_s = {cell: float(np.median(curves.latencies_ms[cell.name])) / 1e3 for cell in curves.cells}
+    return film_cells(curves.comparison, latencies_s, folder, mode="act", control_hz=control_hz, animate=False)
 
 
 def _parts(estimate: Any) -> list[tuple[str, float]]:

@@ -1,6 +1,7 @@
-"""Two filmed episodes side by side, in world time: an H.264 video, a GIF for a README, a strip of stills for paper."""
+"""Filmed episodes side by side, in world time: an H.264 video, a GIF for a README, a strip of stills for paper."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -9,13 +10,35 @@ from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.camera import SIZE
-from eval.realtime import Clip
 
 HEADER, FOOTER, GAP = 46, 34, 8
 INK, PALE = (30, 30, 30), (110, 110, 110)
 THINKING, ACTING, SOLVED, FAILED = (204, 121, 167), (0, 114, 178), (0, 158, 115), (213, 94, 0)
 PANEL = (SIZE, SIZE + HEADER + FOOTER)
 LINGER_S = 1.5
+
+
+@dataclass
+class Clip:
+    """One filmed episode.
+
+    Attributes:
+        title: The method.
+        latency_s: Time to a chunk [s].
+        frame_hz: Frames per second of world time [Hz].
+        frames: Pictures, `[H, W, 3]` uint8 each, evenly spaced in time.
+        thinking: For each frame, whether the policy was thinking.
+        success: Whether the task was solved.
+        duration_s: World time until success or the time limit [s].
+    """
+
+    title: str
+    latency_s: float
+    frame_hz: float
+    frames: list[np.ndarray] = field(default_factory=list)
+    thinking: list[bool] = field(default_factory=list)
+    success: bool = False
+    duration_s: float = 0.0
 
 
 def side_by_side(clips: Sequence[Clip]) -> list[np.ndarray]:
