@@ -7,7 +7,8 @@ own untouched row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -100,16 +101,8 @@ def edge_costs(
         UnsupportedPolicyError: The policy evaluates its blocks in several contexts, or at other times too.
         CalibrationError: The policy is wrapped, or edges are not pairs of increasing steps.
     """
-    if any(True for _ in interceptors(policy)):
-        raise CalibrationError("policy: must be untouched to be measured; call bac.unwrap(policy) first")
-    host = find_host(policy, blocks)
-    if host.num_contexts > 1 or host.evaluation is not None or not isinstance(policy, nn.Module):
-        raise UnsupportedPolicyError(
-            f"{type(policy).__name__}: its blocks may be evaluated in several contexts or outside the denoising loop; "
-            "choose steps by similarity instead: bac.schedulers.unified"
-        )
-    wrong = [edge for edge in edges if not 0 <= edge[0] < edge[1]]
-    if wrong:
+    host = _untouched(policy, blocks)
+    if wrong := [edge for edge in edges if not 0 <= edge[0] < edge[1]]:
         raise CalibrationError(f"edges: must be pairs of increasing steps, got {wrong[0]}")
     num_samples = len(next(iter(batch.values())))
     num_groups = max(num_rows // num_samples, 1)
@@ -118,15 +111,35 @@ def edge_costs(
     costs = []
     for first in range(0, len(edges), num_groups):
         some = edges[first : first + num_groups]
-        for block in host.blocks:
-            perturbed = PerturbedBlock(block.name, some, num_samples, host.batch_dim, estimator or Hold())
-            put_on(block.require_owner(), block.attribute, perturbed)
-        try:
+        with _perturbed(host, some, num_samples, estimator or Hold()):
             moved = (_predict(host, tiled, seed) - dense).square()
-        finally:
-            take_off_all(policy)
         costs += moved.view(num_groups, -1).mean(dim=1)[: len(some)].tolist()
     return np.array(costs)
+
+
+def _untouched(policy: nn.Module, blocks: Sequence[Block] | None) -> Host:
+    """A policy's parts, if rows of its batches can be perturbed."""
+    if any(True for _ in interceptors(policy)):
+        raise CalibrationError("policy: must be untouched to be measured; call bac.unwrap(policy) first")
+    host = find_host(policy, blocks)
+    if host.num_contexts > 1 or host.evaluation is not None or not isinstance(policy, nn.Module):
+        raise UnsupportedPolicyError(
+            f"{type(policy).__name__}: its blocks may be evaluated in several contexts or outside the denoising loop; "
+            "choose steps by similarity instead: bac.schedulers.unified"
+        )
+    return host
+
+
+@contextmanager
+def _perturbed(host: Host, edges: Sequence[Edge], num_rows: int, estimator: Estimator) -> Iterator[None]:
+    """Within it every block is replaced between the ends of each edge, in the edge's own rows."""
+    try:
+        for block in host.blocks:
+            perturbed = PerturbedBlock(block.name, edges, num_rows, host.batch_dim, estimator)
+            put_on(block.require_owner(), block.attribute, perturbed)
+        yield
+    finally:
+        take_off_all(host.policy)
 
 
 def _predict(host: Host, batch: Mapping[str, Tensor], seed: int) -> Tensor:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from torch import nn
-
+from bac.acceptance import Executor, check_fits, check_options, executor_for, fallback_of
 from bac.adapters import find_host
 from bac.adapters.host import Host
 from bac.block import Block
 from bac.cache import DenoisingRun
-from bac.errors import MismatchError, ScheduleError
 from bac.estimators import Estimator, Hold, named
-from bac.estimators.fitted import Fitted
-from bac.fingerprint import Fingerprint
 from bac.guarding.guard import Guard
 from bac.guarding.guarded import EndOnReset, Guarded
 from bac.guarding.lookout import Lookout
@@ -34,7 +30,7 @@ def wrap(
     blocks: Sequence[Block] | None = None,
     estimator: Estimator | None = None,
     strict: bool = True,
-    executor: Literal["auto", "interpret", "replay"] = "auto",
+    executor: Executor = "auto",
     unseen: Literal["record", "interpret"] = "record",
     exact: bool = True,
     compile: bool = False,
@@ -75,29 +71,22 @@ def wrap(
         MismatchError: The schedule's fingerprint differs from the policy's and `strict` is true; or the guard is for
             another schedule.
     """
-    _check_options(schedule, executor, unseen)
-    if compile and exact:
-        raise ScheduleError("compile: a compiled plan rounds differently; allow that with exact=False")
+    check_options(schedule, executor, unseen, exact=exact, compile=compile)
     host = find_host(policy, blocks)
     chosen = _estimator_for(schedule, host, estimator)
-    if isinstance(schedule, OnlineRule) or chosen.crosses_chunks or not isinstance(policy, nn.Module):
-        executor = _interpreted(host, schedule, chosen, executor)
+    executor = executor_for(host, schedule, chosen, executor)
     if isinstance(schedule, Schedule):
-        _check_blocks(schedule, host.blocks)
-        _check_last(schedule, host)
-        if strict:
-            _check_fingerprint(schedule, host)
-    fallback = None if guard is None else _fallback(guard, schedule, chosen, host, strict)
+        check_fits(schedule, host, strict=strict)
+    fallback = None if guard is None else fallback_of(guard, schedule, chosen, host, strict=strict)
 
     take_off_all(policy)
     run = intercept(host, schedule, chosen, exact=exact, fallback=fallback)
     if executor != "interpret":
-        sights = {"auto": 2, "replay": 1}[executor] if unseen == "record" else 0
         replayer = Replayer(
             host.weights or host.sampler_owner,
             host.blocks,
             run,
-            sights=sights,
+            sights={"auto": 2, "replay": 1}[executor] if unseen == "record" else 0,
             exact=exact,
             inductor=compile,
             warn=executor == "replay",
@@ -119,67 +108,10 @@ def unwrap(policy: Policy) -> Policy:
     return policy
 
 
-def _check_options(schedule: object, executor: str, unseen: str) -> None:
-    if executor not in ("auto", "interpret", "replay"):
-        raise ScheduleError(f'executor: must be "auto", "interpret" or "replay", got {executor!r}')
-    if unseen not in ("record", "interpret"):
-        raise ScheduleError(f'unseen: must be "record" or "interpret", got {unseen!r}')
-    if schedule is None and executor == "interpret":
-        raise ScheduleError('schedule: None computes every block, which only replay speeds up: executor="replay"')
-    if schedule is not None and not isinstance(schedule, (Schedule, OnlineRule)):
-        raise ScheduleError(
-            f"schedule: must be a bac.Schedule, got {type(schedule).__name__}; for a file: bac.Schedule.load(path)"
-        )
-
-
 def _estimator_for(schedule: Schedule | OnlineRule | None, host: Host, given: Estimator | None) -> Estimator:
     if given is not None:
         return given
     return named(schedule.estimator, host.timesteps) if isinstance(schedule, Schedule) else Hold()
-
-
-def _interpreted(
-    host: Host, schedule: Schedule | OnlineRule | None, estimator: Estimator, executor: str
-) -> Literal["interpret", "auto", "replay"]:
-    if not isinstance(host.policy, nn.Module) and (executor == "replay" or schedule is None):
-        raise ScheduleError(
-            f"executor: a call of {type(host.policy).__name__} makes pictures of arguments that no tensor holds, so it "
-            'cannot be replayed; give a schedule and take "interpret"'
-        )
-    if executor == "replay":
-        what = type(schedule).__name__ if isinstance(schedule, OnlineRule) else estimator.name
-        raise ScheduleError(
-            f'executor: {what} makes a run depend on what it sees or saw, so it cannot be replayed; take "interpret"'
-        )
-    return "interpret"
-
-
-def _fallback(
-    guard: Guard, schedule: Schedule | OnlineRule | None, estimator: Estimator, host: Host, strict: bool
-) -> Schedule | None:
-    """Check a guard and what it falls back to."""
-    if not isinstance(schedule, Schedule) or estimator.crosses_chunks:
-        what = estimator.name if isinstance(schedule, Schedule) else type(schedule).__name__
-        raise ScheduleError(
-            f"guard: watches a fixed schedule whose runs begin anew with every chunk, which {what} is not; leave it out"
-        )
-    guard.check(schedule, estimator.name, host.fingerprint() if strict else None)
-    if guard.changes_schedule and guard.cooldown is None and not callable(getattr(host.policy, "reset", None)):
-        raise ScheduleError(
-            f"guard: {type(host.policy).__name__} has no reset(), so say how long to respond: cooldown=20"
-        )
-    fallback = guard.fallback(schedule)
-    if isinstance(guard.response, Schedule):
-        _check_blocks(guard.response, host.blocks)
-        _check_last(guard.response, host)
-        if strict:
-            _check_fingerprint(guard.response, host)
-        if guard.response.num_steps != schedule.num_steps or isinstance(estimator, Fitted):
-            raise ScheduleError(
-                f"guard: a denser schedule needs as many steps, {schedule.num_steps}, and an estimator that fits both; "
-                f'got {guard.response.num_steps} steps and {estimator.name}. Take response="dense"'
-            )
-    return fallback
 
 
 def _put_on_duty(guard: Guard, host: Host, run: DenoisingRun) -> None:
@@ -188,36 +120,3 @@ def _put_on_duty(guard: Guard, host: Host, run: DenoisingRun) -> None:
     put_on(host.sampler_owner, host.sampler_attribute, Guarded(lookout, run, host.batch_dim))
     if callable(getattr(host.policy, "reset", None)):
         put_on(host.policy, "reset", EndOnReset(lookout))
-
-
-def _check_blocks(schedule: Schedule, blocks: Sequence[Block]) -> None:
-    names = [block.name for block in blocks if block.require_owner()]
-    unknown = [name for name in schedule.block_names if name not in names]
-    missing = [name for name in names if name not in schedule.block_names]
-    if unknown or missing:
-        raise ScheduleError(
-            f"schedule: is for other blocks than the policy's {len(names)}: it has {len(unknown)} unknown "
-            f"({', '.join(unknown[:3]) or 'none'}) and lacks {len(missing)} ({', '.join(missing[:3]) or 'none'}). "
-            "Make one for this policy: bac.adaptive_schedule(bac.calibrate(policy, batches), num_updates=10)"
-        )
-
-
-def _check_last(schedule: Schedule, host: Host) -> None:
-    stale = [name for name in host.update_last if schedule.update_steps[name][-1] != schedule.num_steps - 1]
-    if stale:
-        raise ScheduleError(
-            f"{stale[0]}: must update at the last denoising step, where {type(host.policy).__name__} keeps what it "
-            f"computes for the next action chunk; so must {len(stale) - 1} more. Make the schedule with "
-            "bac.adaptive_schedule(..., force_last=1)"
-        )
-
-
-def _check_fingerprint(schedule: Schedule, host: Host) -> None:
-    expected = schedule.fingerprint or Fingerprint(num_steps=schedule.num_steps)
-    differences = expected.differences(host.fingerprint())
-    if differences:
-        raise MismatchError(
-            f"{type(host.policy).__name__}: the schedule was made for something else.\n  "
-            + "\n  ".join(differences)
-            + "\nCalibrate and schedule again, or accept the differences: bac.wrap(policy, schedule, strict=False)"
-        )

@@ -67,6 +67,23 @@ class Compiled:
     source: str
     error: float
     exact: bool = False
+    skipped: tuple[str, ...] = ()
+
+    def plan(self, guard: Guard, leaves: Sequence[Any], *, build_s: float) -> Plan:
+        """It, for arguments like these."""
+        arguments = ", ".join(_describe(leaf) for leaf in leaves if isinstance(leaf, Tensor))
+        return Plan(
+            program=self.program,
+            replay=self.replay,
+            source=self.source,
+            guard=guard,
+            arguments=arguments,
+            exact=self.exact,
+            stages=self.stages,
+            skipped=self.skipped,
+            max_error=self.error,
+            build_s=build_s,
+        )
 
 
 def build(
@@ -96,8 +113,7 @@ def build(
         The plan, or why there can be none, and what the call returned.
     """
     started = time.perf_counter()
-    guard = Guard(owner)
-    leaves, _ = flatten((args, options))
+    guard, leaves = Guard(owner), flatten((args, options))[0]
     before = RandomState(leaves)
     output = sampler(*args, **options)
     after = RandomState(leaves)
@@ -105,26 +121,14 @@ def build(
         with _no_collection():
             program, recordings = _record_twice(sampler, guard, (args, options), before, output)
             with torch.inference_mode():
-                compiled, skipped = _compile(program, recordings, exact, inductor)
+                compiled = _compile(program, recordings, exact, inductor)
     except Refusal as refusal:
         return refusal, output
     except _FAILURES as error:
         return Refusal(f"it cannot be specialised ({error!r})"), output
     finally:
         after.restore()
-    plan = Plan(
-        program=compiled.program,
-        replay=compiled.replay,
-        source=compiled.source,
-        guard=guard,
-        arguments=", ".join(_describe(leaf) for leaf in leaves if isinstance(leaf, Tensor)),
-        exact=compiled.exact,
-        stages=compiled.stages,
-        skipped=skipped,
-        max_error=compiled.error,
-        build_s=time.perf_counter() - started,
-    )
-    return plan, output
+    return compiled.plan(guard, leaves, build_s=time.perf_counter() - started), output
 
 
 def _record_twice(
@@ -159,9 +163,7 @@ def _record(sampler: Callable[..., Any], guard: Guard, arguments: Any, before: R
     return Recording(leaves, before, output, tape, taped)
 
 
-def _compile(
-    program: Program, recordings: Sequence[Recording], exact: bool, inductor: bool
-) -> tuple[Compiled, tuple[str, ...]]:
+def _compile(program: Program, recordings: Sequence[Recording], exact: bool, inductor: bool) -> Compiled:
     """Specialise and check, the fastest allowed form first; say what had to be left out."""
     exact_bound, fast_bound = _bounds(recordings[0].output)
     skipped: list[str] = []
@@ -175,12 +177,12 @@ def _compile(
             skipped.append(f"{what}: {str(error).splitlines()[0]}")
             continue
         if compiled.error <= fast_bound:
-            return compiled, tuple(skipped)
+            return replace(compiled, skipped=tuple(skipped))
         skipped.append(f"{what}: an error of {compiled.error:.1e} where {fast_bound:.0e} is allowed")
     compiled = _compile_with(program, recordings, EXACT, False, skipped)
     if not compiled.error <= exact_bound:
         raise Refusal(f"the specialised program differs from the interceptor by {compiled.error:.1e}")
-    return replace(compiled, exact=True), tuple(skipped)
+    return replace(compiled, exact=True, skipped=tuple(skipped))
 
 
 def _compile_with(
