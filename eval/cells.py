@@ -8,9 +8,11 @@ from typing import Any
 import bac
 from bac.schedulers.unified import unified_schedule
 from bac.schedulers.uniform import uniform_schedule
+from bac.tuning import Multistep
 
 SOLVERS = ("DDPM", "DDIM", "DPM-Solver++")  # in every comparison
-OTHER_SOLVERS = ("DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC")
+FITTED = "fitted multistep"
+OTHER_SOLVERS = ("DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC", FITTED)
 CACHES = ("dense", "uniform", "unified", "acs", "bac", "placed")
 SPACINGS = ("leading", "trailing", "linspace")
 FORCED_LAST = 3
@@ -34,6 +36,7 @@ class Cell:
         timesteps: The solver's timesteps, `[K]`, decreasing, instead of a spacing.
         update_steps: Of all blocks, with ``placed`` only.
         estimator: What stands in for a block, with ``placed`` only; see `bac.estimators`.
+        weights: Of the fitted multistep solver, `[K, 5]`, with that solver only; see `bac.tuning.Multistep`.
 
     Raises:
         ValueError: A value is unknown or does not fit the others.
@@ -50,6 +53,7 @@ class Cell:
     timesteps: tuple[int, ...] | None = None
     update_steps: tuple[int, ...] | None = None
     estimator: str | None = None
+    weights: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         _check_member("solver", self.solver, (*SOLVERS, *OTHER_SOLVERS))
@@ -59,6 +63,10 @@ class Cell:
         for places in ("timesteps", "update_steps"):  # lists, if read from JSON
             if getattr(self, places) is not None:
                 object.__setattr__(self, places, tuple(getattr(self, places)))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", tuple(map(tuple, self.weights)))
+        if (self.solver == FITTED) != (self.weights is not None and self.timesteps is not None):
+            raise ValueError(f"{self.name}: solver={self.solver}; {FITTED} needs timesteps and weights, no other does")
         if (self.cache == "placed") != (self.update_steps is not None):
             raise ValueError(
                 f"{self.name}: cache={self.cache} with update_steps={self.update_steps}; placed needs them"
@@ -77,6 +85,7 @@ class Cell:
             self.num_steps,
             timestep_spacing=self.timestep_spacing,
             timesteps=self.timesteps,
+            weights=self.weights,
         )
 
     @property
@@ -86,7 +95,12 @@ class Cell:
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides the result, as plain JSON types; the title is not among it."""
-        later = ("timesteps", "update_steps", "estimator")  # absent where unset: results stay those of before
+        later = (
+            "timesteps",
+            "update_steps",
+            "estimator",
+            "weights",
+        )  # absent where unset: results stay those of before
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {
             key: value for key, value in values.items() if key != "name" and (value is not None or key not in later)
@@ -129,6 +143,10 @@ def running(policy: Any, cell: Cell, schedule: bac.Schedule | None) -> Iterator[
 
 def use_solver_of(policy: Any, cell: Cell) -> None:
     """Set the policy to the cell's solver and timesteps."""
+    if cell.weights is not None:
+        policy.diffusion.use_solver("DDIM", cell.num_steps, timesteps=cell.timesteps)
+        Multistep(cell.weights).apply(policy.diffusion, cell.timesteps)
+        return
     placed = {} if cell.timesteps is None else {"timesteps": cell.timesteps}
     policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing, **placed)
 

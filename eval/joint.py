@@ -2,8 +2,8 @@
 
 At each number of sweeps every family of `bac.tuning` has its steps placed by the same search on the same observations,
 so fewer steps of DPM-Solver++, first and second order, are rivals at their best. Beside them stand what people use:
-evenly spaced fewer steps, and BAC. The action error is measured on other observations against dense DDIM-100 on the
-same noise (BAC on DDPM-100: against that); then the best and the rivals are played in closed loop. Every phase resumes.
+evenly spaced fewer steps, and BAC. Errors are measured on other observations against dense DDIM-100 on the same noise
+(BAC on DDPM-100: against that); then the best and the rivals are played in closed loop. Every phase resumes.
 """
 
 import json
@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bac.tuning import Candidate
+from bac.tuning import Candidate, Multistep
 from bac.tuning.bench import Bench
 from bac.tuning.search import Family, best_start, families, searched
 from eval.cells import Cell, adaptive, dense, running, together
 from eval.comparison import Comparison
 from eval.config import CONFIGS, log_to_terminal, settings_of
-from eval.fidelity import action_chunks, action_error, best_spacing
+from eval.fidelity import action_chunks, action_error, best_spacing, typical_error
 from eval.joint_report import publish
 from eval.matching import measure_cells
 from eval.methods import visited
@@ -39,6 +39,7 @@ BATCH = 16
 FAMILIES = {  # of `bac.tuning`, and what they are called in the table; plain reuse loses to them below ten sweeps
     "fewer steps, DPM-Solver++ 1": "DPM-Solver++ 1 tuned",
     "fewer steps, DPM-Solver++": "DPM-Solver++ tuned",
+    "fewer steps, fitted multistep": "fitted multistep tuned",
     "together, taylor-1": "cached taylor-1 tuned",
     "together, taylor-1, every 5th step": "cached taylor-1 tuned, every 5th step",
 }
@@ -51,13 +52,15 @@ class Found:
     Attributes:
         cell: How it is run.
         sweeps: Block updates in units of one evaluation.
-        fit_error: Action error on the observations it was chosen with; None if nothing was chosen.
-        error: On others.
+        fit_error: Typical error on the observations it was chosen with; None if nothing was chosen.
+        typical: Typical error on others: the geometric mean of every observation's own.
+        error: Action error on others, root mean square.
     """
 
     cell: Cell
     sweeps: float
     fit_error: float | None
+    typical: float
     error: float
 
 
@@ -90,7 +93,10 @@ class Joint:
                 found = make()
                 stored[key] = {**asdict(found), "cell": asdict(found.cell)}
                 write_json(path, stored)
-                logger.info("%-56s %6.2f sweeps, action error %.4f", found.cell.name, found.sweeps, found.error)
+                logger.info(
+                    "%-56s %6.2f sweeps, typical error %.4f, action error %.4f",
+                    *(found.cell.name, found.sweeps, found.typical, found.error),
+                )
         return [Found(Cell(**row.pop("cell")), **row) for row in (dict(stored[key]) for key, _ in self._work())]
 
     def _work(self) -> Iterator[tuple[str, Any]]:
@@ -108,7 +114,8 @@ class Joint:
 
     def _even(self, solver: str, budget: int) -> Found:
         fit = self.observations["fit"]
-        spacing, errors = best_spacing(self.policy, solver, budget, fit, self._reference("fit", dense(100, "DDIM")))
+        reference = self._reference("fit", dense(100, "DDIM"))
+        spacing, errors = best_spacing(self.policy, solver, budget, fit, reference, distance=typical_error)
         return self._cell(dense(budget, solver, spacing), errors[spacing])
 
     def _tuned(self, name: str, family: Family, budget: int) -> Found:
@@ -116,14 +123,13 @@ class Joint:
         self.policy.diffusion.use_solver("DDIM", 100)
         places = best_start(self.bench, family, calibration, budget)
         candidate = family.make(searched(self.bench, family, places, self.options.evaluations))
-        return self._cell(_cell_of(candidate, f"{name}, {budget} sweeps"), self.bench.error(candidate))
+        return self._cell(_cell_of(candidate, f"{name}, {budget} sweeps"), self.bench.typical_error(candidate))
 
     def _cell(self, cell: Cell, fit_error: float | None) -> Found:
         """Run a cell on the observations it was not made with."""
         reference = cell.sampler if cell.solver == "DDPM" else dense(100, "DDIM")
-        chunks = self._chunks(cell, "held out")
-        error = action_error(chunks, self._reference("held out", reference))
-        return Found(cell, self.comparison.sweeps(cell), fit_error, error)
+        pair = self._chunks(cell, "held out"), self._reference("held out", reference)
+        return Found(cell, self.comparison.sweeps(cell), fit_error, typical_error(*pair), action_error(*pair))
 
     def _chunks(self, cell: Cell, purpose: str) -> torch.Tensor:
         with running(self.policy, cell, self.comparison.schedule(cell)) as policy:
@@ -199,7 +205,8 @@ def _difference(comparison: Comparison, cell: Cell, reference: Cell) -> dict[str
 def _cell_of(candidate: Candidate, name: str) -> Cell:
     solver = "DDIM" if candidate.solver is None else candidate.solver.name
     if candidate.schedule is None:
-        return Cell(name, solver, candidate.num_steps, timesteps=candidate.timesteps)
+        weights = candidate.solver.weights if isinstance(candidate.solver, Multistep) else None
+        return Cell(name, solver, candidate.num_steps, timesteps=candidate.timesteps, weights=weights)
     steps = next(iter(candidate.schedule.update_steps.values()))
     places = {"timesteps": candidate.timesteps, "update_steps": steps, "estimator": candidate.estimator}
     return Cell(name, solver, candidate.num_steps, "placed", **places)

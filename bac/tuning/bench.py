@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ from bac.adapters.host import Host
 from bac.recording import check_untouched, record_features
 from bac.timing import chunk_seconds
 from bac.tuning.candidate import Candidate, fewer_steps
+from bac.tuning.fitting import Fitter, recorded
+from bac.tuning.multistep import Multistep
 from bac.tuning.solver import SOLVERS, injects_noise, solvers_of
 
 Batch = Mapping[str, Any]
 TURNS = 2  # each records its plan anew
+TINY = 1e-12  # an error that is none still has a logarithm
 
 
 @dataclass(frozen=True)
@@ -62,25 +66,62 @@ class Bench:
         self.grid = tuple(int(t) for t in host.timesteps) if self.solvers else ()
         self.dense = Candidate("dense", self.num_steps)
         self._injects_noise = injects_noise(host)
-        self._errors: dict[tuple[Candidate, str], float] = {}
+        self._errors: dict[tuple[Candidate, str], Tensor] = {}
+        self._fitted: dict[tuple[int, ...], Multistep] = {}
         self._references: dict[tuple[Candidate, str], list[Tensor]] = {}
 
     def reference_of(self, candidate: Candidate) -> Candidate:
         """What a candidate's actions are compared with."""
-        if candidate.solver is None or not self._injects_noise:
-            return self.dense
-        return fewer_steps(SOLVERS[0], self.grid, range(len(self.grid)))
+        return self.dense if candidate.solver is None else self._dense_run
+
+    @property
+    def _dense_run(self) -> Candidate:
+        """The dense run that other solvers are compared with."""
+        return fewer_steps(SOLVERS[0], self.grid, range(len(self.grid))) if self._injects_noise else self.dense
 
     def error(self, candidate: Candidate, purpose: str = "fit") -> float:
         """Root mean square difference of the action chunk to the reference's on the same noise."""
+        return float(self.errors(candidate, purpose).square().mean().sqrt())
+
+    def typical_error(self, candidate: Candidate, purpose: str = "fit") -> float:
+        """The same for each observation alone, and of these the geometric mean.
+
+        A few observations at which a run comes to a fork (a gripper that opens or closes) make most of a mean square,
+        whatever the candidate; here they count as much as any other.
+        """
+        return float(self.errors(candidate, purpose).clamp_min(TINY).log().mean().exp())
+
+    def errors(self, candidate: Candidate, purpose: str = "fit") -> Tensor:
+        """Root mean square difference of every observation's action chunk to the reference's, `[N]`."""
         if (candidate, purpose) not in self._errors:
             key = self.reference_of(candidate), purpose
             if key not in self._references:
                 self._references[key] = self.chunks(*key)
             pairs = zip(self.chunks(candidate, purpose), self._references[key], strict=True)
-            squares = [(chunk - reference).square().flatten() for chunk, reference in pairs]
-            self._errors[candidate, purpose] = float(torch.cat(squares).mean().sqrt())
+            squares = [(chunk - reference).square().flatten(1).mean(1) for chunk, reference in pairs]
+            self._errors[candidate, purpose] = torch.cat(squares).sqrt()
         return self._errors[candidate, purpose]
+
+    def fitted(self, timesteps: tuple[int, ...]) -> Multistep:
+        """The multistep solver at these timesteps, fitted to the reference's runs."""
+        if timesteps not in self._fitted:
+            self._fitted[timesteps] = self._fitter(timesteps)
+        return self._fitted[timesteps]
+
+    @cached_property
+    def _fitter(self) -> Fitter:
+        batch, owner = merged(self.batches["fit"]), find_host(self.policy).sampler_owner
+
+        def run() -> None:
+            self._predict(batch, self.seed)
+
+        take_off = self._dense_run.put_on(self.policy, executor="interpret")
+        try:
+            with recorded(owner.noise_scheduler) as states:
+                run()
+        finally:
+            take_off()
+        return Fitter(owner, run, states)
 
     def chunks(self, candidate: Candidate, purpose: str) -> list[Tensor]:
         """The action chunk of every batch, float64 on the CPU."""
@@ -135,3 +176,17 @@ def _counted(policy: Any, batch: Batch) -> int:
 def rows(batch: Batch, which: slice) -> Batch:
     """Some observations of a batch; what is no tensor or list belongs to all of them."""
     return {key: value[which] if isinstance(value, (Tensor, list)) else value for key, value in batch.items()}
+
+
+def merged(batches: Sequence[Batch]) -> Batch:
+    """All observations in one batch; what is no tensor or list is taken from the first."""
+    first, *others = batches
+    if not others:
+        return first
+    return {key: _joined(value, [batch[key] for batch in others]) for key, value in first.items()}
+
+
+def _joined(value: Any, others: Sequence[Any]) -> Any:
+    if isinstance(value, Tensor):
+        return torch.cat([value, *others])
+    return sum(others, value) if isinstance(value, list) else value

@@ -10,6 +10,7 @@ from bac.adapters import find_host
 from bac.fingerprint import Fingerprint
 from bac.plugin import unwrap, wrap
 from bac.schedule import Schedule
+from bac.tuning.multistep import Multistep
 from bac.tuning.solver import Solver, Undo
 
 
@@ -27,7 +28,7 @@ class Candidate:
 
     method: str
     num_steps: int
-    solver: Solver | None = None
+    solver: Solver | Multistep | None = None
     timesteps: tuple[int, ...] = ()
     schedule: Schedule | None = None
 
@@ -87,7 +88,7 @@ class Candidate:
         return replace(self, schedule=replace(self.schedule, fingerprint=fingerprint))
 
 
-def fewer_steps(solver: Solver, grid: Sequence[int], places: Sequence[int]) -> Candidate:
+def fewer_steps(solver: Solver | Multistep, grid: Sequence[int], places: Sequence[int]) -> Candidate:
     """A solver at some of the timesteps of a grid, everything computed."""
     timesteps = tuple(grid[place] for place in places)
     return Candidate("fewer steps", len(timesteps), solver, timesteps)

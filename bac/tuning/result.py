@@ -12,6 +12,7 @@ from bac.schedule import Schedule
 from bac.tuning.budget import Budget
 from bac.tuning.candidate import Candidate
 from bac.tuning.machine import Machine
+from bac.tuning.multistep import Multistep
 from bac.tuning.solver import Undo
 
 
@@ -22,13 +23,15 @@ class Row:
     Attributes:
         candidate: What was run.
         fit_error: Action error on the observations it was chosen with (see `bac.tuning.bench`).
-        error: On others; None if it was not run on them.
+        typical_error: Geometric mean of each of these observations' own action error.
+        error: Action error on others; None if it was not run on them.
         p50_s: Median latency [s], predicted where `p95_s` is None.
         p95_s: 95th percentile [s]; None if it was not timed.
     """
 
     candidate: Candidate
     fit_error: float
+    typical_error: float
     error: float | None = None
     p50_s: float = 0.0
     p95_s: float | None = None
@@ -37,7 +40,8 @@ class Row:
         held_out = "       -" if self.error is None else f"{self.error:8.4f}"
         late = "     -" if self.p95_s is None else f"{1e3 * self.p95_s:6.1f}"
         sweeps = f"{self.candidate.sweeps:5.1f} sweeps"
-        return f"{self.candidate.name:52} {sweeps} {1e3 * self.p50_s:8.1f} {late} ms {self.fit_error:8.4f} {held_out}"
+        errors = f"{self.typical_error:8.4f} {self.fit_error:8.4f} {held_out}"
+        return f"{self.candidate.name:52} {sweeps} {1e3 * self.p50_s:8.1f} {late} ms {errors}"
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,14 @@ class Tuned:
     def front(self) -> tuple[Row, ...]:
         """Rows that no other beats in latency and error, in order of latency."""
         best: list[Row] = []
-        for row in sorted(self.rows, key=lambda row: (row.p50_s, row.fit_error)):
-            if not best or row.fit_error < best[-1].fit_error:
+        for row in sorted(self.rows, key=lambda row: (row.p50_s, row.typical_error)):
+            if not best or row.typical_error < best[-1].typical_error:
                 best.append(row)
         return tuple(best)
 
     def __str__(self) -> str:
         marks = ["->" if row is self.chosen else " *" if row in self.front else "  " for row in self.rows]
-        head = f"   {'':52} {'':12} {'p50':>8} {'p95':>6} {'':2} {'fit':>8} {'held out':>8}"
+        head = f"   {'':52} {'':12} {'p50':>8} {'p95':>6} {'':2} {'typical':>8} {'fit':>8} {'held out':>8}"
         lines = [f"{mark} {row}" for mark, row in zip(marks, self.rows, strict=True)]
         return "\n".join([str(self.budget), str(self.machine), head, *lines])
 
@@ -115,14 +119,14 @@ def draw(tuned: Tuned, path: str | Path) -> None:
     axes = figure.subplots()
     for method in dict.fromkeys(row.candidate.name.rsplit(",", 1)[0] for row in tuned.rows):
         its = [row for row in tuned.rows if row.candidate.name.rsplit(",", 1)[0] == method and row.fit_error > 0]
-        axes.plot([1e3 * row.p50_s for row in its], [row.fit_error for row in its], "o", ms=4, label=method)
+        axes.plot([1e3 * row.p50_s for row in its], [row.typical_error for row in its], "o", ms=4, label=method)
     front = [row for row in tuned.front if row.fit_error > 0]
-    axes.plot([1e3 * row.p50_s for row in front], [row.fit_error for row in front], color="0.6", lw=1, zorder=0)
+    axes.plot([1e3 * row.p50_s for row in front], [row.typical_error for row in front], color="0.6", lw=1, zorder=0)
     chosen = tuned.chosen
-    axes.plot(1e3 * chosen.p50_s, chosen.fit_error, "o", ms=13, mfc="none", mec="black", label="chosen")
+    axes.plot(1e3 * chosen.p50_s, chosen.typical_error, "o", ms=13, mfc="none", mec="black", label="chosen")
     if tuned.budget.latency_s is not None:
         axes.axvline(1e3 * tuned.budget.limit_s, color="0.4", ls=":", label="budget")
-    axes.set(xscale="log", yscale="log", xlabel="latency of a chunk, p50 [ms]", ylabel="action error (RMS)")
+    axes.set(xscale="log", yscale="log", xlabel="latency of a chunk, p50 [ms]", ylabel="action error, typical")
     axes.set_title(tuned.budget.asked, fontsize=10)
     axes.legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=130)
@@ -137,6 +141,8 @@ def _plain(row: Row) -> dict[str, Any]:
         "timesteps": list(candidate.timesteps),
         "update_steps": updates,
         "sweeps": candidate.sweeps,
+        "weights": candidate.solver.weights if isinstance(candidate.solver, Multistep) else None,
+        "typical_error": row.typical_error,
         "fit_error": row.fit_error,
         "held_out_error": row.error,
         "p50_s": row.p50_s,

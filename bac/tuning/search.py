@@ -32,15 +32,22 @@ class Family:
         name: E.g. ``fewer steps, DPM-Solver++``; ``together, taylor-1, every 5th step``.
         make: From places on the grid of the policy's own timesteps.
         free: A run may begin later than at the first of them.
+        like: Makes what costs as much, where `make` itself runs the policy.
     """
 
     name: str
     make: Make
     free: bool
+    like: Make | None = None
+
+    def of_cost(self, count: int) -> Candidate:
+        """A candidate with so many sweeps, only to be asked what it costs."""
+        return (self.like or self.make)(range(count))
 
 
 def families(bench: Bench) -> tuple[Family, ...]:
-    """Fewer steps of each solver, and caching on some or all of the first's; where it has no choice, on its own."""
+    """Fewer steps of each solver and of a fitted one, and caching on some or all of the first's; where the policy has
+    no choice, on its own."""
     if not bench.solvers:
         return tuple(
             Family(f"together, {estimator}", partial(_as_it_is, bench, estimator), free=False)
@@ -55,7 +62,18 @@ def families(bench: Bench) -> tuple[Family, ...]:
         for estimator in ESTIMATORS
         for stride, words in STRIDES.items()
     )
-    return (*fewer, *cached)
+    return (*fewer, fitted_family(bench), *cached)
+
+
+def fitted_family(bench: Bench) -> Family:
+    """Fewer steps, each advanced by coefficients that are fitted for the timesteps asked for."""
+
+    def make(places: Sequence[int]) -> Candidate:
+        solver = bench.fitted(tuple(bench.grid[place] for place in places))
+        return fewer_steps(solver, bench.grid, places)
+
+    like = partial(fewer_steps, SOLVERS[0], bench.grid)
+    return Family("fewer steps, fitted multistep", make, free=True, like=like)
 
 
 def starts(calibration: Calibration, count: int) -> set[Places]:
@@ -75,17 +93,17 @@ def starts(calibration: Calibration, count: int) -> set[Places]:
 
 
 def best_start(bench: Bench, family: Family, calibration: Calibration, count: int) -> Places:
-    """The starting place with the least error on the fitting observations."""
+    """The starting place with the least typical error on the fitting observations."""
     allowed = (places for places in sorted(starts(calibration, count)) if family.free or places[0] == 0)
-    return min(allowed, key=lambda places: bench.error(family.make(places)))
+    return min(allowed, key=lambda places: bench.typical_error(family.make(places)))
 
 
 def searched(bench: Bench, family: Family, places: Places, evaluations: int) -> Places:
-    """Move one place at a time while that lowers the error on the fitting observations."""
+    """Move one place at a time while that lowers the typical error on the fitting observations."""
     found, _ = coordinate_search(
         places,
         bench.num_steps,
-        lambda steps: bench.error(family.make(steps)),
+        lambda steps: bench.typical_error(family.make(steps)),
         max_evaluations=evaluations,
         move_first=family.free,
     )

@@ -52,7 +52,7 @@ class Solver:
         scheduler.set_timesteps = partial(_place, scheduler, timesteps)
         scheduler.set_timesteps()
         owner.noise_scheduler, owner.num_inference_steps = scheduler, len(timesteps)
-        return partial(_put_back, owner, before)
+        return partial(put_back, owner, before)
 
 
 # What the denoiser was trained under, which every noise scheduler has to know.
@@ -77,6 +77,7 @@ def _place(scheduler: Any, timesteps: tuple[int, ...], *_: Any, device: Any = No
     type(scheduler).set_timesteps(scheduler, timesteps=list(timesteps), device=device)
 
 
-def _put_back(owner: Any, before: dict[str, Any]) -> None:
+def put_back(owner: Any, before: dict[str, Any]) -> None:
+    """Give attributes their former values."""
     for name, value in before.items():
         setattr(owner, name, value)

@@ -168,7 +168,7 @@ class _Tuning:
         for count in self.sweeps:
             candidates = fixed(self.bench, calibration, count)
             for family in families(self.bench):
-                if self._affordable(family.make(range(count))):
+                if self._affordable(family.of_cost(count)):
                     candidates.append(family.make(best_start(self.bench, family, calibration, count)))
             for candidate in filter(self._affordable, candidates):
                 self._add(candidate)
@@ -185,14 +185,14 @@ class _Tuning:
                 if enough is not None and row.fit_error <= enough:
                     break
         if enough is None:
-            return sorted(self.rows.values(), key=lambda row: row.fit_error)
+            return sorted(self.rows.values(), key=lambda row: row.typical_error)
         return sorted((row for row in self.rows.values() if row.fit_error <= enough), key=lambda row: row.p50_s)
 
     def _counts(self, family: Family) -> list[int]:
         """Numbers of sweeps to search at: all that the latency buys, or more and more until the error is met."""
         if self.budget.action_error is not None:
             return list(self.sweeps)
-        bought = [n for n in range(1, self.bench.num_steps) if self._affordable(family.make(range(n)))]
+        bought = [n for n in range(1, self.bench.num_steps) if self._affordable(family.of_cost(n))]
         return bought[-1:]
 
     def _verified(self, finalists: Sequence[Row]) -> Row:
@@ -225,6 +225,7 @@ class _Tuning:
 
     def _add(self, candidate: Candidate) -> Row:
         if candidate not in self.rows:
-            self.rows[candidate] = Row(candidate, self.bench.error(candidate), p50_s=self.machine.seconds(candidate))
+            errors = self.bench.error(candidate), self.bench.typical_error(candidate)
+            self.rows[candidate] = Row(candidate, *errors, p50_s=self.machine.seconds(candidate))
             self.bar.update()
         return self.rows[candidate]

@@ -1,6 +1,8 @@
 """What tuning found becomes a cell that episodes are played with; the tables say what was measured."""
 
-from bac.tuning import SOLVERS
+from dataclasses import asdict
+
+from bac.tuning import SOLVERS, Multistep
 from bac.tuning.candidate import fewer_steps, together
 from eval.cells import Cell, dense
 from eval.joint import Found, _cell_of
@@ -10,12 +12,22 @@ GRID = tuple(range(99, -1, -1))
 
 
 def row(name, sweeps, error, **rest):
-    return {"name": name, "sweeps": sweeps, "error": error, "fit_error": None, "latency_ms": 5.0, **rest}
+    errors = {"typical": error, "error": error, "fit_error": None}
+    return {"name": name, "sweeps": sweeps, **errors, "latency_ms": 5.0, **rest}
 
 
 def test_fewer_steps_become_a_dense_cell_at_their_timesteps():
     cell = _cell_of(fewer_steps(SOLVERS[1], GRID, (2, 50, 98)), "tuned")
     assert cell == Cell("tuned", "DPM-Solver++", 3, timesteps=(97, 49, 1))
+
+
+def test_a_fitted_solver_keeps_its_weights_in_json():
+    import json
+
+    solver = Multistep(((0.5, 0.5, 0.0), (1.0, 0.0, 0.0, 0.25, 0.0)))
+    cell = _cell_of(fewer_steps(solver, GRID, (2, 50)), "fitted")
+    stored = json.loads(json.dumps(asdict(cell)))
+    assert Cell(**stored) == cell and cell.describe()["weights"] == [[0.5, 0.5, 0.0], [1.0, 0.0, 0.0, 0.25, 0.0]]
 
 
 def test_a_cache_becomes_a_placed_cell_with_its_estimator():
@@ -45,9 +57,7 @@ def test_the_front_is_drawn_with_lines_missing(tmp_path):
 
 
 def test_what_was_found_survives_being_stored():
-    from dataclasses import asdict
-
-    found = Found(dense(5, "DDIM"), 5.0, None, 0.02)
+    found = Found(dense(5, "DDIM"), 5.0, None, 0.02, 0.03)
     stored = {**asdict(found), "cell": asdict(found.cell)}
     assert Found(Cell(**stored.pop("cell")), **stored) == found
 

@@ -1,0 +1,99 @@
+"""Coefficients of a multistep solver by least squares, in one run.
+
+A dense run is recorded: what the sample is at every timestep. Then the few steps are run on the same noise, and at each
+the five coefficients are solved for that bring its own samples closest to where the dense run is at the next timestep.
+Errors of the steps before are in the terms, so the fit also corrects them. It takes as many evaluations of the denoiser
+as the few steps themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bac.tuning.multistep import Multistep, MultistepScheduler, Row, level
+
+RIDGE = 1e-5  # of the mean square of a clean action, towards DDIM
+END = -1  # stands for the timestep after the last
+Run = Callable[[], object]
+
+
+class Fitter:
+    """Fits solvers to one policy.
+
+    Args:
+        owner: What holds ``noise_scheduler`` and ``num_inference_steps``.
+        run: One denoising run of all observations to fit on, always of the same noise.
+        states: Samples of the dense run by timestep, and at `END`, `[B, ...]` each; see `recorded`.
+    """
+
+    def __init__(self, owner: Any, run: Run, states: dict[int, Tensor]) -> None:
+        self.owner, self.run, self.states = owner, run, states
+
+    def __call__(self, timesteps: Sequence[int]) -> Multistep:
+        """The solver at these timesteps, decreasing and among those of the dense run."""
+        before = self.owner.noise_scheduler, self.owner.num_inference_steps
+        fitting = _Fitting(before[0], timesteps, self.states)
+        self.owner.noise_scheduler, self.owner.num_inference_steps = fitting, len(timesteps)
+        try:
+            self.run()
+        finally:
+            self.owner.noise_scheduler, self.owner.num_inference_steps = before
+        return Multistep(tuple(fitting.weights))
+
+
+@contextmanager
+def recorded(noise_scheduler: Any) -> Iterator[dict[int, Tensor]]:
+    """The samples of the runs within, by timestep; what the last step returns at `END`."""
+    states: dict[int, Tensor] = {}
+    plain = noise_scheduler.step
+
+    def step(output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        states[int(timestep)] = sample.detach()
+        stepped = plain(output, timestep, sample, *args, **kwargs)
+        states[END] = stepped[0].detach()
+        return stepped
+
+    noise_scheduler.step = step
+    try:
+        yield states
+    finally:
+        del noise_scheduler.step
+
+
+class _Fitting(MultistepScheduler):
+    """Solves for each row of its weights when it first needs it."""
+
+    def __init__(self, trained: Any, timesteps: Sequence[int], states: dict[int, Tensor]) -> None:
+        self._targets = [states[int(timestep)] for timestep in (*timesteps[1:], END)]
+        self._next = [level(float(trained.alphas_cumprod[int(timestep)])) for timestep in timesteps[1:]] + [(1.0, 0.0)]
+        super().__init__(trained, timesteps, [])
+
+    def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+        super().set_timesteps(*args, **kwargs)
+        self.weights: list[Row] = []
+
+    def combine(self, terms: Sequence[Tensor]) -> Tensor:
+        self.weights.append(solve(terms, self._targets[self._step], self._next[self._step]))
+        return super().combine(terms)
+
+
+def solve(terms: Sequence[Tensor], target: Tensor, ddim: tuple[float, float], ridge: float = RIDGE) -> Row:
+    """Least squares of `target` on `terms`, held a little to DDIM's coefficients where the terms do not say.
+
+    Args:
+        terms: Of one shape, clean actions and noise first.
+        target: Of that shape.
+        ddim: Shares of clean actions and of noise at the next timestep.
+        ridge: Squared pull, in units of the mean square of a term of size 1.
+    """
+    columns = torch.stack([term.double().flatten() for term in terms], dim=1)
+    prior = torch.zeros(len(terms), dtype=torch.float64, device=columns.device)
+    prior[0], prior[1] = ddim
+    products = columns.T @ columns + ridge * len(columns) * torch.eye(len(terms)).to(prior)
+    change = torch.linalg.solve(products, columns.T @ (target.double().flatten() - columns @ prior))
+    return tuple((prior + change).tolist())
