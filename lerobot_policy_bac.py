@@ -5,6 +5,8 @@ one, at the start of its commands. From then on `from_pretrained` wraps what it 
 
 - ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file that ``BAC_SCHEDULE`` names;
 - what ``certificate.json`` beside it shows (`eval.certify` writes it) is logged;
+- ``BAC_GUARD=log``, ``denser`` or ``dense`` puts the guard beside the schedule on duty (``guard.json``, made by ``bac
+  guard``), with that response to an alarm; ``on`` with the one it was saved with. What it saw is logged at exit;
 - ``BAC=off`` switches it off; without a schedule, and in training, policies are loaded as they are;
 - ``BAC_EXECUTOR`` is `executor` of `bac.wrap`. It defaults to "interpret" here, which makes the first action chunk like
   any other. "replay" and "auto" record for seconds while a chunk is waited for: for simulated worlds. No robot in
@@ -16,6 +18,7 @@ The policy keeps its class, configuration, processors and files. A schedule that
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import logging
@@ -26,12 +29,16 @@ from typing import Any
 
 import bac
 from bac.certificate import Certificate
+from bac.guarding import stored
+from bac.guarding.guarded import lookout_of
+from bac.guarding.lookout import Lookout
 
 logger = logging.getLogger(__name__)
 
 SCHEDULE_NAME = "bac.json"
 _MARK = "_follows_bac"
 _LOOKUP = "_get_policy_cls_from_policy_name"
+_OFF = ("off", "0", "false", "no")
 _BY_HAND = "policies are loaded as they are; wrap yours in your own script: bac.wrap(policy, schedule)"
 
 
@@ -72,7 +79,10 @@ def _wrapping(policy_class: Any) -> Any:
         policy = load(cls, *args, **options)
         folder = args[0] if args else options.get("pretrained_name_or_path")
         path = find_schedule(folder, options.get("config"))
-        if path is None or _is_training(options):
+        if _is_training(options):
+            return policy
+        if path is None:
+            _say_that_nothing_is_guarded()
             return policy
         return _wrap(policy, path)
 
@@ -91,7 +101,7 @@ def find_schedule(folder: Any, config: Any = None) -> Path | None:
     Raises:
         ScheduleError: ``BAC_SCHEDULE`` names a file that does not exist.
     """
-    if os.environ.get("BAC", "").lower() in ("off", "0", "false", "no"):
+    if _is_off("BAC"):
         return None
     if named := os.environ.get("BAC_SCHEDULE"):
         if not Path(named).is_file():
@@ -107,12 +117,36 @@ def _is_training(options: Mapping[str, Any]) -> bool:
     return options.get("dataset_meta") is not None
 
 
+def find_guard(path: Path, schedule: bac.Schedule) -> bac.Guard | None:
+    """The guard beside the schedule at `path`, if ``BAC_GUARD`` asks for it.
+
+    Raises:
+        ScheduleError: It asks for one that does not exist, or for an unknown response.
+    """
+    asked = os.environ.get("BAC_GUARD", "").lower()
+    if not asked or _is_off("BAC_GUARD"):
+        return None
+    if asked not in ("on", *stored.RESPONSES):
+        raise bac.errors.ScheduleError(f"BAC_GUARD: must be on, {', '.join(stored.RESPONSES)} or off, got {asked}")
+    return stored.beside(path, schedule, None if asked == "on" else asked)
+
+
+def _is_off(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in _OFF
+
+
+def _say_that_nothing_is_guarded() -> None:
+    if os.environ.get("BAC_GUARD") and not _is_off("BAC_GUARD") and not _is_off("BAC"):
+        logger.warning("bac: BAC_GUARD is set, but there is no schedule beside this policy, so nothing is guarded")
+
+
 def _wrap(policy: Any, path: Path) -> Any:
     executor: Any = os.environ.get("BAC_EXECUTOR", "interpret")
     try:
         schedule = bac.Schedule.load(path)
         certificate = Certificate.beside(path)
-        bac.wrap(policy, schedule, executor=executor)
+        guard = find_guard(path, schedule)
+        bac.wrap(policy, schedule, executor=executor, guard=guard)
     except bac.BacError as error:
         error.add_note(f"The schedule is {path}. To run the policy without it: BAC=off")
         raise
@@ -127,7 +161,16 @@ def _wrap(policy: Any, path: Path) -> Any:
     )
     if certificate is not None:
         logger.info("bac: %s", certificate)
+    if guard is not None:
+        logger.info("bac: %s", "\n".join(str(guard).splitlines()[:2]))
+        atexit.register(_report, type(policy).__name__, lookout_of(policy))
     return policy
+
+
+def _report(policy: str, lookout: Lookout) -> None:
+    report = lookout.report()
+    if report.num_chunks:
+        logger.log(logging.WARNING if report.num_alarms else logging.INFO, "bac: %s: %s", policy, report)
 
 
 install()

@@ -100,17 +100,19 @@ class Watch:
     """Denoising runs seen so far.
 
     Attributes:
-        num_runs: How many, counted by observation.
+        num_chunks: Calls of the sampler.
+        num_runs: Of those, counted by observation.
     """
 
     def __init__(self, host: Host) -> None:
-        self.num_runs = 0
+        self.num_chunks = self.num_runs = 0
         self._host = host
         self._accumulator = Accumulator(host.blocks)
 
     def add(self, features: Mapping[str, Tensor]) -> None:
         """Take in the features of one call of the sampler, by block `[K, B, ...]`."""
         self._accumulator.add(features)
+        self.num_chunks += 1
         self.num_runs += next(iter(features.values())).shape[1]
 
     def calibration(self) -> Calibration:

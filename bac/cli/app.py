@@ -13,6 +13,8 @@ import typer
 
 import bac
 from bac.cli import checkpoint, doctor, lerobot, measure
+from bac.guarding import calibrating
+from bac.guarding.stored import GUARD_NAME, RESPONSES, response_named
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Block-wise adaptive caching of diffusion policies.")
 
@@ -20,13 +22,23 @@ PolicyPath = Annotated[Path, typer.Option("--policy-path", help="Folder of a LeR
 Imports = Annotated[list[str], typer.Option("--import", help="Module that registers the policy's type; repeatable.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int, typer.Option(help="Seeds observations, worlds and noise.")]
+Env = Annotated[str | None, typer.Option(help="LeRobot's type of environment to run the policy in.")]
+Task = Annotated[str | None, typer.Option(help="Task of the environment.")]
+EnvOptions = Annotated[list[str], typer.Option(help="Setting of the environment, NAME=VALUE; repeatable.")]
+Dataset = Annotated[str | None, typer.Option(help="LeRobot data set to take observations from.")]
+DatasetRoot = Annotated[Path | None, typer.Option(help="Where the data set lies.")]
+BatchSize = Annotated[int, typer.Option(help="Worlds, or observations, side by side.", min=1)]
+SchedulePath = Annotated[Path | None, typer.Option(help="Default: bac.json in the policy's folder.")]
 
 
 @app.command()
-def show(path: Annotated[Path, typer.Argument(help="bac.json, or the folder of a calibration.")]) -> None:
-    """Draw a schedule, or describe a calibration."""
+def show(path: Annotated[Path, typer.Argument(help="bac.json, guard.json, or the folder of a calibration.")]) -> None:
+    """Draw a schedule or a guard, or describe a calibration."""
     with _errors_in_one_line():
-        typer.echo(str(bac.Calibration.load(path) if path.is_dir() else bac.Schedule.load(path)))
+        if path.is_dir():
+            typer.echo(str(bac.Calibration.load(path)))
+        else:
+            typer.echo(str(bac.Guard.load(path) if path.name == GUARD_NAME else bac.Schedule.load(path)))
 
 
 @app.command(name="doctor")
@@ -43,7 +55,7 @@ def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cp
 @app.command()
 def bench(
     policy_path: PolicyPath,
-    schedule: Annotated[Path | None, typer.Option(help="Default: bac.json in the policy's folder.")] = None,
+    schedule: SchedulePath = None,
     rounds: Annotated[int, typer.Option(help="Chunks timed of each kind, by turns.", min=2)] = 20,
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
     executor: Annotated[list[str], typer.Option(help="interpret or replay; repeatable.")] = ["interpret"],  # noqa: B006
@@ -54,7 +66,7 @@ def bench(
     """Time action chunks of random observations, dense and cached by turns."""
     with _errors_in_one_line():
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
-        chosen = bac.Schedule.load(schedule or policy_path / "bac.json")
+        chosen = _load_schedule(schedule or policy_path / "bac.json")
         batch = loaded.random_observation(batch_size, seed=seed)
         for line in measure.report(loaded.policy, chosen, batch, executors=executor, rounds=rounds):
             typer.echo(line)
@@ -63,13 +75,13 @@ def bench(
 @app.command()
 def calibrate(
     policy_path: PolicyPath,
-    env: Annotated[str | None, typer.Option(help="LeRobot's type of environment to run the policy in.")] = None,
-    task: Annotated[str | None, typer.Option(help="Task of the environment.")] = None,
-    env_option: Annotated[list[str], typer.Option(help="Setting of the environment, NAME=VALUE; repeatable.")] = [],  # noqa: B006
-    dataset: Annotated[str | None, typer.Option(help="LeRobot data set to take observations from.")] = None,
-    dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies.")] = None,
+    env: Env = None,
+    task: Task = None,
+    env_option: EnvOptions = [],  # noqa: B006
+    dataset: Dataset = None,
+    dataset_root: DatasetRoot = None,
     runs: Annotated[int, typer.Option(help="Observations to measure.", min=2)] = 32,
-    batch_size: Annotated[int, typer.Option(help="Worlds, or observations, side by side.", min=1)] = 4,
+    batch_size: BatchSize = 4,
     num_updates: Annotated[int, typer.Option(help="Updates per block before bubbling; the paper's S.", min=1)] = 10,
     num_bubbled: Annotated[int, typer.Option(help="Fragile blocks that bubble; the paper's n.", min=0)] = 5,
     force_last: Annotated[int, typer.Option(help="Last steps at which every block updates.", min=0)] = 0,
@@ -79,12 +91,11 @@ def calibrate(
     seed: Seed = 0,
 ) -> None:
     """Watch a policy in an environment or on a data set, and write its schedule and what it was made from."""
-    if (env is None) == (dataset is None):
-        raise typer.BadParameter("give either --env or --dataset, where the observations come from")
+    _check_source(env, dataset)
     with _errors_in_one_line():
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         if env is not None:
-            settings = {**({} if task is None else {"task": task}), **_settings(env_option)}
+            settings = _settings(env_option, task)
             calibration = measure.calibrate_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
@@ -98,6 +109,64 @@ def calibrate(
     typer.echo(f"Next: bac bench --policy-path {policy_path}")
 
 
+@app.command(epilog="Then: BAC_GUARD=dense lerobot-eval --policy.path=CKPT ... (or log, denser, or on: as saved)")
+def guard(
+    policy_path: PolicyPath,
+    env: Env = None,
+    task: Task = None,
+    env_option: EnvOptions = [],  # noqa: B006
+    dataset: Dataset = None,
+    dataset_root: DatasetRoot = None,
+    schedule: SchedulePath = None,
+    runs: Annotated[int, typer.Option(help="Observations to measure; 1,000 make it sharper.", min=2)] = 128,
+    every: Annotated[int, typer.Option(help="Of this many chunks of an episode one is measured.", min=1)] = 8,
+    batch_size: BatchSize = 4,
+    num_watched: Annotated[int, typer.Option(help="Reused cells to watch, chosen at random.", min=1)] = 256,
+    quantile: Annotated[float, typer.Option(help="Of a cell's errors, that is its limit.", min=0.5, max=1)] = 0.99,
+    response: Annotated[str, typer.Option(help=f"To an alarm: {', '.join(RESPONSES)}.")] = "log",
+    probe_every: Annotated[int, typer.Option(help="Chunks from one look to the next, on average.", min=1)] = 150,
+    num_cells: Annotated[int, typer.Option(help="Reused cells computed as well at a look.", min=1)] = 16,
+    patience: Annotated[int, typer.Option(help="Mean number of looks to a false alarm, at least.", min=1)] = 1000,
+    cooldown: Annotated[int | None, typer.Option(help="Chunks a response lasts; default: the episode.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Default: guard.json beside the schedule.")] = None,
+    imports: Imports = [],  # noqa: B006
+    device: Device = "cpu",
+    seed: Annotated[int, typer.Option(help="Seeds worlds and noise: other ones than the schedule saw.")] = 10_000,
+) -> None:
+    """Make a drift guard: it notices, while a robot runs, that the schedule no longer fits what is seen.
+
+    It lets the policy follow its schedule, computes reused blocks as well, and notes how far each is usually off. On
+    duty it looks again now and then; when too many are further off, it raises an alarm, and responds: "log" says so,
+    "denser" updates in the middle of every stretch of reuse too, "dense" computes everything, until the episode ends.
+
+    Under LeRobot's commands a guard goes on duty only if asked for: BAC_GUARD=log, denser, dense, or on. When the
+    command ends, what it saw is logged. A chunk that is looked at takes as long as a dense one.
+    """
+    _check_source(env, dataset)
+    with _errors_in_one_line():
+        source = schedule or policy_path / "bac.json"
+        chosen = _load_schedule(source)
+        answer = response_named(response, chosen)
+        loaded = checkpoint.load(policy_path, device=device, imports=imports)
+        if env is not None:
+            settings = _settings(env_option, task)
+            measured = measure.survey_in(
+                loaded, chosen, env, settings, runs=runs, num_worlds=batch_size, every=every, num_watched=num_watched,
+                seed=seed,
+            )  # fmt: skip
+        else:
+            batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
+            measured = calibrating.measure(loaded.policy, chosen, batches, num_watched=num_watched, seed=seed)
+        made = measured.guard(
+            chosen, quantile=quantile, response=answer, probe_every=probe_every,
+            num_cells=num_cells, patience=patience, cooldown=cooldown,
+        )  # fmt: skip
+        target = output or source.with_name(GUARD_NAME)
+        made.save(target)
+    typer.echo(f"{made}\nwritten to {target}")
+    typer.echo(f"Next: BAC_GUARD={response} lerobot-eval --policy.path={policy_path} ...")
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(context: typer.Context) -> None:
     """Start LeRobot's asynchronous policy server with plug-ins, which it does not load itself. Takes its options."""
@@ -106,9 +175,20 @@ def serve(context: typer.Context) -> None:
     lerobot.part("async_inference.policy_server").serve()
 
 
-def _settings(options: Sequence[str]) -> dict[str, Any]:
+def _check_source(env: str | None, dataset: str | None) -> None:
+    if (env is None) == (dataset is None):
+        raise typer.BadParameter("give either --env or --dataset, where the observations come from")
+
+
+def _load_schedule(path: Path) -> bac.Schedule:
+    if not path.is_file():
+        raise bac.BacError(f"{path}: is not there; make a schedule first: bac calibrate --policy-path {path.parent}")
+    return bac.Schedule.load(path)
+
+
+def _settings(options: Sequence[str], task: str | None) -> dict[str, Any]:
     """``["episode_length=50", "obs_type=pixels"]`` to ``{"episode_length": 50, "obs_type": "pixels"}``."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {} if task is None else {"task": task}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:

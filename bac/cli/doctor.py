@@ -12,6 +12,7 @@ from torch import nn
 import bac
 from bac.adapters import find_host
 from bac.adapters.host import Host
+from bac.guarding.stored import GUARD_NAME, beside
 
 _PACKAGES = ("lerobot_policy_bac", "torch", "lerobot", "diffusers", "transformers", "zarr")
 
@@ -27,7 +28,7 @@ def versions() -> Iterator[str]:
 
 
 def examine(policy: nn.Module, folder: Path) -> Iterator[str]:
-    """Blocks, steps and solver, and whether the schedule in `folder` fits.
+    """Blocks, steps and solver, and whether the schedule and the guard in `folder` fit.
 
     Raises:
         UnsupportedPolicyError: Nothing can be cached; the message says why.
@@ -38,7 +39,7 @@ def examine(policy: nn.Module, folder: Path) -> Iterator[str]:
     yield from _blocks(host)
     if host.uncovered:
         yield f"computed at every step: {host.uncovered}"
-    yield _verdict(policy, folder / "bac.json")
+    yield from _verdict(policy, folder / "bac.json")
 
 
 def _blocks(host: Host) -> Iterator[str]:
@@ -48,12 +49,21 @@ def _blocks(host: Host) -> Iterator[str]:
         yield f"  {block.name:{width}}  {block.kind.value:15}  {size:11,} parameters  {block.attribute}"
 
 
-def _verdict(policy: nn.Module, path: Path) -> str:
+def _verdict(policy: nn.Module, path: Path) -> Iterator[str]:
     if not path.is_file():
-        return f"no {path.name} beside it: LeRobot runs it dense. Make one: bac calibrate --policy-path {path.parent}"
+        yield f"no {path.name} beside it: LeRobot runs it dense. Make one: bac calibrate --policy-path {path.parent}"
+        return
     try:
-        bac.wrap(policy, bac.Schedule.load(path))
+        schedule = bac.Schedule.load(path)
+        bac.wrap(policy, schedule)
     except bac.BacError as error:
-        return f"{path.name} does not fit: {error}"
+        yield f"{path.name} does not fit: {error}"
+        return
+    yield f"{path.name} fits: LeRobot runs it cached wherever lerobot_policy_bac is installed"
+    if path.with_name(GUARD_NAME).is_file():
+        try:
+            bac.wrap(policy, schedule, guard=beside(path, schedule))
+            yield f"{GUARD_NAME} fits: BAC_GUARD=log, denser, dense or on puts it on duty"
+        except bac.BacError as error:
+            yield f"{GUARD_NAME} does not fit: {error}"
     bac.unwrap(policy)
-    return f"{path.name} fits: LeRobot runs it cached wherever lerobot_policy_bac is installed"

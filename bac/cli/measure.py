@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import bac
 from bac.cli import lerobot
 from bac.cli.checkpoint import Checkpoint
 from bac.errors import BacError
+from bac.guarding.calibrating import Measured, surveying
 from bac.recording import watching
 from bac.timing import chunk_seconds
 
@@ -69,6 +70,52 @@ def calibrate_in(
         options: Its settings: its task, if it has several, and whatever LeRobot's configuration of it takes.
         num_worlds: Worlds side by side; each counts as a run of its own.
     """
+    with watching(checkpoint.policy) as watch:
+        _play_until(watch, runs, checkpoint, env, options, num_worlds, seed)
+    return watch.calibration()
+
+
+def survey_in(
+    checkpoint: Checkpoint,
+    schedule: bac.Schedule,
+    env: str,
+    options: Mapping[str, Any],
+    *,
+    runs: int,
+    num_worlds: int,
+    every: int,
+    num_watched: int | None,
+    seed: int,
+) -> Measured:
+    """Play whole episodes with the cached policy until `runs` denoising runs were probed.
+
+    Args:
+        env: As for `calibrate_in`; so are the others.
+        every: Of this many chunks one is probed.
+        num_watched: Reused cells to watch, chosen at random; None for all.
+    """
+    with surveying(checkpoint.policy, schedule, seed=seed, num_watched=num_watched, every=every) as survey:
+        _play_until(survey, runs, checkpoint, env, options, num_worlds, seed)
+    return survey.measured()
+
+
+class _Observer(Protocol):
+    """Counts what it sees of a policy: calls of its sampler, and denoising runs that it measured."""
+
+    num_chunks: int
+    num_runs: int
+
+
+def _play_until(
+    observer: _Observer,
+    runs: int,
+    checkpoint: Checkpoint,
+    env: str,
+    options: Mapping[str, Any],
+    num_worlds: int,
+    seed: int,
+) -> None:
+    """Play episode after episode, in worlds of new seeds."""
     factory, evaluation = lerobot.part("envs.factory"), lerobot.part("scripts.lerobot_eval")
     settings = factory.make_env_config(env, **options)
     suites = factory.make_env(settings, n_envs=num_worlds)
@@ -76,18 +123,16 @@ def calibrate_in(
     steps = factory.make_env_pre_post_processors(settings, checkpoint.config)
     processors = (*steps, checkpoint.preprocessor, checkpoint.postprocessor)
     torch.manual_seed(seed)
+    episode = 0
     try:
-        with watching(checkpoint.policy) as watch, torch.no_grad():
-            episode = 0
-            while watch.num_runs < runs:
-                seen = watch.num_runs
-                first = seed + episode * num_worlds
-                seeds = list(range(first, first + num_worlds))
+        while observer.num_runs < runs:
+            seen, first = observer.num_chunks, seed + episode * num_worlds
+            seeds = list(range(first, first + num_worlds))
+            with torch.no_grad():
                 evaluation.rollout(worlds[episode % len(worlds)], checkpoint.policy, *processors, seeds=seeds)
-                episode += 1
-                if watch.num_runs == seen:
-                    raise BacError(f"{env}: an episode went by without an action chunk of {type(checkpoint.policy)}")
+            episode += 1
+            if observer.num_chunks == seen:
+                raise BacError(f"{env}: an episode went by without an action chunk of {type(checkpoint.policy)}")
     finally:
         for world in worlds:
             world.close()
-    return watch.calibration()

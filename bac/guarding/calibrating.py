@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from bac.errors import CalibrationError, ScheduleError
 from bac.estimated import ContinuedRun
 from bac.estimators import Estimator
 from bac.fingerprint import Fingerprint
+from bac.guarding.guard import Guard
 from bac.guarding.probe import Errors, Probe, Where
 from bac.patch import Interceptor, interceptors, put_on, stacked
 from bac.schedule import Schedule
@@ -43,44 +45,108 @@ class Measured:
     estimator: str
     fingerprint: Fingerprint
 
+    def guard(self, schedule: Schedule, *, quantile: float = 0.99, **options: Any) -> Guard:
+        """The guard of these errors; see `bac.Guard.of_errors`."""
+        return Guard.of_errors(
+            schedule,
+            self.errors,
+            quantile=quantile,
+            estimator=self.estimator,
+            action_range=self.action_range,
+            fingerprint=self.fingerprint,
+            **options,
+        )
+
 
 class Survey(Interceptor):
-    """Stands in for a sampler: each of its runs is probed at every reused cell, and what it returns is measured.
+    """Stands in for a sampler: its runs are probed at every watched cell, and what they return is measured.
 
     Args:
-        cells: Every reused cell.
+        cells: Watched cells.
         run: The sampler's.
-        batch_dim: Dimension of a block's output that counts samples.
+        host: The policy.
+        estimator: Name of what stands in.
+        every: Of this many runs one is probed.
+
+    Attributes:
+        num_chunks: Calls of the sampler.
+        num_runs: Probed runs, counted by observation.
     """
 
-    def __init__(self, cells: Sequence[Where], run: DenoisingRun, batch_dim: int) -> None:
+    def __init__(self, cells: Sequence[Where], run: DenoisingRun, host: Host, estimator: str, every: int = 1) -> None:
         self.run = run
-        self.batch_dim = batch_dim
+        self.host = host
+        self.estimator = estimator
+        self.every = every
+        self.num_chunks = self.num_runs = 0
         self._found: dict[Where, list[Errors]] = {cell: [] for cell in cells}
         self._low: Tensor | None = None
         self._high: Tensor | None = None
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        probe = Probe(self._found, self.batch_dim)
+        probe = None if self.num_chunks % self.every else Probe(self._found, self.host.batch_dim)
         self.run.orders_ahead = Orders(probe=probe)
         output = self.original(*inputs, **options)
-        for cell, errors in probe.errors().items():
-            self._found[cell].append(errors)
+        self.num_chunks += 1
+        if probe is not None and (found := probe.errors()):
+            for cell, errors in found.items():
+                self._found[cell].append(errors)
+            self.num_runs += len(errors)
         if isinstance(output, Tensor) and output.dim() > 1 and output.shape[-1] <= _MOST_DIMENSIONS:
             low, high = (extreme(output.detach().float().flatten(0, -2), dim=0) for extreme in (torch.amin, torch.amax))
             self._low = low if self._low is None else torch.minimum(self._low, low)
             self._high = high if self._high is None else torch.maximum(self._high, high)
         return output
 
-    def errors(self) -> dict[Where, Errors]:
-        """By cell, `[n]` each."""
-        return {cell: np.concatenate(rows) if rows else np.zeros(0) for cell, rows in self._found.items()}
+    def measured(self) -> Measured:
+        """What was found."""
+        errors = {cell: np.concatenate(rows) if rows else np.zeros(0) for cell, rows in self._found.items()}
+        return Measured(errors, self._action_range(), self.estimator, self.host.fingerprint())
 
-    def action_range(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Smallest and largest by action dimension."""
+    def _action_range(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         if self._low is None or self._high is None:
             return None
         return tuple(self._low.tolist()), tuple(self._high.tolist())
+
+
+@contextmanager
+def surveying(
+    policy: object,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    estimator: Estimator | None = None,
+    blocks: Sequence[Block] | None = None,
+    num_watched: int | None = None,
+    every: int = 1,
+) -> Iterator[Survey]:
+    """Let a policy follow a schedule, and measure it, while something else runs it: an environment, a benchmark.
+
+    A probed run takes as long as a dense one, so no robot should move meanwhile. The policy is left unwrapped.
+
+    Args:
+        policy: As for `bac.Guard.calibrate`; so are the others.
+        seed: Of the choice of cells.
+        every: Of this many runs one is probed; neighbours in an episode are alike.
+
+    Raises:
+        CalibrationError: The policy is wrapped, or its estimator looks back an action chunk.
+        ScheduleError, MismatchError: As from `bac.wrap`; or the schedule reuses nothing.
+    """
+    from bac.plugin import unwrap, wrap  # which knows guards
+
+    if any(True for _ in interceptors(policy)):
+        raise CalibrationError("policy: must be untouched to calibrate a guard; call bac.unwrap(policy) first")
+    cells = _watched(schedule, num_watched, seed)
+    name = schedule.estimator if estimator is None else estimator.name
+    wrap(policy, schedule, estimator=estimator, blocks=blocks, executor="interpret")
+    try:
+        host = find_host(policy, blocks)
+        survey = Survey(cells, _run_of(policy), host, name, every)
+        put_on(host.sampler_owner, host.sampler_attribute, survey)
+        yield survey
+    finally:
+        unwrap(policy)
 
 
 def measure(
@@ -104,28 +170,22 @@ def measure(
         CalibrationError: The policy is wrapped, or `batches` is one batch.
         ScheduleError, MismatchError: As from `bac.wrap`; or the schedule reuses nothing.
     """
-    from bac.plugin import unwrap, wrap  # which knows guards
-
-    if any(True for _ in interceptors(policy)):
-        raise CalibrationError("policy: must be untouched to calibrate a guard; call bac.unwrap(policy) first")
     if isinstance(batches, Mapping):
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
+    with surveying(policy, schedule, seed=seed, estimator=estimator, blocks=blocks, num_watched=num_watched) as survey:
+        _predict_all(find_host(policy, blocks), batches, num_draws, seed, progress)  # anew: its way in may be that
+    return survey.measured()
+
+
+def _watched(schedule: Schedule, num_watched: int | None, seed: int) -> list[Where]:
+    """Reused cells, or some of them, chosen at random."""
     steps = range(schedule.num_steps)
     cells = [(name, s) for name, updates in schedule.update_steps.items() for s in steps if s not in set(updates)]
     if not cells:
         raise ScheduleError("schedule: reuses nothing, so there is nothing to watch; wrap without a guard")
     if num_watched is not None and num_watched < len(cells):
         cells = random.Random(seed).sample(cells, num_watched)
-    wrap(policy, schedule, estimator=estimator, blocks=blocks, executor="interpret")
-    try:
-        host = find_host(policy, blocks)
-        survey = Survey(cells, _run_of(policy), host.batch_dim)
-        put_on(host.sampler_owner, host.sampler_attribute, survey)
-        _predict_all(find_host(policy, blocks), batches, num_draws, seed, progress)  # anew: its way in may be that
-    finally:
-        unwrap(policy)
-    name = schedule.estimator if estimator is None else estimator.name
-    return Measured(survey.errors(), survey.action_range(), name, find_host(policy, blocks).fingerprint())
+    return cells
 
 
 def _predict_all(host: Host, batches: Iterable[Any], num_draws: int, seed: int, progress: bool) -> None:

@@ -139,15 +139,7 @@ class Guard:
         )  # fmt: skip
         if "guard_seed" in options:
             options["seed"] = options.pop("guard_seed")
-        return cls.of_errors(
-            schedule,
-            measured.errors,
-            quantile=quantile,
-            estimator=measured.estimator,
-            action_range=measured.action_range,
-            fingerprint=measured.fingerprint,
-            **options,
-        )
+        return measured.guard(schedule, quantile=quantile, **options)
 
     @classmethod
     def of_errors(

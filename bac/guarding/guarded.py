@@ -122,7 +122,16 @@ def report(policy: object) -> Report:
     Raises:
         RunError: The policy has no guard.
     """
+    return lookout_of(policy).report()
+
+
+def lookout_of(policy: object) -> Lookout:
+    """The guard of a wrapped policy, on duty.
+
+    Raises:
+        RunError: The policy has no guard.
+    """
     for interceptor in stacked(policy):
         if isinstance(interceptor, Guarded):
-            return interceptor.lookout.report()
+            return interceptor.lookout
     raise RunError(f"{type(policy).__name__}: has no guard; put one on: bac.wrap(policy, schedule, guard=guard)")

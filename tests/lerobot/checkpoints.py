@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from torch import nn
@@ -52,6 +53,20 @@ def put_schedule(checkpoint: Path, policy: nn.Module, *steps: int) -> bac.Schedu
     )
     schedule.save(checkpoint / "bac.json")
     return schedule
+
+
+def put_guard(checkpoint: Path, **options: Any) -> bac.Guard:
+    """Lay a guard beside its schedule that looks everywhere in every chunk and takes any error for one too many."""
+    schedule = bac.Schedule.load(checkpoint / "bac.json")
+    errors = {
+        (name, step): np.zeros(50)
+        for name, updates in schedule.update_steps.items()
+        for step in set(range(schedule.num_steps)) - set(updates)
+    }
+    options = {"probe_every": 1, "num_cells": 10**4, "patience": 1, **options}
+    guard = bac.Guard.of_errors(schedule, errors, fingerprint=schedule.fingerprint, **options)
+    guard.save(checkpoint / "guard.json")
+    return guard
 
 
 def _saved(policy: Any, path: Path, processors: tuple[Any, ...]) -> Path:

@@ -7,6 +7,7 @@ folder; this repository, and so `bac`, is not among them unless it is named.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -121,10 +122,13 @@ def _become(
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    for name in ("BAC", "BAC_SCHEDULE", "BAC_EXECUTOR"):
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if name.startswith("BAC")]:
+        del os.environ[name]
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path[:] = [*paths, *(path for path in sys.path if Path(path).resolve() != ROOT)]
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which a process of multiprocessing does not

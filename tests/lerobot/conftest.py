@@ -17,7 +17,7 @@ def plugged_in(monkeypatch: pytest.MonkeyPatch) -> Follow:
 
     import lerobot_policy_bac as entry
 
-    for name in ("BAC", "BAC_SCHEDULE", "BAC_EXECUTOR"):
+    for name in ("BAC", "BAC_SCHEDULE", "BAC_EXECUTOR", "BAC_GUARD"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(factory, entry._LOOKUP, getattr(factory, entry._LOOKUP))
 

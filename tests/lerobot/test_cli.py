@@ -135,21 +135,32 @@ def check_calibrated(result: Any, output: Path, policy_path: Path, runs: int) ->
     bac.wrap(checkpoints.load(policy_path).policy, schedule, executor="interpret")
 
 
-def test_calibrate_takes_observations_from_a_data_set(dit, tmp_path):
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that name a data set of six frames."""
     from lerobot.datasets import LeRobotDataset
 
     features = {name: {"dtype": "float32", "shape": (2,), "names": None} for name in ("observation.state", "action")}
-    root, output = tmp_path / "data", tmp_path / "bac.json"
+    root = tmp_path_factory.mktemp("data") / "numbers"
     dataset = LeRobotDataset.create("here/numbers", 10, features, root=root, use_videos=False)
     for number in range(6):
         frame = np.full(2, number, dtype=np.float32)
         dataset.add_frame({"observation.state": frame, "action": frame, "task": "push the block"})
     dataset.save_episode()
     dataset.finalize()
-    where = ["--dataset", "here/numbers", "--dataset-root", root, "--runs", "5", "--batch-size", "2"]
+    return ["--dataset", "here/numbers", "--dataset-root", str(root)]
+
+
+PUSHT = ["--env", "pusht", "--env-option", "episode_length=10"]
+PUSHT += ["--env-option", "obs_type=environment_state_agent_pos"]  # two chunks of five actions
+
+
+def test_calibrate_takes_observations_from_a_data_set(dit, data, tmp_path):
+    output = tmp_path / "bac.json"
+    where = [*data, "--runs", "5", "--batch-size", "2"]
     result = run("calibrate", "--policy-path", dit, *where, *UPDATES, "--output", output)
     check_calibrated(result, output, dit, runs=5)
-    result = run("calibrate", "--policy-path", dit, *where, "--runs", "7", "--output", output)
+    result = run("calibrate", "--policy-path", dit, *data, "--runs", "7", "--output", output)
     assert result.exit_code == 1 and "--runs 6" in result.output
 
 
@@ -157,10 +168,9 @@ def test_calibrate_takes_observations_from_a_data_set(dit, tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of pygame, where it is imported
 def test_calibrate_plays_in_an_environment(dit, tmp_path):
     output = tmp_path / "bac.json"
-    where = ["--env", "pusht", "--env-option", "episode_length=10", "--runs", "4", "--batch-size", "2"]
-    where += ["--env-option", "obs_type=environment_state_agent_pos"]
+    where = [*PUSHT, "--runs", "4", "--batch-size", "2"]
     result = run("calibrate", "--policy-path", dit, *where, *UPDATES, "--output", output)
-    check_calibrated(result, output, dit, runs=4)  # two worlds, two chunks of five actions in each
+    check_calibrated(result, output, dit, runs=4)  # two worlds, two chunks in each
 
 
 def test_calibrate_says_what_an_environment_option_looks_like(dit):
@@ -171,3 +181,50 @@ def test_calibrate_says_what_an_environment_option_looks_like(dit):
 def test_calibrate_wants_to_know_where_observations_come_from(folder):
     result = run("calibrate", "--policy-path", folder)
     assert result.exit_code == 2
+
+
+def check_guard(result: Any, output: Path, policy_path: Path, runs: int) -> bac.Guard:
+    """It says, draws and writes a guard that the policy with its schedule takes."""
+    assert result.exit_code == 0, result.output
+    guard = bac.Guard.load(output)
+    assert str(guard) in result.output and f"written to {output}" in result.output
+    assert guard.num_runs == runs
+    schedule = bac.Schedule.load(policy_path / "bac.json")
+    bac.wrap(checkpoints.load(policy_path).policy, schedule, guard=guard)
+    return guard
+
+
+def test_guard_takes_observations_from_a_data_set(dit, data, tmp_path):
+    where = [*data, "--runs", "5", "--batch-size", "2", "--output", tmp_path / "guard.json"]
+    result = run("guard", "--policy-path", dit, *where, "--response", "denser", "--num-watched", "3")
+    guard = check_guard(result, tmp_path / "guard.json", dit, runs=5)
+    assert len(guard.cells) == 3
+    assert guard.response.update_steps[guard.cells[0][0]] == (0, 1, 3, 5)  # (0, 3) of 7, and the middles
+    assert run("show", tmp_path / "guard.json").output == f"{guard}\n"
+
+
+@pytest.mark.sim
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of pygame, where it is imported
+def test_guard_watches_the_cached_policy_in_an_environment_and_lies_beside_the_schedule(dit):
+    where = [*PUSHT, "--runs", "6", "--batch-size", "2", "--every", "2", "--cooldown", "20"]
+    result = run("guard", "--policy-path", dit, *where, "--response", "dense")
+    guard = check_guard(result, dit / "guard.json", dit, runs=6)  # of three episodes, since every second chunk counts
+    assert (guard.response, guard.cooldown) == ("dense", 20)
+    assert "Next: BAC_GUARD=dense lerobot-eval" in result.output
+    assert "guard.json fits: BAC_GUARD=" in run("doctor", "--policy-path", dit).output
+    (dit / "guard.json").unlink()
+
+
+def test_guard_says_what_it_lacks(dit, tmp_path):
+    result = run("guard", "--policy-path", dit)
+    assert result.exit_code == 2 and "give either --env or --dataset" in result.output
+    result = run("guard", "--policy-path", tmp_path, "--env", "pusht")
+    assert result.exit_code == 1 and "bac calibrate" in result.output
+    result = run("guard", "--policy-path", dit, "--env", "pusht", "--response", "panic")
+    assert result.exit_code == 1 and "log, denser or dense" in result.output
+
+
+def test_guard_explains_itself():
+    text = " ".join(run("guard", "--help").output.split())
+    assert "notices, while a robot runs, that the schedule no longer fits" in text
+    assert "BAC_GUARD=dense lerobot-eval" in text

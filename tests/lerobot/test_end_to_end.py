@@ -31,14 +31,35 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_lerobot_eval_logs_what_it_wrapped_and_runs_it(checkpoint, tmp_path):
+@pytest.fixture
+def site(tmp_path: Path) -> list[Path]:
+    """`bac`, installed as a plug-in."""
+    return [commands.install(tmp_path / "site", "lerobot_policy_bac"), commands.ROOT]
+
+
+def evaluate(checkpoint: Path, folder: Path, site: list[Path], **environment: str) -> str:
+    """Run `lerobot-eval` for twelve control steps of Push-T, which are three chunks; what it said."""
     arguments = [f"--policy.path={checkpoint}", "--policy.device=cpu", "--env.type=pusht", "--output_dir=out"]
     arguments += ["--env.obs_type=environment_state_agent_pos", "--env.episode_length=12"]
     arguments += ["--eval.n_episodes=1", "--eval.batch_size=1"]
     arguments += ["--dp_t.discover_packages_path=policies.diffusion_transformer"]
-    site = commands.install(tmp_path / "site", "lerobot_policy_bac")
-    folder, module = tmp_path / "run", "lerobot.scripts.lerobot_eval"
-    log = commands.start(module, *arguments, folder=folder, log="log", paths=[site, commands.ROOT]).finish()
+    module = "lerobot.scripts.lerobot_eval"
+    log = commands.start(module, *arguments, folder=folder, log="log", paths=site, **environment).finish()
+    assert json.loads((folder / "out" / "eval_info.json").read_text())["overall"]["n_episodes"] == 1
+    return log
+
+
+def test_lerobot_eval_logs_what_it_wrapped_and_runs_it(checkpoint, site, tmp_path):
+    log = evaluate(checkpoint, tmp_path / "run", site)
     assert "Imported third-party plugin: lerobot_policy_bac" in log
     assert "DiffusionTransformerPolicy follows" in log and "6 of 15 updates" in log
-    assert json.loads((folder / "out" / "eval_info.json").read_text())["overall"]["n_episodes"] == 1
+    assert "Guard" not in log
+
+
+def test_lerobot_eval_puts_a_guard_on_duty_and_says_at_the_end_what_it_saw(checkpoint, site, tmp_path):
+    checkpoints.put_guard(checkpoint)
+    log = evaluate(checkpoint, tmp_path / "run", site, BAC_GUARD="dense")
+    assert "bac: Guard: 9 watched cells of 3 blocks x 5 steps" in log and "then: dense" in log
+    assert "drift guard, chunk 1: the schedule no longer fits what is seen" in log
+    assert "bac: DiffusionTransformerPolicy: Guard: 3 chunks, 1 probed; 9 of 9 looks above their limit" in log
+    assert "1 alarms, 2 chunks made otherwise" in log
