@@ -1,4 +1,4 @@
-"""Coefficients of a multistep solver by least squares, in one run.
+"""Coefficients of a multistep solver in closed form, in one run.
 
 A dense run is recorded: what the sample is at every timestep. Then the few steps are run on the same noise, and at each
 the five coefficients are solved for that bring its own samples closest to where the dense run is at the next timestep.
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from bac.tuning.multistep import Multistep, MultistepScheduler, Row, level
 
+PASSES = 2
+TINY = 1e-16  # a distance that is none still has an inverse
 RIDGE = 1e-5  # of the mean square of a clean action, towards DDIM
 END = -1  # stands for the timestep after the last
 Run = Callable[[], object]
@@ -83,17 +85,28 @@ class _Fitting(MultistepScheduler):
 
 
 def solve(terms: Sequence[Tensor], target: Tensor, ddim: tuple[float, float], ridge: float = RIDGE) -> Row:
-    """Least squares of `target` on `terms`, held a little to DDIM's coefficients where the terms do not say.
+    """The sum of terms whose distance to the target, summed over the observations, is least.
+
+    The distance itself, not its square: by least squares the few observations at which a run comes to a fork would
+    decide. It is solved by least squares all the same, twice: iteratively reweighted, two passes.
 
     Args:
-        terms: Of one shape, clean actions and noise first.
+        terms: `[B, ...]` each, clean actions and noise first.
         target: Of that shape.
-        ddim: Shares of clean actions and of noise at the next timestep.
+        ddim: Shares of clean actions and of noise at the next timestep, to which the sum is held where the terms do not
+            say.
         ridge: Squared pull, in units of the mean square of a term of size 1.
     """
-    columns = torch.stack([term.double().flatten() for term in terms], dim=1)
+    columns = torch.stack([term.double().flatten(1) for term in terms], dim=-1)  # [B, N, terms]
+    wanted = target.double().flatten(1)
     prior = torch.zeros(len(terms), dtype=torch.float64, device=columns.device)
     prior[0], prior[1] = ddim
-    products = columns.T @ columns + ridge * len(columns) * torch.eye(len(terms)).to(prior)
-    change = torch.linalg.solve(products, columns.T @ (target.double().flatten() - columns @ prior))
-    return tuple((prior + change).tolist())
+    pull = ridge * wanted.numel() * torch.eye(len(terms)).to(prior)
+    importance, found = torch.ones(len(wanted)).to(prior), prior
+    for _ in range(PASSES):
+        scaled = importance[:, None, None] * columns
+        products = torch.einsum("bni,bnj->ij", scaled, columns) + pull
+        found = prior + torch.linalg.solve(products, torch.einsum("bni,bn->i", scaled, wanted - columns @ prior))
+        distance = (columns @ found - wanted).square().mean(1).add(TINY).sqrt()
+        importance = (1 / distance) / (1 / distance).mean()
+    return tuple(found.tolist())

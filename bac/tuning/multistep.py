@@ -6,8 +6,8 @@ The next sample is a sum of five things that a step knows::
 
 with the clean actions and the noise that the denoiser predicts at this step and at the one before. DDIM (Song et al.,
 ICLR 2021) is c0 = alpha, c1 = sigma of the next noise level and nothing else; DPM-Solver++(2M) (Lu et al., 2022) is
-another choice. Coefficients of its own for every step make a non-stationary solver (Shaul et al., 2024, arXiv 2403.01329,
-who learn them by gradient; `bac.tuning.fitting` solves for them).
+another choice. Coefficients of its own for every step make a non-stationary solver (Shaul et al., 2024, arXiv
+2403.01329, who learn them by gradient; `bac.tuning.fitting` solves for them).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from bac.tuning.solver import SOLVERS
 Make = Callable[[Sequence[int]], Candidate]
 Places = tuple[int, ...]
 BUBBLED = 5
+POWERS = (1.7, 2.3, 3.0)
 ESTIMATORS = ("hold", "taylor-1")
 STRIDES = {1: "", 5: ", every 5th step"}  # a fully reused step is cheap, not free
 
@@ -78,15 +79,15 @@ def fitted_family(bench: Bench) -> Family:
 
 def starts(calibration: Calibration, count: int) -> set[Places]:
     """Where a search may begin: ACS on the mean similarity, its match for a line, and spacings even (from the first
-    timestep or to the last) or denser late."""
+    timestep or to the last) or denser late, the noise falling as a power of what is left of the run."""
     num_steps, first = calibration.num_steps, calibration.block_names[0]
     found = {unified_schedule(calibration, count).update_steps[first]}
     if calibration.gram is not None:
         found.add(matched_schedule(calibration, count).update_steps[first])
     even = np.linspace(0, 1, count + 1)
     late = np.linspace(0.06, 0.98, count)
-    denser = 0.98 - 0.94 * (1 - np.linspace(0, 1, count)) ** 1.7
-    for spacing in (even[:-1], even[1:], late, denser):
+    denser = (1 - (1 - np.linspace(0.03, 0.93, count)) ** power for power in POWERS)
+    for spacing in (even[:-1], even[1:], late, *denser):
         places = tuple(int(place) for place in (spacing * (num_steps - 1)).round())
         found |= {places} if len(set(places)) == count else set()
     return found

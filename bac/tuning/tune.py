@@ -42,10 +42,11 @@ def tune(
     """Choose solver, timesteps, update steps and estimator together, for a budget, and verify the choice by running it.
 
     Half of the observations fit, the others only judge. Where the policy's noise scheduler is one of diffusers', fewer
-    steps of DPM-Solver++, first order and second, are candidates, at timesteps placed by the same search as the cache's
-    update steps; of all that meet a latency, the one with the least error on the fitting observations is chosen, so
-    there it is never worse than tuned fewer steps. Elsewhere (flow matching) its steps
-    are left as they are and cached. It takes a few minutes on one core, most of them in the search.
+    steps are candidates: of DPM-Solver++, first order and second, and of a multistep solver whose coefficients are
+    fitted (`bac.tuning.fitting`), at timesteps placed by the same search as the cache's update steps. Of all that meet
+    a latency, the one with the least typical error on the fitting observations is chosen, so there it is never worse
+    than tuned fewer steps. Elsewhere (flow matching) the policy's steps are left as they are and cached. It takes a few
+    minutes on one core, most of them in the search.
 
     Args:
         policy: Not wrapped, in eval mode, with the solver and steps that are its reference: a fine, deterministic one

@@ -91,14 +91,21 @@ def test_printed_it_is_a_table_of_its_terms():
 
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3))
 def test_a_target_that_is_a_sum_of_the_terms_is_found(weights):
-    terms = [torch.tensor(row, dtype=torch.float64) for row in ((1.0, 0, 0, 2), (0, 1.0, 0, 1), (0, 0, 1.0, 1))]
+    terms = [torch.tensor([row], dtype=torch.float64) for row in ((1.0, 0, 0, 2), (0, 1.0, 0, 1), (0, 0, 1.0, 1))]
     target = sum(w * term for w, term in zip(weights, terms, strict=True))
     assert solve(terms, target, (0.0, 0.0), ridge=1e-12) == pytest.approx(weights, abs=1e-6)
 
 
 def test_where_the_terms_do_not_say_it_is_ddim():
-    nothing = [torch.zeros(4)] * 3
-    assert solve(nothing, torch.ones(4), (0.8, 0.6)) == pytest.approx((0.8, 0.6, 0.0))
+    nothing = [torch.zeros(1, 4)] * 3
+    assert solve(nothing, torch.ones(1, 4), (0.8, 0.6)) == pytest.approx((0.8, 0.6, 0.0))
+
+
+def test_one_observation_that_went_elsewhere_decides_less_than_its_square():
+    """Nine say that the target is the term, the tenth that it is twenty times the term: least squares says 2.9."""
+    ones = torch.ones(10, 1)
+    target = torch.tensor([1.0] * 9 + [20.0])[:, None]
+    assert solve([ones, 0 * ones], target, (0.0, 0.0))[0] < 2.0 < (target.mean().item())
 
 
 def fitted_and_even(timesteps=(9, 6, 3), rows=64):
@@ -131,7 +138,7 @@ def test_on_a_linear_denoiser_few_fitted_steps_end_where_all_steps_end():
 
 def test_fitting_leaves_the_policy_as_it_was():
     alphas, grid = torch.linspace(0.95, 0.05, 10), tuple(range(9, -1, -1))
-    owner = Owner(MultistepScheduler(trained(alphas), grid, ddim(alphas, grid).weights), torch.ones(3))
+    owner = Owner(MultistepScheduler(trained(alphas), grid, ddim(alphas, grid).weights), torch.ones(1, 3))
     with recorded(owner.noise_scheduler) as states:
         owner.run()
     before = owner.noise_scheduler
