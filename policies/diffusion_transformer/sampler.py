@@ -53,7 +53,7 @@ class ActionSampler(nn.Module):
         if timesteps is not None:
             if len(timesteps) != num_inference_steps:
                 raise ValueError(
-                    f"timesteps: must be {num_inference_steps} (num_inference_steps), got {len(timesteps)}"
+                    f"timesteps: must be as many as num_inference_steps, {num_inference_steps}, got {len(timesteps)}"
                 )
             check_timesteps(name, timesteps, self.config.num_train_timesteps)
         noise_scheduler = make_noise_scheduler(self.config, name, timestep_spacing)

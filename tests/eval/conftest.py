@@ -112,3 +112,23 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     ):
         processor.save_pretrained(folder, config_filename=f"policy_{name}processor.json")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pusht_settings(tiny_checkpoint, tmp_path_factory) -> Callable[..., Any]:
+    """Makes settings of that policy in Push-T, with a folder of their own; options are `Settings`' own."""
+    from eval.settings import Settings
+
+    def make(*, max_episode_steps: int, **options: Any) -> Settings:
+        return Settings(
+            policy=str(tiny_checkpoint),
+            env="pusht",
+            task="pusht",
+            env_options={"max_episode_steps": max_episode_steps},
+            workers=1,
+            outputs=tmp_path_factory.mktemp("outputs"),
+            progress=False,
+            **options,
+        )
+
+    return make

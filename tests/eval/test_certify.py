@@ -8,17 +8,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.sim]
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_checkpoint, tmp_path_factory):
-    from eval.settings import Settings
-
-    return Settings(
-        policy=str(tiny_checkpoint),
-        env="pusht",
-        task="pusht",
-        env_options={"max_episode_steps": 3},
-        outputs=tmp_path_factory.mktemp("outputs"),
-        progress=False,
-    )
+def settings(pusht_settings):
+    return pusht_settings(max_episode_steps=3)
 
 
 @pytest.fixture(scope="module")

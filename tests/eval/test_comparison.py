@@ -15,16 +15,10 @@ KEYS = [
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_checkpoint, tmp_path_factory):
-    from eval.settings import Settings
-
-    return Settings(
-        policy=str(tiny_checkpoint),
-        env="pusht",
-        task="pusht",
-        env_options={"max_episode_steps": 11},
+def settings(pusht_settings):
+    return pusht_settings(
+        max_episode_steps=11,
         n=3,
-        workers=1,
         pool_size=2,
         num_bubbled=2,
         num_observations=3,
@@ -33,8 +27,6 @@ def settings(tiny_checkpoint, tmp_path_factory):
         latency_rounds=3,
         few_steps=(2, 3),
         realtime_n=2,
-        outputs=tmp_path_factory.mktemp("outputs"),
-        progress=False,
     )
 
 

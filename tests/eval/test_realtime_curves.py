@@ -21,26 +21,14 @@ def options(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def curves(tiny_checkpoint, options, tmp_path_factory):
+def curves(pusht_settings, options):
     from eval.cells import dense
     from eval.comparison import Comparison
     from eval.realtime_curves import Curves
     from eval.records import write_json
-    from eval.settings import Settings
 
-    settings = Settings(
-        policy=str(tiny_checkpoint),
-        env="pusht",
-        task="pusht",
-        env_options={"max_episode_steps": 5},
-        n=2,
-        workers=1,
-        num_bubbled=2,
-        num_observations=2,
-        num_draws=1,
-        num_observation_episodes=1,
-        outputs=tmp_path_factory.mktemp("outputs"),
-        progress=False,
+    settings = pusht_settings(
+        max_episode_steps=5, n=2, num_bubbled=2, num_observations=2, num_draws=1, num_observation_episodes=1
     )
     write_json(settings.folder / "realtime_rivals.json", [dense(2, "DDIM").describe() | {"name": "DDIM-2"}])
     made = Curves(Comparison(settings), options)

@@ -91,6 +91,15 @@ def test_a_run_makes_exactly_as_many_evaluations_as_steps(solver, num_steps):
     assert policy.diffusion.transformer.evaluations == num_steps
 
 
+def test_use_solver_refuses_another_number_of_timesteps_than_steps_and_keeps_the_old_solver():
+    policy = small_policy()
+    before = policy.diffusion.noise_scheduler
+    for timesteps in ([9, 5], [9, 7, 5, 1]):
+        with pytest.raises(ValueError, match=f"as many as num_inference_steps, 3, got {len(timesteps)}"):
+            policy.diffusion.use_solver("DDIM", 3, timesteps=timesteps)
+    assert (policy.diffusion.noise_scheduler, policy.diffusion.num_inference_steps) == (before, 5)
+
+
 def test_use_solver_refuses_more_steps_than_noise_levels_and_keeps_the_old_solver():
     policy = small_policy()
     before = policy.diffusion.noise_scheduler

@@ -1,0 +1,72 @@
+"""What tuning chose, run again on a fresh copy of a tiny policy, and written."""
+
+import json
+
+import pytest
+import torch
+
+import bac
+from bac.adapters import find_host
+from bac.tuning import SOLVERS, Tuned
+from bac.tuning.budget import Budget
+from bac.tuning.candidate import Candidate, fewer_steps, together
+from bac.tuning.machine import Machine
+from bac.tuning.result import Row
+from eval.tune import publish, second_run
+
+pytestmark = pytest.mark.slow
+
+GRID = tuple(range(99, -1, -1))
+AGAIN = {"p50_ms": 5.0, "p95_ms": 7.0}
+
+
+@pytest.fixture(scope="module")
+def policy(pusht_settings):
+    return pusht_settings(max_episode_steps=5).load_policy().policy
+
+
+@pytest.fixture(scope="module")
+def cached(policy) -> Candidate:
+    """Three updates on five of DDIM's steps."""
+    policy.diffusion.use_solver("DDIM", 100)
+    names = [block.name for block in find_host(policy).blocks]
+    return together(SOLVERS[0], GRID, (59, 79, 99), names, "hold", stride=10).signed(policy)
+
+
+def tuned(cached: Candidate, *, affordable: bool) -> Tuned:
+    """Of two rows the cached one if it is affordable, else fewer steps."""
+    rows = (
+        Row(fewer_steps(SOLVERS[1], GRID, (50, 98)), 0.2, 0.1, 0.3, 0.003, 0.004),
+        Row(cached, 0.02, 0.01, 0.03, 0.006),
+    )
+    budget = Budget.of(target_latency_s=0.1 if affordable else 0.005)
+    return Tuned(rows[affordable], rows, budget, Machine(0.001, 0.0, 0.001))
+
+
+def test_a_report_a_picture_and_the_schedule_are_written(cached, tmp_path):
+    chosen = tuned(cached, affordable=True)
+    publish(tmp_path / "new", chosen, AGAIN)
+    written = {path.name for path in (tmp_path / "new").iterdir()}
+    assert written == {"tuned.json", "tuned.txt", "front.png", "provenance.json", "bac.json"}
+    assert bac.Schedule.load(tmp_path / "new" / "bac.json") == cached.schedule
+    text = (tmp_path / "new" / "tuned.txt").read_text()
+    assert text == f'{chosen}\n\nrun again: {{"p50_ms": 5.0, "p95_ms": 7.0}}\n'
+    stored = json.loads((tmp_path / "new" / "tuned.json").read_text())
+    assert (stored["chosen"]["name"], len(stored["rows"])) == (cached.name, 2)
+    assert json.loads((tmp_path / "new" / "provenance.json").read_text())["second_run"] == AGAIN
+
+
+def test_fewer_steps_leave_no_schedule(cached, tmp_path):
+    publish(tmp_path, tuned(cached, affordable=False), AGAIN)
+    assert not (tmp_path / "bac.json").exists()
+    assert json.loads((tmp_path / "tuned.json").read_text())["chosen"]["update_steps"] is None
+
+
+def test_the_choice_is_put_on_anew_and_timed(policy, cached):
+    batch = {"observation.state": torch.zeros(1, 2, 2), "observation.environment_state": torch.zeros(1, 2, 16)}
+    chosen = tuned(cached, affordable=True)
+    again = second_run(policy, chosen, batch, rounds=2)
+    assert 0 < again["p50_ms"] <= again["p95_ms"]
+    assert find_host(policy).timesteps == cached.timesteps
+    assert list(bac.patch.interceptors(policy))
+    bac.unwrap(policy)
