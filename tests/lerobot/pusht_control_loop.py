@@ -20,7 +20,7 @@ import policies
 from tests.lerobot.plugins.pusht import PUSHER, PushT, PushTConfig
 
 CONTROL_HZ = 2.0  # of Push-T's own 10: a chunk then lasts 4 s, which a machine that is busy with tests can keep up with
-NUM_STEPS = 12  # one chunk, and half of the next
+NUM_STEPS = 24  # three chunks
 
 
 class Body:

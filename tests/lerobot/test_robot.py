@@ -40,9 +40,9 @@ def test_the_control_loop_drives_the_same_robot(tmp_path):
         "tests.lerobot.pusht_control_loop", path, diary, folder=tmp_path, log="log", paths=[commands.ROOT]
     )
     measured = json.loads(command.finish().splitlines()[-1])
-    assert measured["num_chunks"] >= 1  # on a starved machine the second may come after the last step
+    assert measured["num_chunks"] >= 2
     assert pusht.events(diary)[-1] == "disconnect"
-    assert len(pusht.actions(diary)) == measured["num_steps"] <= 12
+    assert len(pusht.actions(diary)) == measured["num_steps"] <= 24
     looks_like_pushing(pusht.actions(diary))
 
 
