@@ -11,12 +11,11 @@ import torch
 
 from eval.config import CONFIGS, log_to_terminal
 from eval.images.data import load
-from eval.images.experiment import Gallery, Row, rows_of
+from eval.images.experiment import AIM_SHARE, Gallery, Shown, best_of, measure
 from eval.images.features import load_classifier
-from eval.images.methods import Product
-from eval.images.model import load_pipeline
-from eval.images.report import AIM_SHARE, Strip, draw_sheet, first_of_each, table, verdict
-from eval.images.sampling import Method, sample
+from eval.images.methods import FEWER
+from eval.images.model import load_transformer, make_loop
+from eval.images.report import Strip, draw_sheet, first_of_each, table, verdict
 from eval.provenance import provenance
 
 logger = logging.getLogger(__name__)
@@ -28,9 +27,10 @@ def main(config: Any) -> None:
     log_to_terminal()
     torch.set_num_threads(1)
     preset = config.presets[config.preset]
-    pipe = load_pipeline()
-    gallery = Gallery(pipe, load_classifier(), load()[0], count=preset.num_images, seeds=preset.seeds)
-    rows = rows_of(gallery, preset)
+    loop = make_loop(load_transformer(), preset.num_steps)
+    gallery = Gallery(loop, load_classifier(), load()[0], count=preset.num_images, seeds=preset.seeds)
+    shown = measure(gallery, preset)
+    rows = [its.row for its in shown]
     lines = [*verdict(rows), "", *table(rows)]
     print("\n".join(lines))
     if config.output:
@@ -39,24 +39,28 @@ def main(config: Any) -> None:
         record = {"provenance": provenance(), "num_images": preset.num_images, "rows": [asdict(row) for row in rows]}
         (folder / "rows.json").write_text(json.dumps(record, indent=1) + "\n")
         (folder / "table.md").write_text("\n".join(lines) + "\n")
-        _sheet(pipe, preset, rows, folder / "sheet.png")
+        for solver in preset.solvers:
+            name = solver.lower().replace("++", "").replace("-", "_")
+            _sheet([its for its in shown if its.row.solver == solver], folder / f"{name}.png")
 
 
-def _sheet(pipe: Any, preset: Any, rows: list[Row], path: Path) -> None:
-    """Ten digits by the first solver at 20 % of the cells: uncached, uniform reuse, the best pair, fewer steps."""
-    solver = preset.solvers[0]
-    here = [row for row in rows if row.solver == solver and row.share == AIM_SHARE and row.rival_psnr is not None]
-    best = max(here, key=lambda row: sum(row.psnr))
-    product = Product(pipe, solver, preset.num_steps, preset.num_calibration)
-    pairs = [("uniform", "hold"), (best.scheduler, best.estimator)]
-    methods = [*product.methods(AIM_SHARE, pairs), Method("fewer steps", solver, best.rival_steps or preset.num_steps)]
-    titles = ["uniform reuse, 20 %", f"{best.scheduler} + {best.estimator}, 20 %", f"{best.rival_steps} steps"]
-
-    def strip(title: str, method: Method) -> Strip:
-        return Strip(title, first_of_each(sample(pipe, method, 10, preset.seeds[0]).images))
-
-    dense = strip(f"{solver}, {preset.num_steps} steps", product.dense)
-    draw_sheet(dense, [strip(title, method) for title, method in zip(titles, methods, strict=True)], path)
+def _sheet(shown: list[Shown], path: Path) -> None:
+    """Ten digits of the first seed at 20 % of the cells: uncached, uniform reuse, the best pair, fewer steps."""
+    dense = shown[0]
+    best = best_of((its.row for its in shown), AIM_SHARE)
+    wanted = {
+        "uniform reuse, 20 %": lambda row: (row.share, row.scheduler, row.estimator) == (AIM_SHARE, "uniform", "hold"),
+        f"{best.scheduler} + {best.estimator}, 20 %": lambda row: row == best,
+        f"{best.rival_steps} steps": lambda row: (row.scheduler, row.num_steps) == (FEWER, best.rival_steps),
+    }
+    strips = [
+        Strip(title, first_of_each(its.samples[0].images))
+        for title, is_wanted in wanted.items()
+        for its in shown
+        if is_wanted(its.row)
+    ]
+    title = f"{dense.row.solver}, {dense.row.num_steps} steps"
+    draw_sheet(Strip(title, first_of_each(dense.samples[0].images)), strips, path)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
 from eval.images.data import NUM_CLASSES, SIZE
+from eval.images.loop import DenoisingLoop
 
 if TYPE_CHECKING:
     from diffusers import DiTPipeline
@@ -28,14 +29,14 @@ class Pixels(nn.Module):
         return SimpleNamespace(sample=latents)
 
 
-def new_transformer() -> DiTTransformer2DModel:
-    """Six layers of width 96 on 16 patches of 2 x 2 pixels, untrained."""
+def new_transformer(num_layers: int = 6) -> DiTTransformer2DModel:
+    """Layers of width 96 on 16 patches of 2 x 2 pixels, untrained."""
     return DiTTransformer2DModel(
         num_attention_heads=4,
         attention_head_dim=24,
         in_channels=1,
         out_channels=1,
-        num_layers=6,
+        num_layers=num_layers,
         sample_size=SIZE,
         patch_size=2,
         attention_bias=True,
@@ -54,10 +55,19 @@ def noise_scheduler() -> DDIMScheduler:
     return DDIMScheduler(NUM_TRAIN_TIMESTEPS, clip_sample=False, timestep_spacing="trailing")
 
 
+def load_transformer(checkpoint: Path = CHECKPOINT) -> DiTTransformer2DModel:
+    """The trained model, in eval mode."""
+    return DiTTransformer2DModel.from_pretrained(checkpoint, torch_dtype=torch.float32).eval()
+
+
 def load_pipeline(checkpoint: Path = CHECKPOINT) -> "DiTPipeline":
     """The trained model, ready to sample: ``pipe(class_labels=[3, 1, 4], guidance_scale=1.0)``."""
-    transformer = DiTTransformer2DModel.from_pretrained(checkpoint, torch_dtype=torch.float32).eval()
-    return make_pipeline(transformer)
+    return make_pipeline(load_transformer(checkpoint))
+
+
+def make_loop(transformer: DiTTransformer2DModel, num_inference_steps: int = 50) -> DenoisingLoop:
+    """The loop of a pipeline around a transformer, which plans can stand in for."""
+    return DenoisingLoop(transformer, noise_scheduler(), num_inference_steps).eval()
 
 
 def make_pipeline(transformer: DiTTransformer2DModel) -> "DiTPipeline":

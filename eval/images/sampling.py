@@ -1,10 +1,11 @@
 """Ways to make pictures, and the pictures they make: on the same noise, so that they can be compared one by one."""
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -13,7 +14,9 @@ from torch import Tensor
 
 import bac
 from bac.estimators import Estimator
-from eval.images.data import NUM_CLASSES
+from bac.tuning.solver import SOLVERS as BY_ORDER
+from eval.images.data import NUM_CLASSES, SIZE
+from eval.images.loop import DenoisingLoop
 
 SOLVERS = {"DDIM": DDIMScheduler, "DPM-Solver++": DPMSolverMultistepScheduler}
 NONE = "none"
@@ -24,11 +27,13 @@ class Method:
     """One way to make pictures.
 
     Attributes:
-        scheduler: When blocks update; ``dense`` or ``fewer steps`` update all.
-        solver: One of `SOLVERS`.
+        scheduler: When blocks update; ``dense`` or ``fewer steps...`` update all.
+        solver: One of `SOLVERS`: whose uncached pictures these are compared with.
         num_steps: Denoising steps K.
         schedule: None if everything is computed.
         estimator: None likewise.
+        timesteps: Placed ones, `[K]`, decreasing; the solver's own, evenly spaced, if empty.
+        order: Of DPM-Solver++ at placed timesteps; the first order is DDIM.
     """
 
     scheduler: str
@@ -36,6 +41,8 @@ class Method:
     num_steps: int
     schedule: bac.Schedule | None = None
     estimator: Estimator | None = None
+    timesteps: tuple[int, ...] = ()
+    order: int = 1
 
     @property
     def estimator_name(self) -> str:
@@ -47,31 +54,62 @@ class Method:
         """Share of the block evaluations that are made, in (0, 1]."""
         return self.schedule.num_sweeps / self.num_steps if self.schedule else 1.0
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The update steps, where all blocks share them, or the timesteps that were placed."""
+        if self.schedule is None:
+            return self.timesteps
+        lists = set(self.schedule.update_steps.values())
+        return lists.pop() if len(lists) == 1 else ()
+
 
 class Samples(NamedTuple):
-    """Pictures of one call.
+    """Pictures of one seed.
 
     Attributes:
         images: `[B, 1, 8, 8]`, in [-1, 1].
-        cpu_s: CPU time of the call [s].
+        cpu_s: CPU time of one denoising run on one thread, for every time it was repeated [s].
     """
 
     images: Tensor
-    cpu_s: float
+    cpu_s: tuple[float, ...]
+
+
+def put_on(loop: DenoisingLoop, method: Method, executor: str) -> None:
+    """Set a loop to a method.
+
+    Args:
+        loop: Untouched.
+        method: What to set it to.
+        executor: As for `bac.wrap`.
+    """
+    if method.timesteps:
+        BY_ORDER[method.order - 1].apply(loop, method.timesteps)
+    else:
+        loop.noise_scheduler = SOLVERS[method.solver].from_config(loop.noise_scheduler.config)
+        loop.num_inference_steps = method.num_steps
+    if method.schedule is not None or executor != "interpret":
+        bac.wrap(loop, method.schedule, estimator=method.estimator, executor=executor)
 
 
 @contextmanager
-def applied(pipe: Any, method: Method) -> Iterator[Any]:
-    """Set a pipeline to a method for the duration of a `with`."""
-    before = pipe.scheduler
-    pipe.scheduler = SOLVERS[method.solver].from_config(before.config)
-    if method.schedule is not None:
-        bac.wrap(pipe, method.schedule, estimator=method.estimator)
+def applied(loop: DenoisingLoop, method: Method) -> Iterator[DenoisingLoop]:
+    """Set a loop to a method for the duration of a `with`, blocks intercepted."""
+    before = loop.noise_scheduler, loop.num_inference_steps
     try:
-        yield pipe
+        put_on(loop, method, "interpret")
+        yield loop
     finally:
-        bac.unwrap(pipe)
-        pipe.scheduler = before
+        bac.unwrap(loop)
+        loop.noise_scheduler, loop.num_inference_steps = before
+
+
+def ready(loop: DenoisingLoop, method: Method, batch: dict[str, Tensor]) -> DenoisingLoop:
+    """A copy of a loop, set to a method, with its plan recorded for pictures like those of a batch."""
+    mine = copy.deepcopy(loop)
+    put_on(mine, method, "replay")
+    bac.plan.record(mine, batch)
+    return mine
 
 
 def labels(count: int) -> list[int]:
@@ -79,28 +117,38 @@ def labels(count: int) -> list[int]:
     return [index % NUM_CLASSES for index in range(count)]
 
 
-def arguments(count: int, num_steps: int, seed: int) -> dict[str, Any]:
-    """Of the pipeline's call.
+def batch_of(count: int, seed: int) -> dict[str, Tensor]:
+    """Noise and labels.
 
     Args:
         count: Pictures B. The noise of a picture depends on its place and on the seed, and on nothing else.
-        num_steps: Denoising steps.
         seed: Of the noise.
     """
-    return {
-        "class_labels": labels(count),
-        "guidance_scale": 1.0,
-        "generator": [torch.Generator().manual_seed(1_000_000 * (seed + 1) + place) for place in range(count)],
-        "num_inference_steps": num_steps,
-        "output_type": "np",
-    }
+    return {"noise": torch.cat([_noise(generator) for generator in generators(count, seed)]),
+            "class_labels": torch.tensor(labels(count))}  # fmt: skip
 
 
-def sample(pipe: Any, method: Method, count: int, seed: int) -> Samples:
-    """Make pictures."""
-    given = arguments(count, method.num_steps, seed)
-    with applied(pipe, method):
+def generators(count: int, seed: int) -> list[torch.Generator]:
+    """One for each picture, as a pipeline takes them."""
+    return [torch.Generator().manual_seed(1_000_000 * (seed + 1) + place) for place in range(count)]
+
+
+def pictures(loop: DenoisingLoop, batch: dict[str, Tensor]) -> Tensor:
+    """One denoising run; `[B, 1, 8, 8]`, in [-1, 1]."""
+    made: Tensor = loop.predict_action_chunk(batch)
+    return made.clamp(-1, 1)
+
+
+def sample(loop: DenoisingLoop, count: int, seed: int, repeats: int = 1) -> Samples:
+    """Make pictures, and make them again to time it."""
+    batch = batch_of(count, seed)
+    seconds = []
+    for _ in range(repeats):
         start = time.process_time()
-        images = pipe(**given).images
-        cpu_s = time.process_time() - start
-    return Samples(torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1, cpu_s)
+        images = loop.predict_action_chunk(batch)
+        seconds.append(time.process_time() - start)
+    return Samples(images.clamp(-1, 1), tuple(seconds))
+
+
+def _noise(generator: torch.Generator) -> Tensor:
+    return torch.randn((1, 1, SIZE, SIZE), generator=generator)
