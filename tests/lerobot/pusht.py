@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.lerobot import commands
+from tests.lerobot import bench, commands
 
 FOLLOWS = "bac: DiffusionTransformerPolicy follows"
 CHUNK = 8  # actions that it executes
@@ -31,11 +31,6 @@ def site(folder: Path) -> list[Path]:
     return [commands.install(folder, "lerobot_policy_bac"), commands.ROOT]
 
 
-def events(diary: Path) -> list[object]:
-    """What has become of the robot so far."""
-    return [json.loads(line) for line in diary.read_text().splitlines()] if diary.exists() else []
-
-
 def actions(diary: Path) -> np.ndarray:
     """Targets, and where the pusher then was, `[., 4]` [pixels]."""
-    return np.array([event for event in events(diary) if isinstance(event, list)]).reshape(-1, 4)
+    return np.array(bench.actions(diary)).reshape(-1, 4)

@@ -8,9 +8,6 @@ still, nothing old is repeated, and it takes a new client, which loads the polic
 
 from __future__ import annotations
 
-import json
-import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ pytest.importorskip("grpc", reason="LeRobot's asynchronous inference needs it")
 pytest.importorskip("num2words", reason="LeRobot's smolvla needs it")
 
 from tests.lerobot import checkpoints, commands
+from tests.lerobot.bench import Bench, actions, events, rest
 from tests.lerobot.commands import Command, wait_until
 
 pytestmark = pytest.mark.slow
@@ -49,77 +47,48 @@ class Story:
     anew: list[list[float]]
 
 
-class Bench:
-    """Starts servers and clients on one port, and ends what is left of them."""
+class OneRobot(Bench):
+    """Clients whose robot has three joints and a camera."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.checkpoint = checkpoints.smolvla(folder)
         site = commands.install(folder / "site", "lerobot_robot_simulated", PLUGINS / "robot.py")
-        self.paths = [commands.install(site, "lerobot_policy_bac"), commands.ROOT]
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            self.port = unused.getsockname()[1]
-        self.commands: list[Command] = []
+        super().__init__(folder, [commands.install(site, "lerobot_policy_bac"), commands.ROOT])
+        self.checkpoint = checkpoints.smolvla(folder)
 
     def server(self, log: str) -> Command:
-        arguments = ["serve", "--host=127.0.0.1", f"--port={self.port}", "--fps=20", "--inference_latency=0.01"]
-        command = self._start("bac.cli", arguments + ["--obs_queue_timeout=0.2"], log)
-        command.say("PolicyServer started")
-        return command
+        return self.start_server(log, fps=20)
 
     def client(self, log: str) -> Command:
-        arguments = ["--robot.type=simulated", f"--robot.diary={self.folder / log}.diary", "--task=push the block"]
-        arguments += [f"--robot.calibration_dir={self.folder}", f"--server_address=127.0.0.1:{self.port}", "--fps=20"]
-        arguments += ["--policy_type=smolvla", f"--pretrained_name_or_path={self.checkpoint}"]
-        arguments += [f"--actions_per_chunk={CHUNK}", "--policy_device=cpu"]
-        return self._start("lerobot.async_inference.robot_client", arguments, log)
+        options = ["--robot.type=simulated", "--policy_type=smolvla"]
+        return self.start_client(log, port=self.port, fps=20, checkpoint=self.checkpoint, chunk=CHUNK, options=options)
 
     def actions(self, log: str) -> list[list[float]]:
-        path = self.folder / f"{log}.diary"
-        events = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return [event for event in events if isinstance(event, list)]
+        return actions(self.diary(log))
 
     def move(self, log: str, number: int) -> None:
         """Wait until the robot was given `number` actions."""
         assert wait_until(lambda: len(self.actions(log)) >= number, 240), self.commands[-1].output()[-3000:]
 
-    def rest(self, log: str, quiet_s: float) -> None:
-        """Wait until it has been given none for a while."""
-        seen, since = -1, time.monotonic()
-        while time.monotonic() < since + quiet_s:
-            if len(self.actions(log)) != seen:
-                seen, since = len(self.actions(log)), time.monotonic()
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        for command in self.commands:
-            command.kill()
-
-    def _start(self, module: str, arguments: list[str], log: str) -> Command:
-        self.commands.append(commands.start(module, *arguments, folder=self.folder, log=log, paths=self.paths))
-        return self.commands[-1]
-
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("bench"))
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneRobot]:
+    made = OneRobot(tmp_path_factory.mktemp("bench"))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def story(bench: Bench) -> Story:
+def story(bench: OneRobot) -> Story:
     first, client = bench.server("server 1"), bench.client("client 1")
     bench.move("client 1", 3 * CHUNK)
     first.kill()
     before = len(bench.actions("client 1"))
-    bench.rest("client 1", quiet_s=2.0)
+    rest(bench.diary("client 1"), quiet_s=2.0)
     at_rest = len(bench.actions("client 1"))
 
     second = bench.server("server 2")
     second.say("Error in StreamActions", timeout_s=200)
-    bench.rest("client 1", quiet_s=2.0)
+    rest(bench.diary("client 1"), quiet_s=2.0)
     client.interrupt()
     client.process.join(60)
     assert FOLLOWS not in second.output()
@@ -159,4 +128,4 @@ def test_a_new_client_has_the_policy_loaded_and_wrapped_anew(story):
 
 def test_an_interrupted_client_lets_go_of_its_robot(story, bench):
     for log in ("client 1", "client 2"):
-        assert json.loads((bench.folder / f"{log}.diary").read_text().splitlines()[-1]) == "disconnect"
+        assert events(bench.diary(log))[-1] == "disconnect"

@@ -10,8 +10,6 @@ A server that was killed and started again: `test_async.py`.
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,8 @@ import pytest
 pytest.importorskip("grpc", reason="LeRobot's asynchronous inference needs it")
 pytest.importorskip("gym_pusht")
 
-from tests.lerobot import commands, pusht
+from tests.lerobot import pusht
+from tests.lerobot.bench import Bench, events, rest
 from tests.lerobot.commands import Command, wait_until
 from tests.lerobot.proxy import Proxy
 
@@ -54,73 +53,60 @@ class Story:
     last_event: object
 
 
-class Bench:
-    """A server, a bad wire, and clients; ends what is left of them."""
+class BadlyWired(Bench):
+    """A server, a bad wire, and clients whose robot is Push-T."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.paths = folder, pusht.site(folder / "site")
+        super().__init__(folder, pusht.site(folder / "site"))
         self.checkpoint = pusht.checkpoint(folder / "checkpoint", history=2)
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            self.server_port = unused.getsockname()[1]
-        self.wire = Proxy(self.server_port)
-        self.commands: list[Command] = []
-        self.diary = folder / "none"
+        self.wire = Proxy(self.port)
+        self.newest = folder / "none"
 
     def server(self) -> Command:
-        arguments = ["serve", "--host=127.0.0.1", f"--port={self.server_port}", "--fps=10", "--inference_latency=0.01"]
-        command = self._start("bac.cli", [*arguments, "--obs_queue_timeout=0.2"], "server")
-        command.say("PolicyServer started", timeout_s=500)
-        return command
+        return self.start_server("server", fps=10)
 
     def client(self, log: str) -> Command:
-        self.diary = self.folder / f"{log}.diary"
-        arguments = ["--robot.type=pusht", f"--robot.diary={self.diary}", "--robot.history=2", "--task=push the block"]
-        arguments += [f"--robot.calibration_dir={self.folder}", f"--server_address=127.0.0.1:{self.wire.port}"]
-        arguments += ["--policy_type=diffusion_transformer", f"--pretrained_name_or_path={self.checkpoint}"]
-        arguments += [f"--actions_per_chunk={pusht.CHUNK}", "--policy_device=cpu", "--fps=10"]
-        return self._start("lerobot.async_inference.robot_client", arguments, log)
+        self.newest = self.diary(log)
+        options = ["--robot.type=pusht", "--robot.history=2", "--policy_type=diffusion_transformer"]
+        return self.start_client(
+            log, port=self.wire.port, fps=10, checkpoint=self.checkpoint, chunk=pusht.CHUNK, options=options
+        )
+
+    def actions(self) -> np.ndarray:
+        """Of the newest client's robot."""
+        return pusht.actions(self.newest)
 
     def moves(self, number: int, timeout_s: float = 500.0) -> bool:
         """Wait until the robot was given `number` more actions; whether it was."""
-        wanted = len(pusht.actions(self.diary)) + number
-        return wait_until(lambda: len(pusht.actions(self.diary)) >= wanted, timeout_s)
+        wanted = len(self.actions()) + number
+        return wait_until(lambda: len(self.actions()) >= wanted, timeout_s)
 
     def must_move(self, number: int) -> None:
         assert self.moves(number), "\n".join(command.output()[-2000:] for command in self.commands)
 
     def rest(self) -> None:
         """Wait until the robot has been given nothing for a while."""
-        seen, since = -1, time.monotonic()
-        while time.monotonic() < since + QUIET_S:
-            if len(pusht.actions(self.diary)) != seen:
-                seen, since = len(pusht.actions(self.diary)), time.monotonic()
-            time.sleep(0.05)
+        rest(self.newest, QUIET_S)
 
     def close(self) -> None:
         self.wire.close()
-        for command in self.commands:
-            command.kill()
-
-    def _start(self, module: str, arguments: list[str], log: str) -> Command:
-        self.commands.append(commands.start(module, *arguments, folder=self.folder, log=log, paths=self.paths))
-        return self.commands[-1]
+        super().close()
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("bench"))
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BadlyWired]:
+    made = BadlyWired(tmp_path_factory.mktemp("bench"))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def story(bench: Bench) -> Story:
+def story(bench: BadlyWired) -> Story:
     server, client = bench.server(), bench.client("client 1")
     marks = [0]
 
     def mark() -> None:
-        marks.append(len(pusht.actions(bench.diary)))
+        marks.append(len(bench.actions()))
 
     bench.must_move(2 * pusht.CHUNK)
     mark()
@@ -131,10 +117,10 @@ def story(bench: Bench) -> Story:
     bench.wire.cut()
     bench.rest()
     mark()
-    healthy, delayed, after_cut = np.split(pusht.actions(bench.diary), marks[1:])[:3]
+    healthy, delayed, after_cut = np.split(bench.actions(), marks[1:])[:3]
 
     bench.wire.mend()
-    first = bench.diary
+    first = bench.newest
     if not bench.moves(1, timeout_s=20):
         client.interrupt()
         client.process.join(60)
@@ -143,11 +129,11 @@ def story(bench: Bench) -> Story:
     mark()
     server.kill()
     bench.rest()
-    mended, after_kill = np.split(pusht.actions(bench.diary)[marks[-2] :], [marks[-1] - marks[-2]])
+    mended, after_kill = np.split(bench.actions()[marks[-2] :], [marks[-1] - marks[-2]])
     client.interrupt()
     client.process.join(60)
     said = (bench.folder / "client 1").read_text()
-    last = pusht.events(first)[-1], pusht.events(bench.diary)[-1]
+    last = events(first)[-1], events(bench.newest)[-1]
     return Story(healthy, delayed, after_cut, mended, after_kill, server.output(), said, last)
 
 

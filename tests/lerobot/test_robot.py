@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("gym_pusht")
 
-from tests.lerobot import commands, pusht
+from tests.lerobot import bench, commands, pusht
 
 pytestmark = [pytest.mark.slow, pytest.mark.sim]
 
@@ -30,7 +30,7 @@ def test_lerobot_rollout_pushes_the_block_with_a_policy_that_follows_its_schedul
         command.kill()
     assert pusht.FOLLOWS in said and "in 24 blocks and 100 denoising steps" in said
     assert "Rollout finished" in said and "error" not in said.lower()
-    assert pusht.events(diary)[0] == "connect" and pusht.events(diary)[-1] == "disconnect"
+    assert bench.events(diary)[0] == "connect" and bench.events(diary)[-1] == "disconnect"
     looks_like_pushing(pusht.actions(diary))
 
 
@@ -41,7 +41,7 @@ def test_the_control_loop_drives_the_same_robot(tmp_path):
     )
     measured = json.loads(command.finish().splitlines()[-1])
     assert measured["num_chunks"] >= 2
-    assert pusht.events(diary)[-1] == "disconnect"
+    assert bench.events(diary)[-1] == "disconnect"
     assert len(pusht.actions(diary)) == measured["num_steps"] <= 24
     looks_like_pushing(pusht.actions(diary))
 

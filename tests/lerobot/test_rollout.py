@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("num2words", reason="LeRobot's smolvla needs it")
 
-from tests.lerobot import checkpoints, commands
+from tests.lerobot import bench, checkpoints, commands
 
 pytestmark = pytest.mark.slow
 
@@ -39,13 +38,13 @@ def drive(checkpoint: Path, site: Path, folder: Path, *options: str, **environme
     module, paths = "lerobot.scripts.lerobot_rollout", [site, commands.ROOT]
     command = commands.start(module, *arguments, folder=folder, log="log", paths=paths, **environment)
     try:
-        moved = commands.wait_until(lambda: diary.exists() and len(diary.read_text().splitlines()) > CHUNK + 2, 300)
+        moved = commands.wait_until(lambda: len(bench.events(diary)) > CHUNK + 2, 300)
         assert moved, command.output()[-3000:]
         command.interrupt()
         said = command.finish()
     finally:
         command.kill()
-    return said, [json.loads(line) for line in diary.read_text().splitlines()]
+    return said, bench.events(diary)
 
 
 @pytest.mark.parametrize("engine", [(), ("--inference.type=rtc", "--inference.rtc.execution_horizon=6")])

@@ -14,19 +14,18 @@ pusher y]`` per action [pixels], and the words "connect" and "disconnect".
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lerobot.processor import ObservationProcessorStep, ProcessorStepRegistry
-from lerobot.robots import Robot, RobotConfig
+from lerobot.robots import RobotConfig
 from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 
 import envs
 from policies.diffusion_transformer import configuration_diffusion_transformer  # noqa: F401  LeRobot learns its name
+from tests.lerobot.plugins.diarist import Diarist, DiaristConfig
 
 PUSHER = ("x.pos", "y.pos")
 BLOCK = tuple(f"corner_{number}_{axis}.pos" for number in range(8) for axis in "xy")
@@ -34,24 +33,21 @@ BLOCK = tuple(f"corner_{number}_{axis}.pos" for number in range(8) for axis in "
 
 @RobotConfig.register_subclass("pusht")
 @dataclass(kw_only=True)
-class PushTConfig(RobotConfig):
-    """`diary` is the file that what happens is appended to; the robot tells its last `history` observations."""
+class PushTConfig(DiaristConfig):
+    """The robot tells its last `history` observations."""
 
-    diary: Path
     seed: int = 0
     history: int = 1
 
 
-class PushT(Robot):
+class PushT(Diarist):
     config_class = PushTConfig
     name = "pusht"
 
     def __init__(self, config: PushTConfig) -> None:
         super().__init__(config)
-        self.config = config
         self.world = envs.make("pusht", max_episode_steps=100_000)
         self.seen: deque[dict[str, np.ndarray]] = deque(maxlen=config.history)
-        self.connected = False
 
     @property
     def observation_features(self) -> dict[str, Any]:
@@ -61,29 +57,10 @@ class PushT(Robot):
     def action_features(self) -> dict[str, Any]:
         return dict.fromkeys(PUSHER, float)
 
-    @property
-    def is_connected(self) -> bool:
-        return self.connected
-
-    @property
-    def is_calibrated(self) -> bool:
-        return True
-
-    def calibrate(self) -> None:
-        pass
-
-    def configure(self) -> None:
-        pass
-
     def connect(self, calibrate: bool = True) -> None:
         observation, _ = self.world.reset(seed=self.config.seed)
         self.seen.extend([observation] * self.config.history)
-        self.connected = True
-        self._note("connect")
-
-    def disconnect(self) -> None:
-        self.connected = False
-        self._note("disconnect")
+        super().connect(calibrate)
 
     def get_observation(self) -> dict[str, Any]:
         values = np.concatenate([part for seen in self.seen for part in (seen["agent_pos"], seen["environment_state"])])
@@ -93,17 +70,13 @@ class PushT(Robot):
         target = [float(action[name]) for name in PUSHER]
         observation, *_ = self.world.step(np.array(target))
         self.seen.append(observation)
-        self._note([*target, *observation["agent_pos"].tolist()])
+        self.note([*target, *observation["agent_pos"].tolist()])
         return action
 
     @property
     def _names(self) -> list[str]:
         before = range(self.config.history - 1, -1, -1)
         return [f"{name}_{ago}_ago.pos" if ago else name for ago in before for name in (*PUSHER, *BLOCK)]
-
-    def _note(self, event: Any) -> None:
-        with self.config.diary.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
 
 
 @ProcessorStepRegistry.register(name="pusht_split_state")
