@@ -5,25 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from bac.adapters.host import Host
-from bac.adapters.layers import alternating, memory_projections
-from bac.adapters.lerobot.flow import rising
+from bac.adapters.lerobot.alternating import host_of
 
 
 def host(policy: Any) -> Host:
     """Of the action head only the denoiser: its `vl_self_attention` runs once and is no part of the loop."""
     head = policy._groot_model.action_head
-    layers, num_steps = head.model.transformer_blocks, int(head.num_inference_timesteps)
-    cross = [layer.cross_attention_dim is not None for layer in layers]
-    return Host(
-        policy=policy,
-        predict=policy.predict_action_chunk,
-        reset=policy.reset,
-        denoiser=head.model,
-        sampler_owner=head,
-        sampler_attribute="get_action_with_features",
-        blocks=alternating("transformer_blocks", layers, cross),
-        num_steps=num_steps,
-        solver="Euler",
-        timesteps=rising(num_steps),
-        constants=memory_projections(layers, cross),
-    )
+    cross = [layer.cross_attention_dim is not None for layer in head.model.transformer_blocks]
+    return host_of(policy, head, "get_action_with_features", cross)

@@ -63,14 +63,9 @@ def absorb_projections(program: Program) -> Program:
     finder = _Finder(program)
     sites = {i.outputs[0]: site for i in program.instructions if (site := finder.find(i)) is not None}
     uses = Counter(site.memory for site in sites.values())
+    worth = {v: s for v, s in sites.items() if uses[s.memory] > 1 or finder.is_partly_constant(s.memory)}
     writer = _Writer(program)
-    for instruction in program.instructions:
-        site = sites.get(instruction.outputs[0]) if instruction.outputs else None
-        if site is not None and (uses[site.memory] > 1 or finder.is_partly_constant(site.memory)):
-            writer.write(site)
-        else:
-            writer.emitter.kept.append(instruction)
-    return writer.emitter.finish()
+    return writer.emitter.rewrite(worth, writer.write)
 
 
 class _Finder:

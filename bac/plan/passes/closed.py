@@ -57,14 +57,9 @@ def close_reused_steps(program: Program) -> Program:
     finder = _Finder(program)
     sites = {i.outputs[0]: site for i in program.instructions if (site := finder.find(i)) is not None}
     lengths = Counter(site.run for site in sites.values())
+    worth = {value: site for value, site in sites.items() if lengths[site.run] >= _MIN_STEPS}
     writer = _Writer(program)
-    for instruction in program.instructions:
-        site = sites.get(instruction.outputs[0]) if instruction.outputs else None
-        if site is not None and lengths[site.run] >= _MIN_STEPS:
-            writer.write(site)
-        else:
-            writer.emitter.kept.append(instruction)
-    return writer.emitter.finish()
+    return writer.emitter.rewrite(worth, writer.write)
 
 
 class _Finder:

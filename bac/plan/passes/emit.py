@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from bac.plan.program import Instruction, Meta, Program, Ref, references, run, substitute
+
+Site = TypeVar("Site")
 
 
 class Emitter:
@@ -50,6 +52,21 @@ class Emitter:
         self.meta[value] = replace(Meta.of(result, root), device=self.meta[next(iter(shapes))].device)
         self.kept.append(Instruction(operator, args, tuple(options.items()), (value,)))
         return Ref(value)
+
+    def rewrite(self, sites: Mapping[int, Site], write: Callable[[Site], None]) -> Program:
+        """The program with sites written where they end, and everything else kept.
+
+        Args:
+            sites: By the value that each ends in.
+            write: Emits what stands for a site.
+        """
+        for instruction in self.program.instructions:
+            site = sites.get(instruction.outputs[0]) if instruction.outputs else None
+            if site is None:
+                self.kept.append(instruction)
+            else:
+                write(site)
+        return self.finish()
 
     def finish(self) -> Program:
         """The rewritten program."""
