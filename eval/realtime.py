@@ -14,7 +14,6 @@ these policies never saw in training, so even a fast policy loses there.
 """
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import gymnasium as gym
 import numpy as np
 
 from bac.control import Timeline
-from eval.rollout import EnvPool, EpisodeResult, Hold, Slot, predict_chunks
+from eval.rollout import EnvPool, EpisodeResult, Hold, Slot, take_turns
 
 MODES = ("act", "stand_still")
 
@@ -198,21 +197,9 @@ def play_realtime(
         hold: What the robot does without an action of its own.
         pool_size: Episodes that run side by side, and so the largest policy batch.
     """
-    waiting = deque(seeds)
     loaded.policy.eval()
     with whole_chunks(loaded.policy, pace.mode) as execute_steps:
         loaded.policy.reset()
         num_obs_steps = loaded.policy.config.n_obs_steps
-        slots = [
-            LiveSlot(pool[i], num_obs_steps, pace, hold, execute_steps) for i in range(min(pool_size, len(waiting)))
-        ]
-        for slot in slots:
-            slot.start(waiting.popleft())
-        while slots:
-            for slot, chunk in zip(slots, predict_chunks(loaded, slots), strict=True):
-                slot.live(chunk)
-                if slot.done:
-                    yield slot.result()
-                    if waiting:
-                        slot.start(waiting.popleft())
-            slots = [slot for slot in slots if not slot.done]
+        slots = [LiveSlot(pool[i], num_obs_steps, pace, hold, execute_steps) for i in range(min(pool_size, len(seeds)))]
+        yield from take_turns(loaded, slots, seeds, LiveSlot.live)

@@ -10,7 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -122,6 +122,9 @@ class Slot:
             self._on_step(thinking)
 
 
+AnySlot = TypeVar("AnySlot", bound=Slot)
+
+
 def chunk_generator(seed: int, chunk_index: int) -> torch.Generator:
     """The noise of one chunk of one episode: a generator seeded by a fixed hash of (seed, chunk_index)."""
     digest = hashlib.sha256(f"bac-eval:{seed}:{chunk_index}".encode()).digest()
@@ -167,22 +170,47 @@ def play(
     """
     if think_steps and hold is None:
         raise ValueError(f"think_steps={think_steps}: pass hold=, what the robot does while the policy thinks")
-    waiting = deque(seeds)
+    seeds = list(seeds)
     loaded.policy.eval()
     loaded.policy.reset()
-    slots = [Slot(pool[i], loaded.policy.config.n_obs_steps) for i in range(min(pool_size, len(waiting)))]
-    for slot in slots:
+    slots = [Slot(pool[i], loaded.policy.config.n_obs_steps) for i in range(min(pool_size, len(seeds)))]
+
+    def advance(slot: Slot, chunk: np.ndarray) -> None:
+        if hold is not None:
+            slot.wait(think_steps, hold)
+        slot.execute(chunk)
+
+    yield from take_turns(loaded, slots, seeds, advance, observe)
+
+
+def take_turns(
+    loaded: Any,
+    slots: Sequence[AnySlot],
+    seeds: Sequence[int],
+    advance: Callable[[AnySlot, np.ndarray], None],
+    observe: Callable[[Batch], None] | None = None,
+) -> Iterator[EpisodeResult]:
+    """Play one episode per seed, as many side by side as there are slots, and yield each as it ends.
+
+    Args:
+        loaded: Policy with its processors, ready to run.
+        slots: At most one for each seed.
+        seeds: One per episode.
+        advance: Lets the world of a slot go on with its new chunk, `[Ta, Da]`.
+        observe: Called with every preprocessed batch of observations.
+    """
+    waiting = deque(seeds)
+    running = list(slots)
+    for slot in running:
         slot.start(waiting.popleft())
-    while slots:
-        for slot, chunk in zip(slots, predict_chunks(loaded, slots, observe), strict=True):
-            if hold is not None:
-                slot.wait(think_steps, hold)
-            slot.execute(chunk)
+    while running:
+        for slot, chunk in zip(running, predict_chunks(loaded, running, observe), strict=True):
+            advance(slot, chunk)
             if slot.done:
                 yield slot.result()
                 if waiting:
                     slot.start(waiting.popleft())
-        slots = [slot for slot in slots if not slot.done]
+        running = [slot for slot in running if not slot.done]
 
 
 def run_episodes(
