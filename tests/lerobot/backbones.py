@@ -20,6 +20,15 @@ from torch import Tensor, nn
 
 from tests.lerobot.heads import ACTIONS, HORIZON, STATE, STEPS, TOKENS, WIDTH
 
+QWEN = {  # of the language models
+    "hidden_size": 16,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+}
+
 
 class TinyVAE(nn.Module):
     """Latents of one frame, `[4, 1, 4, 4]`, without looking at it closely."""
@@ -88,15 +97,7 @@ class EO1(EO1Policy):
         from lerobot.policies.eo1.configuration_eo1 import EO1Config
         from transformers import Qwen2_5_VLConfig
 
-        language = {
-            "vocab_size": 40,
-            "hidden_size": 16,
-            "intermediate_size": 12,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
-        }
+        language = {"vocab_size": 40, **QWEN}
         vision = {"depth": 1, "hidden_size": 8, "out_hidden_size": 16, "num_heads": 2, "intermediate_size": 8}
         super().__init__(
             EO1Config(
@@ -227,12 +228,7 @@ def _qwen(experts: bool) -> Any:
     expert = {"hidden_size": 16, "intermediate_size": 12, "hidden_act": "silu"}
     language = {
         "vocab_size": len(SPECIAL),
-        "hidden_size": 16,
-        "intermediate_size": 12,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        **QWEN,
         "pad_token_id": SPECIAL.index("<|endoftext|>"),
         "mlp_moe": experts,
         "initializer_range": 0.3,

@@ -39,6 +39,16 @@ def encoded(batch_size: int) -> dict[str, Tensor]:
     return {"tokens": tokens, "state": torch.rand(batch_size, STATE, generator=generator)}
 
 
+class HeadAlone:
+    """What LeRobot's policies do besides, without the encoders that they would do it to."""
+
+    def reset(self) -> None:
+        pass
+
+    def train(self, mode: bool = True) -> Any:
+        return nn.Module.train(self, mode)
+
+
 class Groot(GrootPolicy):
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -112,7 +122,7 @@ class VLAJEPA(VLAJEPAPolicy):
         return self.model.action_model.predict_action(batch["tokens"], batch["state"])
 
 
-class EVO1(Evo1Policy):
+class EVO1(HeadAlone, Evo1Policy):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.model = nn.Module()
@@ -127,12 +137,6 @@ class EVO1(Evo1Policy):
             num_inference_timesteps=STEPS,
             state_dim=STATE,
         )
-
-    def reset(self) -> None:
-        pass
-
-    def train(self, mode: bool = True) -> nn.Module:
-        return nn.Module.train(self, mode)
 
     def predict_action_chunk(
         self, batch: dict[str, Tensor], inference_delay: int | None = None, prev_chunk_left_over: Tensor | None = None
@@ -234,7 +238,7 @@ class MolmoBackbone(nn.Module):
         return MolmoAct2Model._run_action_flow_loop(self, inputs, steps)
 
 
-class MolmoAct2(MolmoAct2Policy):
+class MolmoAct2(HeadAlone, MolmoAct2Policy):
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.config = SimpleNamespace(
@@ -255,12 +259,6 @@ class MolmoAct2(MolmoAct2Policy):
 
     def _generation_action_horizon(self) -> int:
         return HORIZON
-
-    def reset(self) -> None:
-        pass
-
-    def train(self, mode: bool = True) -> nn.Module:
-        return nn.Module.train(self, mode)
 
     def predict_action_chunk(
         self, batch: dict[str, Tensor], inference_delay: int | None = None, prev_chunk_left_over: Tensor | None = None

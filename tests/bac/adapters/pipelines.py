@@ -35,6 +35,12 @@ def guided(batch_size: int, **sizes: int) -> dict[str, Tensor]:
     return {"prompt_embeds": prompts[0], "negative_prompt_embeds": prompts[1]}
 
 
+def pooled(batch_size: int) -> dict[str, Tensor]:
+    """The same where a pipeline also takes one vector of five for the whole prompt."""
+    vectors = guided(batch_size, tokens=1, size=5)
+    return guided(batch_size) | {name.replace("prompt", "pooled_prompt"): v[:, 0] for name, v in vectors.items()}
+
+
 def masks(batch_size: int, tokens: int = TOKENS, suffix: str = "") -> dict[str, Tensor]:
     names = ("prompt_attention_mask", "negative_prompt_attention_mask")
     return {name + suffix: torch.ones(batch_size, tokens, dtype=torch.long) for name in names}

@@ -10,7 +10,7 @@ import torch
 import bac
 from bac.adapters import find_host
 from bac.recording import record_features
-from tests.bac.adapters.pipelines import MARKS, TEXT, PipelineContract, guided, made
+from tests.bac.adapters.pipelines import MARKS, TEXT, PipelineContract, made, pooled
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = MARKS
@@ -41,11 +41,7 @@ class TestSD3(PipelineContract):
         return made(diffusers.StableDiffusion3Pipeline, transformer=model.eval(), scheduler=solver)
 
     def arguments(self, batch_size: int) -> dict[str, Any]:
-        pooled = guided(batch_size, tokens=1, size=5)
-        return guided(batch_size) | {
-            "pooled_prompt_embeds": pooled["prompt_embeds"][:, 0],
-            "negative_pooled_prompt_embeds": pooled["negative_prompt_embeds"][:, 0],
-        }
+        return pooled(batch_size)
 
     def test_blocks_are_named_kinded_and_in_order(self) -> None:
         names = [block.name.removeprefix("transformer_blocks.") for block in find_host(self.make_policy()).blocks]
@@ -74,12 +70,7 @@ class TestFlux(PipelineContract):
         return made(diffusers.FluxPipeline, transformer=model.eval(), scheduler=solver)
 
     def arguments(self, batch_size: int) -> dict[str, Any]:
-        pooled = guided(batch_size, tokens=1, size=5)
-        return guided(batch_size) | {
-            "true_cfg_scale": 2.0 if self.contexts == 2 else 1.0,
-            "pooled_prompt_embeds": pooled["prompt_embeds"][:, 0],
-            "negative_pooled_prompt_embeds": pooled["negative_prompt_embeds"][:, 0],
-        }
+        return pooled(batch_size) | {"true_cfg_scale": 2.0 if self.contexts == 2 else 1.0}
 
     def test_blocks_are_named_kinded_and_in_order(self) -> None:
         blocks = find_host(self.make_policy()).blocks

@@ -40,15 +40,20 @@ def test_a_replay_leaves_the_generator_where_the_interpreter_does(pairs):
     assert after[0] == after[1]
 
 
+def random_schedule(policy, seed):
+    """Every block updates at some 40 % of its steps; which ones is up to the seed."""
+    rng = np.random.default_rng(seed)
+    names = [block.name for block in bac.adapters.find_host(policy).blocks]
+    steps = {name: np.flatnonzero(rng.random(STEPS - 1) < 0.4) + 1 for name in names}
+    return bac.Schedule(STEPS, {name: (0, *later) for name, later in steps.items()})
+
+
 @pytest.mark.slow
 @settings(max_examples=10)
 @given(st.integers(0, 10_000))
 def test_random_schedules_replay_bit_equal(seed):
-    rng = np.random.default_rng(seed)
     interpreted, replayed = pair(num_layers=2)
-    names = [block.name for block in bac.adapters.find_host(interpreted).blocks]
-    updates = {name: (0, *(int(k) for k in np.flatnonzero(rng.random(STEPS - 1) < 0.4) + 1)) for name in names}
-    schedule = bac.Schedule(STEPS, updates)
+    schedule = random_schedule(interpreted, seed)
     bac.wrap(interpreted, schedule, executor="interpret")
     bac.wrap(replayed, schedule, executor="replay")
     for call in range(2):
@@ -60,12 +65,10 @@ def test_random_schedules_replay_bit_equal(seed):
 @settings(max_examples=5)
 @given(st.integers(0, 10_000))
 def test_random_schedules_stay_close_when_reassociated(seed):
-    rng = np.random.default_rng(seed)
     interpreted, replayed = pair(num_layers=2)
-    names = [block.name for block in bac.adapters.find_host(interpreted).blocks]
-    updates = {name: (0, *(int(k) for k in np.flatnonzero(rng.random(STEPS - 1) < 0.4) + 1)) for name in names}
-    bac.wrap(interpreted, bac.Schedule(STEPS, updates), executor="interpret")
-    bac.wrap(replayed, bac.Schedule(STEPS, updates), executor="replay", exact=False)
+    schedule = random_schedule(interpreted, seed)
+    bac.wrap(interpreted, schedule, executor="interpret")
+    bac.wrap(replayed, schedule, executor="replay", exact=False)
     for call in range(2):
         expected = predict(interpreted, seed=call)
         error = (predict(replayed, seed=call) - expected).abs().max() / expected.abs().max()
