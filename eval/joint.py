@@ -40,7 +40,6 @@ FAMILIES = {  # of `bac.tuning`, and what they are called in the table; plain re
     "fewer steps, DPM-Solver++ 1": "DPM-Solver++ 1 tuned",
     "fewer steps, DPM-Solver++": "DPM-Solver++ tuned",
     "fewer steps, fitted multistep": "fitted multistep tuned",
-    "together, taylor-1": "cached taylor-1 tuned",
     "together, taylor-1, every 5th step": "cached taylor-1 tuned, every 5th step",
 }
 
@@ -136,7 +135,8 @@ class Joint:
             return action_chunks(policy, self.observations[purpose], num_draws=1)
 
     def _reference(self, purpose: str, cell: Cell) -> torch.Tensor:
-        path = self.folder / f"reference-{cell.name}-{purpose.replace(' ', '_')}.npy"
+        count = len(next(iter(self.observations[purpose].values())))
+        path = self.folder / f"reference-{cell.name}-{purpose.replace(' ', '_')}-{count}.npy"
         if not path.exists():
             np.save(path, self._chunks(cell, purpose).numpy())
         return torch.from_numpy(np.load(path))

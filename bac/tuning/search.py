@@ -20,7 +20,7 @@ from bac.tuning.solver import SOLVERS
 Make = Callable[[Sequence[int]], Candidate]
 Places = tuple[int, ...]
 BUBBLED = 5
-POWERS = (1.7, 2.3, 3.0)
+POWERS, BEGINS = (1.7, 2.3, 3.0), (0.03, 0.15)
 ESTIMATORS = ("hold", "taylor-1")
 STRIDES = {1: "", 5: ", every 5th step"}  # a fully reused step is cheap, not free
 
@@ -86,7 +86,7 @@ def starts(calibration: Calibration, count: int) -> set[Places]:
         found.add(matched_schedule(calibration, count).update_steps[first])
     even = np.linspace(0, 1, count + 1)
     late = np.linspace(0.06, 0.98, count)
-    denser = (1 - (1 - np.linspace(0.03, 0.93, count)) ** power for power in POWERS)
+    denser = (1 - (1 - np.linspace(begin, 0.93, count)) ** power for power in POWERS for begin in BEGINS)
     for spacing in (even[:-1], even[1:], late, *denser):
         places = tuple(int(place) for place in (spacing * (num_steps - 1)).round())
         found |= {places} if len(set(places)) == count else set()
