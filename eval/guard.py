@@ -163,8 +163,7 @@ class Bench:
         self.calibration = self.visit(self.make_env, config.calibration)
         measured = self.measure(self.calibration)
         options = {name: config[name] for name in ("probe_every", "num_cells", "patience")}
-        known = {name: getattr(measured, name) for name in ("estimator", "action_range", "fingerprint")}
-        self.guard = bac.Guard.of_errors(self.schedule, measured.errors, **known, **options)
+        self.guard = measured.guard(self.schedule, **options)
         self._calibration_errors = measured.errors
 
     def rows(self) -> Iterator[Row]:

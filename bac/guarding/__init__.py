@@ -7,6 +7,8 @@ which they are computed, and nothing would say so. A guard looks now and then, a
     bac.wrap(policy, schedule, guard=replace(guard, response="dense"))
     print(bac.guarding.report(policy))
 
+Under LeRobot's commands ``BAC_GUARD`` puts a guard on duty that lies beside the schedule; ``bac guard`` makes one.
+
 In a *probed* chunk some reused blocks, chosen at random, are computed as well. What they computed is compared with what
 the cache returned, and thrown away: the actions are those of any other chunk. An error above the limit that was
 calibrated for the block and step is an exceedance. Exceedances are bet on (`bac.guarding.evidence`), so an alarm comes
