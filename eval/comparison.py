@@ -73,8 +73,8 @@ class Comparison:
         path = self.settings.checkpoint / "tuned.json"
         if not path.exists():
             raise FileNotFoundError(
-                f"tuned: {path} is not there, so nobody knows how this policy was tuned. Leave tuned=true out, or write "
-                "there the cell to be run: a row of the table that python -m eval.joint makes"
+                f"tuned: {path} is not there, so nobody knows how this policy was tuned. Leave tuned=true out, or "
+                "write there the cell to be run: a row of the table that python -m eval.joint makes"
             )
         return tuple(Cell(**values) for values in json.loads(path.read_text()))
 
