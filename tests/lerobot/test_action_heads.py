@@ -6,6 +6,7 @@ import pytest
 from torch import Tensor, nn
 
 from bac.adapters import find_host
+from bac.adapters.host import at
 from bac.errors import UnsupportedPolicyError
 from tests.contracts import AdapterContract
 
@@ -19,6 +20,7 @@ class HeadContract(AdapterContract):
     num_steps = 7
     blocks_per_layer = 2
     policy_class: type[nn.Module]
+    num_steps_at: str  # where the policy keeps the number of its denoising steps
 
     def make_policy(self) -> nn.Module:
         return heads.make(self.policy_class)
@@ -26,41 +28,35 @@ class HeadContract(AdapterContract):
     def make_batch(self, batch_size: int) -> dict[str, Tensor]:
         return heads.encoded(batch_size)
 
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        owner, _, name = self.num_steps_at.rpartition(".")
+        setattr(at(policy, owner), name, num_steps)
+
 
 class TestGroot(HeadContract):
     policy_class = heads.Groot
-
-    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
-        policy._groot_model.action_head.num_inference_timesteps = num_steps
+    num_steps_at = "_groot_model.action_head.num_inference_timesteps"
 
 
 class TestVLAJEPA(HeadContract):
     policy_class = heads.VLAJEPA
-
-    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
-        policy.model.action_model.num_inference_timesteps = num_steps
+    num_steps_at = "model.action_model.num_inference_timesteps"
 
 
 class TestEVO1(HeadContract):
     policy_class = heads.EVO1
-
-    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
-        policy.model.action_head.num_inference_timesteps = num_steps
+    num_steps_at = "model.action_head.num_inference_timesteps"
 
 
 class TestXVLA(HeadContract):
     policy_class = heads.XVLA
-
-    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
-        policy.config.num_denoising_steps = num_steps
+    num_steps_at = "config.num_denoising_steps"
 
 
 class TestMolmoAct2(HeadContract):
     policy_class = heads.MolmoAct2
     blocks_per_layer = 3
-
-    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
-        policy.config.num_inference_steps = num_steps
+    num_steps_at = "config.num_inference_steps"
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")  # it asks for autocast on a device that is not there
@@ -69,9 +65,7 @@ class TestFastWAM(HeadContract):
     blocks_per_layer = 3
     one_run_per_sample = True
     goes_into_eval_mode = True
-
-    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
-        policy.config.num_inference_steps = num_steps
+    num_steps_at = "config.num_inference_steps"
 
 
 class TestEO1(HeadContract):
@@ -80,9 +74,7 @@ class TestEO1(HeadContract):
     policy_class = backbones.EO1
     calls_outside_the_loop = 1
     goes_into_eval_mode = True
-
-    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
-        policy.config.num_denoise_steps = num_steps
+    num_steps_at = "config.num_denoise_steps"
 
 
 @pytest.mark.parametrize("name", ["Groot", "VLAJEPA"])
