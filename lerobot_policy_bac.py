@@ -4,6 +4,7 @@ LeRobot imports each installed distribution whose name begins with ``lerobot_pol
 one, at the start of its commands. From then on `from_pretrained` wraps what it has loaded:
 
 - ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file that ``BAC_SCHEDULE`` names;
+- it holds a schedule (`bac calibrate`) or the way to denoise that `bac tune` chose: solver, timesteps, schedule;
 - what ``certificate.json`` beside it shows (`eval.certify` writes it) is logged;
 - ``BAC_GUARD=log``, ``denser`` or ``dense`` puts the guard beside the schedule on duty (``guard.json``, made by ``bac
   guard``), with that response to an alarm; ``on`` with the one it was saved with. What it saw is logged at exit;
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import bac
+from bac import tuning
 from bac.certificate import Certificate
 from bac.guarding import stored
 from bac.guarding.guarded import lookout_of
@@ -143,6 +145,8 @@ def _say_that_nothing_is_guarded() -> None:
 def _wrap(policy: Any, path: Path) -> Any:
     executor: Any = os.environ.get("BAC_EXECUTOR", "interpret")
     try:
+        if tuning.is_candidate(path):
+            return _tune(policy, path, executor)
         schedule = bac.Schedule.load(path)
         certificate = Certificate.beside(path)
         guard = find_guard(path, schedule)
@@ -164,6 +168,18 @@ def _wrap(policy: Any, path: Path) -> Any:
     if guard is not None:
         logger.info("bac: %s", "\n".join(str(guard).splitlines()[:2]))
         atexit.register(_report, type(policy).__name__, lookout_of(policy))
+    return policy
+
+
+def _tune(policy: Any, path: Path, executor: str) -> Any:
+    """Put on what `bac tune` chose."""
+    if os.environ.get("BAC_GUARD") and not _is_off("BAC_GUARD"):
+        raise bac.errors.ScheduleError(
+            "BAC_GUARD: guards are for schedules (bac calibrate), not for what bac tune chose"
+        )
+    candidate = tuning.load(path)
+    candidate.put_on(policy, executor=executor)
+    logger.info("bac: %s follows %s: %s (BAC=off to leave it alone)", type(policy).__name__, path, candidate.name)
     return policy
 
 

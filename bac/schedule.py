@@ -106,16 +106,18 @@ class Schedule:
 
     def save(self, path: str | Path) -> None:
         """Write the schedule as JSON."""
-        fingerprint = self.fingerprint.to_dict() if self.fingerprint else None
-        document = {
+        Path(path).write_text(json.dumps(self.to_document(), indent=1) + "\n")
+
+    def to_document(self) -> dict[str, Any]:
+        """What `save` writes, in plain JSON types."""
+        return {
             "format": _FORMAT,
             "version": _VERSION,
             "num_steps": self.num_steps,
             "update_steps": dict(self.update_steps),
             "estimator": self.estimator,
-            "fingerprint": fingerprint,
+            "fingerprint": self.fingerprint.to_dict() if self.fingerprint else None,
         }
-        Path(path).write_text(json.dumps(document, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Schedule:
@@ -129,10 +131,19 @@ class Schedule:
             document = json.loads(Path(path).read_text())
         except json.JSONDecodeError as error:
             raise ScheduleError(f"{path}: not complete JSON ({error}); save the schedule again") from error
-        return cls._from_document(document, str(path))
+        return cls.from_document(document, str(path))
 
     @classmethod
-    def _from_document(cls, document: Any, origin: str) -> Schedule:
+    def from_document(cls, document: Any, origin: str) -> Schedule:
+        """Inverse of `to_document`.
+
+        Args:
+            document: What was written.
+            origin: Where it is from, for errors.
+
+        Raises:
+            ScheduleError: It is not a complete schedule of this version.
+        """
         if not isinstance(document, dict) or document.get("format") != _FORMAT:
             raise ScheduleError(f'{origin}: not a schedule (no "format": "{_FORMAT}"); write one with schedule.save')
         if document.get("version") != _VERSION:

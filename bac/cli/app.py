@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import bac
+from bac import tuning
 from bac.cli import checkpoint, doctor, lerobot, measure
 from bac.guarding import calibrating
 from bac.guarding.stored import GUARD_NAME, RESPONSES, response_named
@@ -33,12 +34,12 @@ SchedulePath = Annotated[Path | None, typer.Option(help="Default: bac.json in th
 
 @app.command()
 def show(path: Annotated[Path, typer.Argument(help="bac.json, guard.json, or the folder of a calibration.")]) -> None:
-    """Draw a schedule or a guard, or describe a calibration."""
+    """Draw a schedule, what was tuned, or a guard, or describe a calibration."""
     with _errors_in_one_line():
         if path.is_dir():
             typer.echo(str(bac.Calibration.load(path)))
         else:
-            typer.echo(str(bac.Guard.load(path) if path.name == GUARD_NAME else bac.Schedule.load(path)))
+            typer.echo(str(_loaded(path)))
 
 
 @app.command(name="doctor")
@@ -167,6 +168,54 @@ def guard(
     typer.echo(f"Next: BAC_GUARD={response} lerobot-eval --policy.path={policy_path} ...")
 
 
+@app.command(epilog="Example: bac tune --policy-path CKPT --env pusht --target-hz 25")
+def tune(
+    policy_path: PolicyPath,
+    env: Env = None,
+    task: Task = None,
+    env_option: EnvOptions = [],  # noqa: B006
+    dataset: Dataset = None,
+    dataset_root: DatasetRoot = None,
+    target_hz: Annotated[float | None, typer.Option(help="Chunks per second.")] = None,
+    target_latency_s: Annotated[float | None, typer.Option(help="What a chunk may take, p95 [s].")] = None,
+    control_hz: Annotated[float | None, typer.Option(help="Control steps per second; with --n-action-steps.")] = None,
+    n_action_steps: Annotated[int | None, typer.Option(help="Actions executed of a chunk.")] = None,
+    max_action_error: Annotated[float | None, typer.Option(help="Instead of a rate: the fastest below it.")] = None,
+    runs: Annotated[int, typer.Option(help="Observations: half to choose with, half to judge.", min=2)] = 64,
+    batch_size: BatchSize = 8,
+    evaluations: Annotated[int, typer.Option(help="Runs that the search may take for each family.", min=0)] = 100,
+    executor: Annotated[str, typer.Option(help="What it will run with: interpret, replay or auto.")] = "interpret",
+    output: Annotated[Path | None, typer.Option(help="Default: bac.json in the policy's folder.")] = None,
+    imports: Imports = [],  # noqa: B006
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Find the way to denoise that meets a rate, a latency or an action error on this machine, and write it.
+
+    Solver, timesteps, coefficients, update steps and estimator are chosen together, by running them; the choice is
+    verified on observations that it was not made with, and timed. What is written as bac.json is followed by LeRobot's
+    commands; the report of everything that was looked at lies beside it as tuned.json.
+    """
+    _check_source(env, dataset)
+    with _errors_in_one_line():
+        loaded = checkpoint.load(policy_path, device=device, imports=imports)
+        if env is not None:
+            settings = _settings(env_option, task)
+            batches = measure.observations_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
+        else:
+            batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
+        tuned = bac.tune(
+            loaded.policy, batches, target_latency_s=target_latency_s, target_hz=target_hz, control_hz=control_hz,
+            n_action_steps=n_action_steps, max_action_error=max_action_error, evaluations=evaluations,
+            executor=executor, seed=seed,
+        )  # fmt: skip
+        target = output or policy_path / "bac.json"
+        tuned.save_choice(target)
+        tuned.save(target.with_name("tuned.json"))
+    typer.echo(f"{tuned}\n\n{tuned.chosen.candidate}\nwritten to {target}")
+    typer.echo(f"Next: lerobot-eval --policy.path={policy_path} ... follows it; bac show {target} draws it")
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(context: typer.Context) -> None:
     """Start LeRobot's asynchronous policy server with plug-ins, which it does not load itself. Takes its options."""
@@ -178,6 +227,12 @@ def serve(context: typer.Context) -> None:
 def _check_source(env: str | None, dataset: str | None) -> None:
     if (env is None) == (dataset is None):
         raise typer.BadParameter("give either --env or --dataset, where the observations come from")
+
+
+def _loaded(path: Path) -> object:
+    if path.name == GUARD_NAME:
+        return bac.Guard.load(path)
+    return tuning.load(path) if tuning.is_candidate(path) else bac.Schedule.load(path)
 
 
 def _load_schedule(path: Path) -> bac.Schedule:

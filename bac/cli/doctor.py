@@ -13,6 +13,7 @@ import bac
 from bac.adapters import find_host
 from bac.adapters.host import Host
 from bac.guarding.stored import GUARD_NAME, beside
+from bac.tuning import is_candidate, load
 
 _PACKAGES = ("lerobot_policy_bac", "torch", "lerobot", "diffusers", "transformers", "zarr")
 
@@ -51,9 +52,14 @@ def _blocks(host: Host) -> Iterator[str]:
 
 def _verdict(policy: nn.Module, path: Path) -> Iterator[str]:
     if not path.is_file():
-        yield f"no {path.name} beside it: LeRobot runs it dense. Make one: bac calibrate --policy-path {path.parent}"
+        yield f"no {path.name} beside it: LeRobot runs it dense. Make one: bac tune --policy-path {path.parent}"
         return
     try:
+        if is_candidate(path):
+            candidate = load(path)
+            candidate.put_on(policy, executor="interpret")()
+            yield f"{path.name} fits: LeRobot runs {candidate.name} wherever lerobot_policy_bac is installed"
+            return
         schedule = bac.Schedule.load(path)
         bac.wrap(policy, schedule)
     except bac.BacError as error:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import bac
 from bac.cli import lerobot
@@ -97,6 +97,45 @@ def survey_in(
     with surveying(checkpoint.policy, schedule, seed=seed, num_watched=num_watched, every=every) as survey:
         _play_until(survey, runs, checkpoint, env, options, num_worlds, seed)
     return survey.measured()
+
+
+def observations_in(
+    checkpoint: Checkpoint, env: str, options: Mapping[str, Any], *, runs: int, num_worlds: int, seed: int
+) -> list[dict[str, Any]]:
+    """Play whole episodes with the untouched policy and keep what it computed chunks from, spread over the episodes.
+
+    Args:
+        runs: Observations to keep; the others are as for `calibrate_in`.
+
+    Returns:
+        Batches of `num_worlds` observations.
+    """
+    seen = _Seen(checkpoint.policy)
+    with seen:
+        _play_until(seen, runs, checkpoint, env, options, num_worlds, seed)
+    wanted = -(-runs // num_worlds)
+    return [seen.batches[index * len(seen.batches) // wanted] for index in range(wanted)]
+
+
+class _Seen:
+    """The observations that a policy computes chunks from."""
+
+    def __init__(self, policy: Any) -> None:
+        self.batches: list[dict[str, Any]] = []
+        self.num_runs = self.num_chunks = 0
+        self._policy, self._predict = policy, policy.predict_action_chunk
+
+    def __enter__(self) -> None:
+        self._policy.predict_action_chunk = self._keep
+
+    def __exit__(self, *_: object) -> None:
+        del self._policy.predict_action_chunk
+
+    def _keep(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        self.batches.append({name: value for name, value in batch.items() if not name.startswith("action")})
+        self.num_chunks += 1
+        self.num_runs += len(next(value for value in batch.values() if isinstance(value, Tensor)))
+        return self._predict(batch, *args, **kwargs)
 
 
 class _Observer(Protocol):

@@ -10,6 +10,20 @@ from bac.tuning.candidate import Candidate
 from bac.tuning.multistep import Multistep
 from bac.tuning.result import Row, Tuned
 from bac.tuning.solver import SOLVERS, Solver, solvers_of
+from bac.tuning.stored import is_candidate, load
 from bac.tuning.tune import tune
 
-__all__ = ["SOLVERS", "Budget", "BudgetError", "Candidate", "Multistep", "Row", "Solver", "Tuned", "solvers_of", "tune"]
+__all__ = [
+    "SOLVERS",
+    "Budget",
+    "BudgetError",
+    "Candidate",
+    "Multistep",
+    "Row",
+    "Solver",
+    "Tuned",
+    "is_candidate",
+    "load",
+    "solvers_of",
+    "tune",
+]

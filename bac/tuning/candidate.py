@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bac.adapters import find_host
+from bac.adapters.host import Host
+from bac.errors import ScheduleError
 from bac.fingerprint import Fingerprint
 from bac.plugin import unwrap, wrap
 from bac.schedule import Schedule
@@ -24,6 +26,7 @@ class Candidate:
         solver: None to leave the policy's own as it is.
         timesteps: Of the solver, `[K]`, decreasing; empty if the policy's own is left.
         schedule: None if every block is computed at every step.
+        fingerprint: The policy it was tuned for, as that was before; None puts it on any.
     """
 
     method: str
@@ -31,6 +34,7 @@ class Candidate:
     solver: Solver | Multistep | None = None
     timesteps: tuple[int, ...] = ()
     schedule: Schedule | None = None
+    fingerprint: Fingerprint | None = field(default=None, compare=False)
 
     @property
     def sweeps(self) -> float:
@@ -58,10 +62,15 @@ class Candidate:
 
         Returns:
             A call that leaves the policy as it was.
+
+        Raises:
+            ScheduleError: It was tuned for another policy, or this one does not take solvers.
         """
         undo = None
         if self.solver is not None:
-            undo = self.solver.apply(find_host(policy).sampler_owner, self.timesteps)
+            host = find_host(policy)
+            self._check(host)
+            undo = self.solver.apply(host.sampler_owner, self.timesteps)
 
         def take_off() -> None:
             unwrap(policy)
@@ -77,15 +86,35 @@ class Candidate:
         return take_off
 
     def signed(self, policy: Any) -> Candidate:
-        """The same with a schedule that knows what it was made for."""
+        """The same, knowing what it was made for; so does its schedule."""
+        mine = replace(self, fingerprint=find_host(policy).fingerprint())
         if self.schedule is None:
-            return self
+            return mine
         undo = replace(self, schedule=None).put_on(policy, executor="interpret")
         try:
             fingerprint: Fingerprint = find_host(policy).fingerprint()
         finally:
             undo()
-        return replace(self, schedule=replace(self.schedule, fingerprint=fingerprint))
+        return replace(mine, schedule=replace(self.schedule, fingerprint=fingerprint))
+
+    def _check(self, host: Host) -> None:
+        """Of the policy, its denoiser and its blocks, not of the solver that is about to be replaced."""
+        made_for = self.fingerprint or Fingerprint()
+        same = Fingerprint(made_for.policy, made_for.denoiser, made_for.block_names, dtype=made_for.dtype)
+        if lines := same.differences(host.fingerprint()):
+            raise ScheduleError(f"{self.name}: was tuned for another policy; " + "; ".join(lines) + "; tune this one")
+        if not host.takes_solvers:
+            raise ScheduleError(
+                f"{self.name}: {type(host.policy).__name__} has a solver of its own that cannot be replaced (flow "
+                "matching, say); cache it as it is: bac.wrap(policy, schedule)"
+            )
+
+    def __str__(self) -> str:
+        """Name, timesteps, coefficients and schedule, as far as it has them."""
+        timesteps = f"timesteps {', '.join(map(str, self.timesteps))}" if self.timesteps else ""
+        weights = str(self.solver) if isinstance(self.solver, Multistep) else ""
+        schedule = "" if self.schedule is None else str(self.schedule)
+        return "\n".join(part for part in (self.name, timesteps, weights, schedule) if part)
 
 
 def fewer_steps(solver: Solver | Multistep, grid: Sequence[int], places: Sequence[int]) -> Candidate:

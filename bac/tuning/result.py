@@ -14,6 +14,7 @@ from bac.tuning.candidate import Candidate
 from bac.tuning.machine import Machine
 from bac.tuning.multistep import Multistep
 from bac.tuning.solver import Undo
+from bac.tuning.stored import save
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,17 @@ class Tuned:
         return "\n".join([str(self.budget), str(self.machine), head, *lines])
 
     def save(self, path: str | Path) -> None:
-        """Write the report as JSON: plain types, latencies in seconds. The schedule has a `save` of its own."""
+        """Write the report as JSON: plain types, latencies in seconds."""
         rows = [_plain(row) for row in self.rows]
         parts = {"budget": asdict(self.budget), "machine": asdict(self.machine), "chosen": _plain(self.chosen)}
         Path(path).write_text(json.dumps({**parts, "rows": rows}, indent=1) + "\n")
+
+    def save_choice(self, path: str | Path) -> None:
+        """Write the choice alone, for `bac.tuning.load`.
+
+        As ``bac.json`` beside its weights LeRobot's commands follow it.
+        """
+        save(self.chosen.candidate, path)
 
     def plot(self, path: str | Path) -> None:
         """Draw error against latency, the front and the choice.

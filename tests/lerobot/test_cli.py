@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import bac
+from bac import tuning
 from bac.adapters import find_host
 from bac.cli import checkpoint as checkpoints
 from bac.cli import measure
@@ -228,3 +229,40 @@ def test_guard_explains_itself():
     text = " ".join(run("guard", "--help").output.split())
     assert "notices, while a robot runs, that the schedule no longer fits" in text
     assert "BAC_GUARD=dense lerobot-eval" in text
+
+
+TUNE = ["--target-hz", "0.5", "--evaluations", "0", "--runs", "4", "--batch-size", "2"]
+
+
+def check_tuned(result: Any, output: Path, policy_path: Path) -> None:
+    """It says what it chose, and the policy can be put to it."""
+    assert result.exit_code == 0, result.output
+    candidate = tuning.load(output)
+    assert str(candidate) in result.output and f"written to {output}" in result.output
+    assert output.with_name("tuned.json").is_file()
+    candidate.put_on(checkpoints.load(policy_path).policy, executor="interpret")
+    assert run("show", output).output == f"{candidate}\n"
+
+
+def test_tune_takes_observations_from_a_data_set(dit, data, tmp_path):
+    result = run("tune", "--policy-path", dit, *data, *TUNE, "--output", tmp_path / "bac.json")
+    check_tuned(result, tmp_path / "bac.json", dit)
+
+
+@pytest.mark.sim
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of pygame, where it is imported
+def test_tune_plays_in_an_environment_and_lies_beside_the_weights(dit):
+    result = run("tune", "--policy-path", dit, *PUSHT, *TUNE)
+    check_tuned(result, dit / "bac.json", dit)
+    assert "bac.json fits: LeRobot runs" in run("doctor", "--policy-path", dit).output
+    (dit / "bac.json").unlink()
+
+
+def test_tune_says_what_a_budget_is(dit, data):
+    result = run("tune", "--policy-path", dit, *data, "--runs", "4")
+    assert result.exit_code == 1 and "target_hz" in result.output
+
+
+def test_tune_explains_itself():
+    text = " ".join(run("tune", "--help").output.split())
+    assert "chosen together, by running them" in text and "bac tune --policy-path CKPT --env pusht" in text

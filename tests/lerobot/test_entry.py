@@ -19,6 +19,9 @@ from bac.adapters import find_host
 from bac.certificate import Certificate, schedule_hash
 from bac.errors import MismatchError, RunError, ScheduleError
 from bac.guarding import report
+from bac.tuning import Multistep
+from bac.tuning.candidate import fewer_steps
+from bac.tuning.stored import save
 from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
 from tests.lerobot import checkpoints
 from tests.policies.models import observations, small_policy
@@ -94,6 +97,19 @@ def test_it_keeps_its_class_and_saves_as_before(checkpoint, load, tmp_path):
     loaded.save_pretrained(tmp_path / "again")
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
+def test_a_policy_beside_which_its_tuned_solver_lies_denoises_with_that(checkpoint, load, monkeypatch):
+    by_hand = small_policy(n_layer=1)
+    solver = Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1)))
+    candidate = fewer_steps(solver, (90, 40), (0, 1)).signed(by_hand)
+    save(candidate, checkpoint / "bac.json")
+    candidate.put_on(by_hand, executor="interpret")
+    loaded = load(checkpoint)
+    assert loaded.diffusion.num_inference_steps == 2 and torch.equal(chunk(loaded), chunk(by_hand))
+    monkeypatch.setenv("BAC_GUARD", "dense")
+    with pytest.raises(ScheduleError, match="guards are for schedules"):
+        load(checkpoint)
 
 
 def test_without_a_schedule_policies_are_loaded_as_they_are(checkpoint, load):
