@@ -48,13 +48,19 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("solver", "num_steps", "num_updates", "batch_size", "fragmented"), CASES)
-def test_exact_replay_is_bit_equal(solver, num_steps, num_updates, batch_size, fragmented):
+def interpreted(solver, num_steps, num_updates, batch_size, fragmented):
+    """A policy, a schedule, and the chunks it makes when it follows that through the interceptors."""
     policy = small_policy(n_layer=1)
     policy.diffusion.use_solver(solver, num_steps)
     plan = schedule(policy, num_steps, num_updates, fragmented)
     bac.wrap(policy, plan, executor="interpret", strict=False)
     expected = chunks(policy, batch_size)
+    return policy, plan, expected
+
+
+@pytest.mark.parametrize(("solver", "num_steps", "num_updates", "batch_size", "fragmented"), CASES)
+def test_exact_replay_is_bit_equal(solver, num_steps, num_updates, batch_size, fragmented):
+    policy, plan, expected = interpreted(solver, num_steps, num_updates, batch_size, fragmented)
     bac.wrap(policy, plan, executor="replay", strict=False)
     assert all(torch.equal(one, other) for one, other in zip(chunks(policy, batch_size), expected, strict=True))
     assert len(bac.plan.plans(policy)) == 1
@@ -62,11 +68,7 @@ def test_exact_replay_is_bit_equal(solver, num_steps, num_updates, batch_size, f
 
 @pytest.mark.parametrize(("solver", "num_steps", "num_updates", "batch_size", "fragmented"), CASES[::3])
 def test_reassociated_replay_is_close(solver, num_steps, num_updates, batch_size, fragmented):
-    policy = small_policy(n_layer=1)
-    policy.diffusion.use_solver(solver, num_steps)
-    plan = schedule(policy, num_steps, num_updates, fragmented)
-    bac.wrap(policy, plan, executor="interpret", strict=False)
-    expected = chunks(policy, batch_size)
+    policy, plan, expected = interpreted(solver, num_steps, num_updates, batch_size, fragmented)
     bac.wrap(policy, plan, executor="replay", exact=False, strict=False)
     for one, other in zip(chunks(policy, batch_size), expected, strict=True):
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
