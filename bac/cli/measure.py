@@ -132,7 +132,14 @@ class _Seen:
         del self._policy.predict_action_chunk
 
     def _keep(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        self.batches.append({name: value for name, value in batch.items() if not name.startswith("action")})
+        queues = getattr(self._policy, "_queues", {})  # where LeRobot's policies keep their observation windows
+        self.batches.append(
+            {
+                name: torch.stack(list(queues[name]), dim=1) if queues.get(name) else value
+                for name, value in batch.items()
+                if not name.startswith("action")
+            }
+        )
         self.num_chunks += 1
         self.num_runs += len(next(value for value in batch.values() if isinstance(value, Tensor)))
         return self._predict(batch, *args, **kwargs)
