@@ -12,6 +12,7 @@ from eval.images.methods import Product
 from eval.images.model import load_transformer, make_loop, make_pipeline, new_transformer
 from eval.images.report import Strip, draw_sheet, table, verdict
 from eval.images.sampling import Method, applied, batch_of, generators, labels, pictures, ready, sample
+from eval.images.timing import compare, steps_as_long
 
 
 def row(scheduler: str, *psnr: float, rival: float | None = None, **given) -> Row:
@@ -60,6 +61,11 @@ def test_the_best_is_chosen_where_methods_are_made_and_not_where_they_are_judged
     assert best_of(rows, 0.2).scheduler == "searched"
 
 
+def test_steps_that_take_as_long_are_read_off_a_line_and_rounded_up():
+    assert steps_as_long([10, 20], [1.0, 2.0], cost=1.55) == 16
+    assert steps_as_long([10, 20], [2.0, 3.0], cost=2.5) == 15
+
+
 def test_the_verdict_takes_the_worst_seed():
     rows = [row("uniform", 30.0, 31.0, rival=28.0), row("matched", 39.0, 38.5, rival=28.0, estimator="taylor-1")]
     assert list(verdict(rows)) == [
@@ -106,6 +112,12 @@ class TestOnAnUntrainedModel:
         product = Product(loop, "DDIM", 6, count=2, evaluations=5)
         uniform, searched = product.methods(0.5, [("uniform", "taylor-1"), ("searched", "taylor-1")])
         assert product.fit_psnr(searched) >= product.fit_psnr(uniform)
+
+    def test_timing_compares_a_method_with_dense_runs_in_the_same_rounds(self, loop):
+        product = Product(loop, "DDIM", 8, count=2, evaluations=1)
+        (every,) = product.methods(1.0, [("uniform", "hold")])
+        timing = compare(loop, every, batch_size=2, rounds=1)
+        assert (timing["batch_size"], sorted(timing["speedup_of_fewer"])) == (2, [2, 3])
 
     def test_fewer_steps_are_placed_by_the_same_search(self, loop):
         product = Product(loop, "DDIM", 6, count=2, evaluations=3)

@@ -15,7 +15,13 @@ from unittest import mock
 
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
+from lerobot.utils.constants import (
+    ACTION,
+    OBS_ENV_STATE,
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LANGUAGE_TOKENS,
+    OBS_STATE,
+)
 from torch import Tensor, nn
 
 STATE, ACTIONS, WORDS, IMAGE = 3, 2, 5, (3, 28, 28)
@@ -68,6 +74,19 @@ def clip_words() -> Any:
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(vocab_size=40, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+
+
+@built_once
+def diffusion(**options: Any) -> nn.Module:
+    from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+    from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+
+    sizes = {"down_dims": (16, 24), "horizon": 8, "n_action_steps": 5, "diffusion_step_embed_dim": 8}
+    seen = features(image=False)
+    seen["input_features"][OBS_ENV_STATE] = PolicyFeature(FeatureType.ENV, (STATE,))  # it sees this or a picture
+    config = DiffusionConfig(**seen, **{"device": "cpu", **sizes, **options})
+    torch.manual_seed(3)
+    return DiffusionPolicy(config).eval()
 
 
 @built_once

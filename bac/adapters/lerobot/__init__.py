@@ -10,6 +10,7 @@ from torch import nn
 
 from bac.adapters.host import Host
 from bac.adapters.lerobot import (
+    diffusion,
     eo1,
     evo1,
     fastwam,
@@ -26,6 +27,7 @@ from bac.adapters.lerobot import (
 from bac.errors import UnsupportedPolicyError
 
 _FAMILIES: dict[str, tuple[str, Callable[[nn.Module], Host]]] = {
+    "diffusion": ("DiffusionPolicy", diffusion.host),
     "multi_task_dit": ("MultiTaskDiTPolicy", multi_task_dit.host),
     "pi0": ("PI0Policy", pi.host),
     "pi05": ("PI05Policy", pi.host),
@@ -70,8 +72,6 @@ ADAPTERS = {
 _ONE_EVALUATION = "It makes an action chunk in one evaluation, so there is nothing to reuse."
 
 REFUSED = {
-    "lerobot.policies.diffusion.modeling_diffusion.DiffusionPolicy": "Its denoiser, DiffusionConditionalUnet1d, is a "
-    "convolutional U-Net.",
     "lerobot.policies.act.modeling_act.ACTPolicy": _ONE_EVALUATION,
     "lerobot.policies.vqbet.modeling_vqbet.VQBeTPolicy": _ONE_EVALUATION,
     "lerobot.policies.tdmpc.modeling_tdmpc.TDMPCPolicy": "It plans in a latent world model.",

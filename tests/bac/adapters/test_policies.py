@@ -100,19 +100,3 @@ class TestDiffusionTransformerDPMSolver(TestDiffusionTransformerDDPM):
 
 class TestDiffusionTransformerConditionEncoder(TestDiffusionTransformerDDPM):
     options = {"n_cond_layers": 1}
-
-
-def test_lerobots_u_net_policy_is_refused_by_name():
-    from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
-    from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
-
-    features = {
-        "observation.state": PolicyFeature(FeatureType.STATE, (3,)),
-        "observation.environment_state": PolicyFeature(FeatureType.ENV, (7,)),
-    }
-    output = {"action": PolicyFeature(FeatureType.ACTION, (2,))}
-    config = DiffusionConfig(
-        input_features=features, output_features=output, down_dims=(8, 16), horizon=16, n_action_steps=8, device="cpu"
-    )
-    with pytest.raises(bac.BacError, match="DiffusionPolicy.*DiffusionConditionalUnet1d.*U-Net"):
-        find_host(DiffusionPolicy(config))

@@ -116,11 +116,9 @@ def test_something_that_is_no_module_is_refused():
         find_host({})
 
 
-def test_a_u_net_policy_is_refused_by_name_with_what_can_be_taken():
-    lerobot_u_net = type(
-        "DiffusionPolicy", (nn.Module,), {"__module__": "lerobot.policies.diffusion.modeling_diffusion"}
-    )
+def test_a_policy_of_one_evaluation_is_refused_by_name_with_what_can_be_taken():
+    act = type("ACTPolicy", (nn.Module,), {"__module__": "lerobot.policies.act.modeling_act"})
     with pytest.raises(
-        UnsupportedPolicyError, match="DiffusionConditionalUnet1d.*convolutional U-Net.*policies.diffusion_transformer"
+        UnsupportedPolicyError, match="ACTPolicy.*one evaluation.*diffusion, .*policies.diffusion_transformer"
     ):
-        find_host(lerobot_u_net())
+        find_host(act())

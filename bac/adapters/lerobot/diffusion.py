@@ -1,0 +1,57 @@
+"""`diffusion`: LeRobot's Diffusion Policy, a convolutional U-Net; its blocks are the branches of its residual units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bac.adapters.diffusion_policy import noise_schedule
+from bac.adapters.host import Host
+from bac.block import Block, BlockKind, Site
+from bac.errors import UnsupportedPolicyError
+
+
+def host(policy: Any) -> Host:
+    """Its sampler is the diffusion model's; what is skipped of a unit is all but its shortcut.
+
+    Raises:
+        UnsupportedPolicyError: Its U-Net is compiled.
+    """
+    model = policy.diffusion
+    if hasattr(model.unet, "_orig_mod"):
+        raise UnsupportedPolicyError(
+            f"{type(policy).__name__}: its unet is compiled, and compiled code goes past what stands in for a block. "
+            'Load it with compile_model=False; to spare Python\'s overhead, replay: bac.wrap(..., executor="replay")'
+        )
+    num_steps = int(model.num_inference_steps)
+    solver, timesteps = noise_schedule(model.noise_scheduler, num_steps)
+    return Host(
+        policy=policy,
+        predict=policy.predict_action_chunk,
+        reset=policy.reset,
+        denoiser=model.unet,
+        sampler_owner=model,
+        sampler_attribute="conditional_sample",
+        blocks=tuple(_branch(*unit) for unit in enumerate(_units(model.unet))),
+        num_steps=num_steps,
+        solver=solver,
+        timesteps=timesteps,
+        takes_solvers=True,
+        uncovered="shortcuts, resampling, and the last convolution",
+    )
+
+
+def _units(unet: Any) -> Iterator[tuple[str, Any]]:
+    """Residual units with their paths, in order of evaluation."""
+    for stages in ("down_modules", "mid_modules", "up_modules"):
+        for index, stage in enumerate(getattr(unet, stages)):
+            if stages == "mid_modules":
+                yield f"{stages}.{index}", stage
+            else:  # two units, then what halves or doubles the length
+                yield from ((f"{stages}.{index}.{place}", stage[place]) for place in (0, 1))
+
+
+def _branch(index: int, unit: tuple[str, Any]) -> Block:
+    path, module = unit
+    feeders = (Site(module.conv1), Site(module.cond_encoder))
+    return Block(f"{path}.conv2", BlockKind.LAYER, index, module.conv2, feeders=feeders)
