@@ -38,6 +38,7 @@ class Row:
         frechet_real: To the pictures that the model was trained on.
         accuracy: Share of the pictures that are read as what they should show, in [0, 1].
         places: Update steps, where all blocks share them, or timesteps that were placed.
+        weights: Of a fitted solver.
         rival_psnr: Mean PSNR of the same solver with the fewest steps that take at least as long [dB].
         rival_steps: Its steps.
     """
@@ -56,12 +57,13 @@ class Row:
     frechet_real: float
     accuracy: float
     places: tuple[int, ...] = ()
+    weights: tuple[tuple[float, ...], ...] = ()
     rival_psnr: float | None = None
     rival_steps: int | None = None
 
     @property
     def is_cached(self) -> bool:
-        """Neither dense nor fewer steps."""
+        """Neither dense nor a rival of fewer steps."""
         return self.scheduler != "dense" and not self.scheduler.startswith(FEWER)
 
 
@@ -129,7 +131,7 @@ class Gallery:
             method.scheduler,
             method.estimator_name,
             method.solver,
-            method.num_steps,
+            method.stands_for or method.num_steps,
             share,
             round(method.cells, 4),
             round(latency, 2),
@@ -140,6 +142,7 @@ class Gallery:
             round(frechet_distance(features, self._real), 4),
             round(self.classifier.accuracy(images, classes), 4),
             method.places,
+            method.weights,
         )
         return Shown(row, samples)
 

@@ -1,7 +1,10 @@
 """Scheduler x estimator x solver at the same share of block evaluations; and fewer steps, evenly spaced or placed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 import bac
 from bac.estimators import AffineResidual, Estimator, FittedForecast, ScaleShift, named
@@ -10,6 +13,7 @@ from bac.schedulers.matched import matched_schedule
 from bac.schedulers.search import coordinate_search
 from bac.schedulers.unified import unified_schedule
 from bac.schedulers.uniform import uniform_schedule
+from bac.tuning.fitting import END, Fitter, recorded
 from eval.images.features import psnr
 from eval.images.loop import DenoisingLoop
 from eval.images.model import NUM_TRAIN_TIMESTEPS
@@ -18,6 +22,7 @@ from eval.images.sampling import Method, applied, batch_of, pictures
 CALIBRATION_SEED = 100  # far from those of the pictures that are compared
 FITTED = {fitted.name: fitted for fitted in (ScaleShift, AffineResidual, FittedForecast)}
 NUM_BUBBLED = 5  # the paper's n in simulation
+FITTED_STEPS = "fitted"
 FEWER, PLACED, PLACED_SECOND = "fewer steps", "fewer steps, placed", "fewer steps, placed, second order"
 _MOVES = (-4, -2, -1, 1, 2, 4)
 _FAR_MOVES = (-64, -32, -16, -8, -4, 4, 8, 16, 32, 64)  # in timesteps of 1,000
@@ -52,6 +57,9 @@ class Product:
             pairs: Names of scheduler and estimator.
         """
         for scheduler, estimator in pairs:
+            if scheduler == FITTED_STEPS:
+                yield self._fitted(round(share * self.dense.num_steps))
+                continue
             yield self._method(scheduler, estimator, self._schedule(scheduler, estimator, share))
 
     def even(self, num_steps: int) -> Method:
@@ -128,6 +136,41 @@ class Product:
             best, last + 1, error, moves=_FAR_MOVES, max_evaluations=self._evaluations, move_first=True
         )
         return method(found)
+
+    def _fitted(self, num_steps: int) -> Method:
+        """Few of the solver's own steps, placed by the search, with coefficients fitted to its dense runs."""
+        grid, last = self._grid, self.dense.num_steps - 1
+
+        def method(places: tuple[int, ...]) -> Method:
+            timesteps = tuple(grid[place] for place in places)
+            with applied(self.loop, self.dense):
+                weights = self._fitter(timesteps).weights
+            given = {"timesteps": timesteps, "weights": weights, "stands_for": self.dense.num_steps}
+            return Method(FITTED_STEPS, self.dense.solver, num_steps, **given)
+
+        def error(places: tuple[int, ...]) -> float:
+            return -self.fit_psnr(method(places))
+
+        spaced = np.linspace(0, 1, num_steps)
+        begun = {tuple(int(at) for at in (last * (1 - (1 - spaced) ** power)).round()) for power in (1, 1.3, 1.7)}
+        best = min(sorted(places for places in begun if len(set(places)) == num_steps), key=error)
+        found, _ = coordinate_search(
+            best, last + 1, error, moves=_MOVES, max_evaluations=self._evaluations, move_first=True
+        )
+        return method(found)
+
+    @cached_property
+    def _fitter(self) -> Fitter:
+        def run() -> None:
+            self.loop.predict_action_chunk(self._batch)
+
+        with applied(self.loop, self.dense), recorded(self.loop.noise_scheduler) as states:
+            run()
+        return Fitter(self.loop, run, states)
+
+    @property
+    def _grid(self) -> list[int]:
+        return sorted((timestep for timestep in self._fitter.states if timestep != END), reverse=True)
 
     def _estimator(self, name: str, schedule: bac.Schedule) -> Estimator:
         if name not in FITTED:

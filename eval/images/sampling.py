@@ -14,7 +14,8 @@ from torch import Tensor
 
 import bac
 from bac.estimators import Estimator
-from bac.tuning.solver import SOLVERS as BY_ORDER
+from bac.tuning import SOLVERS as BY_ORDER
+from bac.tuning import Multistep
 from eval.images.data import NUM_CLASSES, SIZE
 from eval.images.loop import DenoisingLoop
 
@@ -34,6 +35,8 @@ class Method:
         estimator: None likewise.
         timesteps: Placed ones, `[K]`, decreasing; the solver's own, evenly spaced, if empty.
         order: Of DPM-Solver++ at placed timesteps; the first order is DDIM.
+        weights: Of a fitted multistep solver at placed timesteps, instead of DPM-Solver++.
+        stands_for: Dense steps K that a fitted solver's few steps stand for.
     """
 
     scheduler: str
@@ -43,15 +46,21 @@ class Method:
     estimator: Estimator | None = None
     timesteps: tuple[int, ...] = ()
     order: int = 1
+    weights: tuple[tuple[float, ...], ...] = ()
+    stands_for: int = 0
 
     @property
     def estimator_name(self) -> str:
         """As tables say it."""
+        if self.weights:
+            return "multistep"
         return self.estimator.name if self.estimator else NONE
 
     @property
     def cells(self) -> float:
         """Share of the block evaluations that are made, in (0, 1]."""
+        if self.stands_for:
+            return self.num_steps / self.stands_for
         return self.schedule.num_sweeps / self.num_steps if self.schedule else 1.0
 
     @property
@@ -83,7 +92,9 @@ def put_on(loop: DenoisingLoop, method: Method, executor: str) -> None:
         method: What to set it to.
         executor: As for `bac.wrap`.
     """
-    if method.timesteps:
+    if method.weights:
+        Multistep(method.weights).apply(loop, method.timesteps)
+    elif method.timesteps:
         BY_ORDER[method.order - 1].apply(loop, method.timesteps)
     else:
         loop.noise_scheduler = SOLVERS[method.solver].from_config(loop.noise_scheduler.config)

@@ -50,8 +50,8 @@ def steps_as_long(steps: Sequence[int], costs: Sequence[float], cost: float) -> 
 
 def compare(loop: DenoisingLoop, best: Method, batch_size: int, rounds: int) -> dict[str, Any]:
     """Time one method between dense runs of as many steps and fewer; ratios are taken within each round."""
-    dense = Method("dense", best.solver, best.num_steps)
-    steps = [round(share * best.num_steps) for share in SHARES]
+    dense = Method("dense", best.solver, best.stands_for or best.num_steps)
+    steps = [round(share * dense.num_steps) for share in SHARES]
     batch = batch_of(batch_size, seed=0)
     methods = [dense, best, *(Method(FEWER, best.solver, count) for count in steps)]
     whole, cached, *fewer = timed([ready(loop, method, batch) for method in methods], batch, rounds)
@@ -76,6 +76,16 @@ def fidelity(loop: DenoisingLoop, method: Method, count: int, seeds: Sequence[in
     return [round(psnr(images, dense), 3) for images, dense in zip(*made, strict=True)]
 
 
+def method_of(loop: DenoisingLoop, row: Row) -> Method:
+    """The method of a row whose update steps all blocks share, or whose solver was fitted."""
+    places = tuple(row.places)
+    if row.weights:
+        given = {"timesteps": places, "weights": tuple(map(tuple, row.weights)), "stands_for": row.num_steps}
+        return Method(row.scheduler, row.solver, len(places), **given)
+    schedule = bac.Schedule(row.num_steps, dict.fromkeys([block.name for block in find_host(loop).blocks], places))
+    return Method(row.scheduler, row.solver, row.num_steps, schedule, named(row.estimator))
+
+
 def main() -> None:
     """Time the best method of a measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,9 +97,7 @@ def main() -> None:
     record = json.loads((options.folder / "rows.json").read_text())
     row = best_of((Row(**row) for row in record["rows"]), AIM_SHARE)
     loop = make_loop(load_transformer(), row.num_steps)
-    names = [block.name for block in find_host(loop).blocks]
-    schedule = bac.Schedule(row.num_steps, dict.fromkeys(names, tuple(row.places)))
-    best = Method(row.scheduler, row.solver, row.num_steps, schedule, named(row.estimator))
+    best = method_of(loop, row)
     timings = [compare(loop, best, size, options.rounds) for size in options.batch_sizes]
     for timing in timings:
         rival = Method(FEWER, row.solver, timing["steps_as_long"])

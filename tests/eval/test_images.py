@@ -12,7 +12,7 @@ from eval.images.methods import Product
 from eval.images.model import load_transformer, make_loop, make_pipeline, new_transformer
 from eval.images.report import Strip, draw_sheet, table, verdict
 from eval.images.sampling import Method, applied, batch_of, generators, labels, pictures, ready, sample
-from eval.images.timing import compare, steps_as_long
+from eval.images.timing import compare, method_of, steps_as_long
 
 
 def row(scheduler: str, *psnr: float, rival: float | None = None, **given) -> Row:
@@ -104,14 +104,23 @@ class TestOnAnUntrainedModel:
     def test_methods_keep_to_their_share_of_the_cells(self, loop):
         product = Product(loop, "DDIM", 10, count=2, evaluations=3)
         pairs = [("uniform", "hold"), ("bac", "hold"), ("searched", "newton-2"), ("unified", "fitted_forecast")]
+        pairs.append(("fitted", "multistep"))
         methods = list(product.methods(0.3, pairs))
-        assert [method.cells for method in methods if method.scheduler != "bac"] == [0.3, 0.3, 0.3]
+        assert [method.cells for method in methods if method.scheduler != "bac"] == [0.3, 0.3, 0.3, 0.3]
         assert 0.1 <= methods[1].cells <= 0.35
 
     def test_searched_steps_serve_no_worse_than_even_ones_where_they_were_searched(self, loop):
         product = Product(loop, "DDIM", 6, count=2, evaluations=5)
         uniform, searched = product.methods(0.5, [("uniform", "taylor-1"), ("searched", "taylor-1")])
         assert product.fit_psnr(searched) >= product.fit_psnr(uniform)
+
+    def test_fitted_steps_are_closer_than_as_many_even_ones_and_timed_like_any_method(self, loop):
+        product = Product(loop, "DDIM", 8, count=2, evaluations=1)
+        (fitted,) = product.methods(0.5, [("fitted", "multistep")])
+        assert product.fit_psnr(fitted) > product.fit_psnr(product.even(4))
+        assert (fitted.num_steps, fitted.cells, fitted.estimator_name) == (4, 0.5, "multistep")
+        made = row("fitted", num_steps=8, places=fitted.timesteps, weights=fitted.weights)
+        assert method_of(loop, made) == fitted
 
     def test_timing_compares_a_method_with_dense_runs_in_the_same_rounds(self, loop):
         product = Product(loop, "DDIM", 8, count=2, evaluations=1)

@@ -24,6 +24,7 @@ REPLAYED: dict[str, Callable[[], nn.Module]] = {
     "pi0": lambda: models.pi(name="pi0"),
     "pi05": lambda: models.pi(name="pi05"),
     "multi_task_dit": lambda: models.multi_task_dit(num_inference_steps=7),
+    "diffusion": lambda: models.diffusion(num_inference_steps=7),
     "vla_jepa": lambda: heads.make(heads.VLAJEPA),
     "evo1": lambda: heads.make(heads.EVO1),
     "xvla": lambda: heads.make(heads.XVLA),
@@ -39,8 +40,9 @@ INTERPRETED = {
 
 def replayer_after_a_chunk(name: str, policy: nn.Module) -> Replayer:
     bac.wrap(policy, None, executor="replay")
-    if name == "multi_task_dit":
+    if name in ("multi_task_dit", "diffusion"):
         batch = models.observation(1, steps=2, image=False)
+        batch["observation.environment_state"] = batch["observation.state"]
     else:
         batch = models.observation(1) if name in ("smolvla", "pi0", "pi05") else heads.encoded(1)
     with torch.inference_mode():
