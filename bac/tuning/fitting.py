@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bac.errors import ScheduleError
 from bac.tuning.multistep import Multistep, MultistepScheduler, Row, level
 
 PASSES = 2
@@ -37,7 +38,17 @@ class Fitter:
         self.owner, self.run, self.states = owner, run, states
 
     def __call__(self, timesteps: Sequence[int]) -> Multistep:
-        """The solver at these timesteps, decreasing and among those of the dense run."""
+        """The solver at these timesteps, decreasing and among those of the dense run.
+
+        Raises:
+            ScheduleError: They are not.
+        """
+        known = [int(timestep) for timestep in timesteps if int(timestep) in self.states]
+        if len(known) < len(timesteps) or known != sorted(set(known), reverse=True):
+            raise ScheduleError(
+                f"timesteps: must decrease, and be some of the {len(self.states) - 1} of the recorded run, got "
+                f"{tuple(timesteps)}"
+            )
         before = self.owner.noise_scheduler, self.owner.num_inference_steps
         fitting = _Fitting(before[0], timesteps, self.states)
         self.owner.noise_scheduler, self.owner.num_inference_steps = fitting, len(timesteps)

@@ -1,5 +1,7 @@
 """Candidates on a small DP-T: what the timesteps, the cache and both together give."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import bac
 from bac.adapters import find_host
 from bac.tuning import SOLVERS, Candidate, solvers_of
 from bac.tuning.candidate import fewer_steps, together
+from bac.tuning.multistep import Multistep, level
 
 pytest.importorskip("lerobot")
 
@@ -55,6 +58,29 @@ def test_where_nothing_is_clipped_the_first_order_is_ddim():
     found = chunk(policy, fewer_steps(FIRST_ORDER, GRID, places))
     policy.diffusion.use_solver("DDIM", 4, timesteps=[GRID[place] for place in places])
     torch.testing.assert_close(found, chunk(policy), rtol=1e-4, atol=1e-4)
+
+
+def second_order(policy, timesteps):
+    """DPM-Solver++(2M), equation 13 of Lu et al. (2022), as coefficients; its last step is of first order."""
+    shares = [level(float(policy.diffusion.noise_scheduler.alphas_cumprod[t])) for t in timesteps]
+    half_log_snr = [math.log(clean / noise) for clean, noise in shares]
+    rows = []
+    for step in range(len(timesteps) - 1):
+        (_, here), (clean, there) = shares[step : step + 2]
+        h = half_log_snr[step + 1] - half_log_snr[step]
+        gain = -clean * math.expm1(-h)
+        slope = gain * 0.5 * h / (half_log_snr[step] - half_log_snr[step - 1]) if step else 0.0
+        rows.append((gain + slope, 0.0, there / here, -slope, 0.0)[: 5 if step else 3])
+    return Multistep((*rows, (1.0, 0.0, 0.0, 0.0, 0.0)))
+
+
+def test_dpm_solver_is_one_choice_of_coefficients():
+    policy = small_policy(n_layer=1, noise_scheduler_type="DDIM", clip_sample=False)
+    policy.diffusion.use_solver("DDIM", len(GRID))
+    places = (1, 6, 13, 19)
+    solver = second_order(policy, [GRID[place] for place in places])
+    found = chunk(policy, fewer_steps(solver, GRID, places))
+    torch.testing.assert_close(found, chunk(policy, fewer_steps(SECOND_ORDER, GRID, places)), rtol=1e-4, atol=1e-4)
 
 
 def test_a_cache_that_updates_at_every_step_changes_nothing(policy):

@@ -136,6 +136,13 @@ def test_on_a_linear_denoiser_few_fitted_steps_end_where_all_steps_end():
     assert fitted < 1e-3 * even and even > 0.01
 
 
+@pytest.mark.parametrize("timesteps", [(9, 4, 7), (9, 9), (10, 3)])
+def test_timesteps_that_were_not_recorded_or_do_not_decrease_are_refused(timesteps):
+    fitter = Fitter(None, print, dict.fromkeys([END, *range(10)], torch.zeros(1)))
+    with pytest.raises(ScheduleError, match="must decrease, and be some of the 10 of the recorded run"):
+        fitter(timesteps)
+
+
 def test_fitting_leaves_the_policy_as_it_was():
     alphas, grid = torch.linspace(0.95, 0.05, 10), tuple(range(9, -1, -1))
     owner = Owner(MultistepScheduler(trained(alphas), grid, ddim(alphas, grid).weights), torch.ones(1, 3))
