@@ -101,10 +101,15 @@ class Cell:
             "estimator",
             "weights",
         )  # absent where unset: results stay those of before
-        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {
-            key: value for key, value in values.items() if key != "name" and (value is not None or key not in later)
+            key: _plain(value)
+            for key, value in asdict(self).items()
+            if key != "name" and (value is not None or key not in later)
         }
+
+
+def _plain(value: Any) -> Any:
+    return list(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def build_schedule(cell: Cell, calibration: bac.Calibration) -> bac.Schedule | None:

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: E4
 from matplotlib.transforms import Bbox  # noqa: E402
 
 BLUE, ORANGE, GREEN, PINK, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#222222"
-SKY = "#56B4E9"
+SKY, AMBER = "#56B4E9", "#E69F00"
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,

@@ -25,7 +25,7 @@ from eval.cells import Cell, adaptive, dense, running, together
 from eval.comparison import Comparison
 from eval.config import CONFIGS, log_to_terminal, settings_of
 from eval.fidelity import action_chunks, action_error, best_spacing, typical_error
-from eval.joint_report import publish
+from eval.joint_report import EAGER, publish
 from eval.matching import measure_cells
 from eval.methods import visited
 from eval.metrics import mean_score, paired_score_difference, paired_success_difference, success_rate
@@ -101,7 +101,7 @@ class Joint:
     def _work(self) -> Iterator[tuple[str, Any]]:
         families_by_name = {FAMILIES[f.name]: f for f in families(self.bench) if f.name in FAMILIES}
         for budget in self.options.budgets:
-            for solver in ("DDIM", "DPM-Solver++"):
+            for solver in ("DDIM", "DPM-Solver++", "UniPC"):
                 yield f"{budget} {solver} even", lambda s=solver, b=budget: self._even(s, b)
             for name, family in families_by_name.items():
                 yield f"{budget} {name}", lambda n=name, f=family, b=budget: self._tuned(n, f, b)
@@ -151,17 +151,18 @@ class Joint:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
     def latencies_ms(self, found: Sequence[Found]) -> dict[str, float]:
-        """Median of every method at batch 1, replayed, interleaved [ms]."""
+        """Median of every method at batch 1, replayed, and of the untouched policy, interleaved [ms]."""
         path = self.folder / "latency.json"
         names = [row.cell.name for row in found]
         stored = json.loads(path.read_text()) if path.exists() else {}
-        if set(names) - set(stored):
+        if {*names, EAGER} - set(stored):
             batch = {key: rows[:1] for key, rows in self.observations["held out"].items()}
             cells = {row.cell: self.comparison.schedule(row.cell) for row in found}
             measured = measure_cells(
                 self.comparison.loaded, cells, batch, executor="auto", rounds=self.options.rounds, progress=True
             )
             stored = {cell.name: latency.p50_ms for cell, latency in measured.cells.items()}
+            stored[EAGER] = measured.eager.p50_ms
             write_json(path, stored)
         return stored
 

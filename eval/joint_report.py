@@ -5,14 +5,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eval.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, picture, plain_log_axis
+from eval.drawing import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, picture, plain_log_axis
 from eval.provenance import provenance
 from eval.records import write_json
 
+EAGER = "DDPM-100, eager"
 # How a cell's name begins, what its line is called, its colour.
 LINES = (
     ("DDIM-", "DDIM, evenly spaced", GREY),
     ("DPM-Solver++-", "DPM-Solver++, evenly spaced", BLACK),
+    ("UniPC-", "UniPC, evenly spaced", AMBER),
     ("fitted multistep", "fitted multistep, tuned timesteps", BLUE),
     ("DPM-Solver++ 1 tuned", "DPM-Solver++ 1, tuned timesteps", SKY),
     ("DPM-Solver++ tuned", "DPM-Solver++, tuned timesteps", GREEN),
@@ -40,7 +42,8 @@ def publish(
         paired: Rows of `eval.joint.Joint.paired`.
     """
     rows = [{"name": row.cell.name, **asdict(row), "latency_ms": latencies_ms.get(row.cell.name)} for row in found]
-    write_json(folder / "table.json", {"fidelity": rows, "closed_loop": list(closed_loop), "paired": list(paired)})
+    evidence = {"closed_loop": list(closed_loop), "paired": list(paired), "eager_ms": latencies_ms.get(EAGER)}
+    write_json(folder / "table.json", {"fidelity": rows, **evidence})
     write_json(folder / "provenance.json", provenance())
     if latencies_ms:
         draw(folder / "front.png", rows, title=f"{comparison.settings.task}: solver, timesteps and cache, tuned or not")

@@ -94,17 +94,17 @@ def test_the_phase_play_goes_no_further_than_playing(comparison, rows, tmp_path,
 
 
 def test_publishing_writes_every_method_with_its_latency(joint, found, rows, tmp_path):
-    from eval.joint_report import publish
+    from eval.joint_report import EAGER, publish
     from eval.records import write_json
 
-    write_json(joint.folder / "latency.json", {row.cell.name: 5.0 for row in found})
+    write_json(joint.folder / "latency.json", {row.cell.name: 5.0 for row in found} | {EAGER: 50.0})
     paired = joint.paired(found)
     publish(tmp_path, joint.comparison, found, joint.latencies_ms(found), closed_loop=rows, paired=paired)
     assert (paired[0]["name"], paired[0]["minus"], paired[0]["n"]) == (TUNED, OTHER, 2)
     table = json.loads((tmp_path / "table.json").read_text())
     assert [row["name"] for row in table["fidelity"]] == [row.cell.name for row in found]
     assert {row["latency_ms"] for row in table["fidelity"]} == {5.0}
-    assert (table["closed_loop"], table["paired"]) == (rows, paired)
+    assert (table["closed_loop"], table["paired"], table["eager_ms"]) == (rows, paired, 50.0)
 
 
 def test_a_pair_of_a_method_that_is_not_there_is_refused(joint, found, monkeypatch):
