@@ -50,13 +50,12 @@ def second_run(policy: Any, tuned: Tuned, batch: Batch, *, rounds: int) -> dict[
 
 
 def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
-    """Write report, picture, provenance, and ``bac.json`` if there is a schedule."""
+    """Write report, picture, provenance, and the choice as ``bac.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     tuned.save(folder / "tuned.json")
     (folder / "tuned.txt").write_text(f"{tuned}\n\nrun again: {json.dumps(dict(again))}\n")
     tuned.plot(folder / "front.png")
-    if tuned.schedule is not None:
-        tuned.schedule.save(folder / "bac.json")
+    tuned.save_choice(folder / "bac.json")
     write_json(folder / "provenance.json", {**provenance(), "second_run": dict(again)})
 
 
