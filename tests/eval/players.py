@@ -1,6 +1,7 @@
 """Players for launchers that need neither torch nor a simulator, so that a worker that is hired starts at once."""
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,16 +40,19 @@ class UnluckyPlayer:
         seed: At which.
         notes: Folder with one file for each death.
         most: How many deaths there are.
+        after_s: How long it lives on, so that what it finished before has left it [s].
     """
 
     seed: int
     notes: Path = field(repr=False)
     most: int = 1
+    after_s: float = 0.0
 
     def play(self, part: Some) -> Iterator[Finished]:
         for finished in TidyPlayer().play(part):
             if finished.seed == self.seed and len(list(self.notes.iterdir())) < self.most:
                 (self.notes / str(os.getpid())).touch()
+                time.sleep(self.after_s)
                 os._exit(7)
             yield finished
 
