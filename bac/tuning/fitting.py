@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bac.errors import ScheduleError
 from bac.tuning.multistep import Multistep, MultistepScheduler, Row, level
+from bac.tuning.solver import put_in_place
 
 PASSES = 2
 TINY = 1e-16  # a distance that is none still has an inverse
@@ -49,13 +50,12 @@ class Fitter:
                 f"timesteps: must decrease, and be some of the {len(self.states) - 1} of the recorded run, got "
                 f"{tuple(timesteps)}"
             )
-        before = self.owner.noise_scheduler, self.owner.num_inference_steps
-        fitting = _Fitting(before[0], timesteps, self.states)
-        self.owner.noise_scheduler, self.owner.num_inference_steps = fitting, len(timesteps)
+        fitting = _Fitting(self.owner.noise_scheduler, timesteps, self.states)
+        put_back = put_in_place(self.owner, fitting, len(timesteps))
         try:
             self.run()
         finally:
-            self.owner.noise_scheduler, self.owner.num_inference_steps = before
+            put_back()
         return Multistep(tuple(fitting.weights))
 
 

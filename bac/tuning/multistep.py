@@ -14,15 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import sqrt
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bac.errors import ScheduleError
-from bac.tuning.solver import Undo, put_back
+from bac.errors import RunError, ScheduleError
+from bac.tuning.solver import Undo, put_in_place
 
 TERMS = ("clean", "noise", "sample", "clean before", "noise before")
 Row = tuple[float, ...]
@@ -41,7 +40,6 @@ class Multistep:
 
     weights: tuple[Row, ...]
     name = "fitted multistep"
-    order = 2
 
     def __post_init__(self) -> None:
         for step, row in enumerate(self.weights):
@@ -61,10 +59,8 @@ class Multistep:
             raise ScheduleError(
                 f"timesteps: must be {len(self.weights)}, one for each row of weights, got {len(timesteps)}"
             )
-        before = {name: getattr(owner, name) for name in ("noise_scheduler", "num_inference_steps")}
-        owner.noise_scheduler = MultistepScheduler(before["noise_scheduler"], timesteps, self.weights)
-        owner.num_inference_steps = len(timesteps)
-        return partial(put_back, owner, before)
+        scheduler = MultistepScheduler(owner.noise_scheduler, timesteps, self.weights)
+        return put_in_place(owner, scheduler, len(timesteps))
 
     def __str__(self) -> str:
         head = f"{'step':>4} " + " ".join(f"{term:>12}" for term in TERMS)
@@ -117,7 +113,15 @@ class MultistepScheduler:
             model_output: What the denoiser predicts, `[B, ...]`.
             timestep: Ignored: steps are counted from `set_timesteps` on.
             sample: `[B, ...]`.
+
+        Raises:
+            RunError: A run makes more steps than there are coefficients for.
         """
+        if self._step == len(self.levels):
+            raise RunError(
+                f"step: these coefficients are for {len(self.levels)} steps, and this run makes another one. A run "
+                "begins with set_timesteps; one of another length needs a solver of its own: bac.tune(policy, batches)"
+            )
         newest = predictions(model_output, sample, self.levels[self._step], self.predicts, self.clip)
         after = self.combine((*newest, sample, *self._before))
         self._before = newest

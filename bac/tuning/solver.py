@@ -39,8 +39,7 @@ class Solver:
         Returns:
             A call that puts back what was there.
         """
-        before = {name: getattr(owner, name) for name in ("noise_scheduler", "num_inference_steps")}
-        given = before["noise_scheduler"].config
+        given = owner.noise_scheduler.config
         clips = given.get("clip_sample", given.get("thresholding", False))
         scheduler = importlib.import_module("diffusers").DPMSolverMultistepScheduler(
             **{name: given[name] for name in _TRAINED if name in given},
@@ -51,8 +50,7 @@ class Solver:
         )
         scheduler.set_timesteps = partial(_place, scheduler, timesteps)
         scheduler.set_timesteps()
-        owner.noise_scheduler, owner.num_inference_steps = scheduler, len(timesteps)
-        return partial(put_back, owner, before)
+        return put_in_place(owner, scheduler, len(timesteps))
 
 
 # What the denoiser was trained under, which every noise scheduler has to know.
@@ -77,7 +75,21 @@ def _place(scheduler: Any, timesteps: tuple[int, ...], *_: Any, device: Any = No
     type(scheduler).set_timesteps(scheduler, timesteps=list(timesteps), device=device)
 
 
-def put_back(owner: Any, before: dict[str, Any]) -> None:
-    """Give attributes their former values."""
-    for name, value in before.items():
-        setattr(owner, name, value)
+def put_in_place(owner: Any, noise_scheduler: Any, num_inference_steps: int) -> Undo:
+    """Let later runs take a noise scheduler and its number of steps.
+
+    Args:
+        owner: What holds ``noise_scheduler`` and ``num_inference_steps``.
+        noise_scheduler: As diffusers' samplers use one.
+        num_inference_steps: Denoising steps K.
+
+    Returns:
+        A call that puts back what was there.
+    """
+    before = owner.noise_scheduler, owner.num_inference_steps
+
+    def put_back() -> None:
+        owner.noise_scheduler, owner.num_inference_steps = before
+
+    owner.noise_scheduler, owner.num_inference_steps = noise_scheduler, num_inference_steps
+    return put_back

@@ -7,6 +7,8 @@ import torch
 
 import bac
 from bac.adapters import find_host
+from bac.patch import interceptors
+from bac.plan.executor import Replayer
 from bac.tuning import SOLVERS, Candidate, solvers_of
 from bac.tuning.candidate import fewer_steps, together
 from bac.tuning.multistep import Multistep, level
@@ -72,6 +74,16 @@ def second_order(policy, timesteps):
         slope = gain * 0.5 * h / (half_log_snr[step] - half_log_snr[step - 1]) if step else 0.0
         rows.append((gain + slope, 0.0, there / here, -slope, 0.0)[: 5 if step else 3])
     return Multistep((*rows, (1.0, 0.0, 0.0, 0.0, 0.0)))
+
+
+def test_a_fitted_solver_is_replayed_bit_for_bit(policy):
+    candidate = fewer_steps(Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1))), GRID, (1, 9))
+    expected = chunk(policy, candidate)
+    undo = candidate.put_on(policy, executor="replay")
+    assert torch.equal(chunk(policy), expected)
+    (replayer,) = (found for _, _, found in interceptors(policy) if isinstance(found, Replayer))
+    assert len(replayer.plans) == 1 and not replayer.refusals
+    undo()
 
 
 def test_dpm_solver_is_one_choice_of_coefficients():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bac.errors import ScheduleError
+from bac.errors import RunError, ScheduleError
 from bac.tuning.fitting import END, Fitter, recorded, solve
 from bac.tuning.multistep import Multistep, MultistepScheduler, level, predictions
 
@@ -67,6 +67,13 @@ def test_clean_actions_are_clipped_where_the_policy_clips_them_and_so_is_the_end
 def test_a_run_forgets_the_one_before():
     owner = Owner(MultistepScheduler(trained(), (3, 2), ((1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0, 1.0))), torch.ones(2))
     assert torch.equal(owner.run(), owner.run())
+
+
+def test_a_run_of_more_steps_is_an_error_and_not_a_guess():
+    scheduler = MultistepScheduler(trained(), (3,), ((1.0, 0.0, 0.0),))
+    scheduler.step(torch.ones(1), 3, torch.ones(1))
+    with pytest.raises(RunError, match="for 1 steps, and this run makes another one"):
+        scheduler.step(torch.ones(1), 2, torch.ones(1))
 
 
 def test_weights_of_another_length_are_refused_with_what_they_stand_for():
