@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from bac.tuning.bench import typical
 from eval.cells import SPACINGS, Cell, dense, running
 from eval.rollout import Batch, chunk_generator
 
@@ -72,7 +73,7 @@ def typical_error(chunks: torch.Tensor, reference: torch.Tensor) -> float:
         reference: Likewise.
     """
     squares = (chunks.double() - reference.double()).square().mean(dim=(0, 2, 3))
-    return float(squares.sqrt().clamp_min(1e-12).log().mean().exp())
+    return typical(squares.sqrt())
 
 
 def energy_distance(chunks: torch.Tensor, reference: torch.Tensor) -> float:

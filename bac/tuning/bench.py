@@ -89,7 +89,7 @@ class Bench:
         A few observations at which a run comes to a fork (a gripper that opens or closes) make most of a mean square,
         whatever the candidate; here they count as much as any other.
         """
-        return float(self.errors(candidate, purpose).clamp_min(TINY).log().mean().exp())
+        return typical(self.errors(candidate, purpose))
 
     def errors(self, candidate: Candidate, purpose: str = "fit") -> Tensor:
         """Root mean square difference of every observation's action chunk to the reference's, `[N]`."""
@@ -176,6 +176,11 @@ def _counted(policy: Any, batch: Batch) -> int:
 def rows(batch: Batch, which: slice) -> Batch:
     """Some observations of a batch; what is no tensor or list belongs to all of them."""
     return {key: value[which] if isinstance(value, (Tensor, list)) else value for key, value in batch.items()}
+
+
+def typical(errors: Tensor) -> float:
+    """Geometric mean; an error that is none counts as a tiny one."""
+    return float(errors.clamp_min(TINY).log().mean().exp())
 
 
 def merged(batches: Sequence[Batch]) -> Batch:

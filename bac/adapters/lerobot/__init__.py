@@ -53,16 +53,23 @@ def _uncompiled(adapt: Callable[[Any], Host]) -> Callable[[nn.Module], Host]:
     @functools.wraps(adapt)
     def host(policy: nn.Module) -> Host:
         found = adapt(policy)
-        sampler = vars(found.sampler_owner).get(found.sampler_attribute)
-        if getattr(sampler, "_torchdynamo_orig_callable", None) is not None:
+        if compiled := _compiled_part(found):
             raise UnsupportedPolicyError(
-                f"{type(policy).__name__}: its {found.sampler_attribute} is compiled, and compiled code goes past "
+                f"{type(policy).__name__}: its {compiled} is compiled, and compiled code goes past "
                 "what stands in for a block. Load it with compile_model=False (lerobot-rollout: without "
                 '--use_torch_compile); to spare Python\'s overhead, replay: bac.wrap(..., executor="replay")'
             )
         return found
 
     return host
+
+
+def _compiled_part(host: Host) -> str | None:
+    """What is compiled, by the marks that torch.compile leaves on a callable and on a module."""
+    sampler = vars(host.sampler_owner).get(host.sampler_attribute)
+    if getattr(sampler, "_torchdynamo_orig_callable", None) is not None:
+        return host.sampler_attribute
+    return "denoiser" if hasattr(host.denoiser, "_orig_mod") else None
 
 
 ADAPTERS = {

@@ -8,21 +8,11 @@ from typing import Any
 from bac.adapters.diffusion_policy import noise_schedule
 from bac.adapters.host import Host
 from bac.block import Block, BlockKind, Site
-from bac.errors import UnsupportedPolicyError
 
 
 def host(policy: Any) -> Host:
-    """Its sampler is the diffusion model's; what is skipped of a unit is all but its shortcut.
-
-    Raises:
-        UnsupportedPolicyError: Its U-Net is compiled.
-    """
+    """Its sampler is the diffusion model's; what is skipped of a unit is all but its shortcut."""
     model = policy.diffusion
-    if hasattr(model.unet, "_orig_mod"):
-        raise UnsupportedPolicyError(
-            f"{type(policy).__name__}: its unet is compiled, and compiled code goes past what stands in for a block. "
-            'Load it with compile_model=False; to spare Python\'s overhead, replay: bac.wrap(..., executor="replay")'
-        )
     num_steps = int(model.num_inference_steps)
     solver, timesteps = noise_schedule(model.noise_scheduler, num_steps)
     return Host(
