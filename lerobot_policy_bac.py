@@ -145,10 +145,12 @@ def _say_that_nothing_is_guarded() -> None:
 def _wrap(policy: Any, path: Path) -> Any:
     executor: Any = os.environ.get("BAC_EXECUTOR", "interpret")
     try:
+        certificate = Certificate.beside(path)
+        if certificate is not None:
+            logger.info("bac: %s", certificate)
         if tuning.is_candidate(path):
             return _tune(policy, path, executor)
         schedule = bac.Schedule.load(path)
-        certificate = Certificate.beside(path)
         guard = find_guard(path, schedule)
         bac.wrap(policy, schedule, executor=executor, guard=guard)
     except bac.BacError as error:
@@ -163,8 +165,6 @@ def _wrap(policy: Any, path: Path) -> Any:
         len(schedule.block_names),
         schedule.num_steps,
     )
-    if certificate is not None:
-        logger.info("bac: %s", certificate)
     if guard is not None:
         logger.info("bac: %s", "\n".join(str(guard).splitlines()[:2]))
         atexit.register(_report, type(policy).__name__, lookout_of(policy))

@@ -35,7 +35,7 @@ class Cell:
         timestep_spacing: One of `SPACINGS`, or None for the solver's own.
         timesteps: The solver's timesteps, `[K]`, decreasing, instead of a spacing.
         update_steps: Of all blocks, with ``placed`` only.
-        estimator: What stands in for a block, with ``placed`` only; see `bac.estimators`.
+        estimator: What stands in for a block if not ``hold``, with ``placed`` or a schedule; see `bac.estimators`.
         weights: Of the fitted multistep solver, `[K, 5]`, with that solver only; see `bac.tuning.Multistep`.
 
     Raises:

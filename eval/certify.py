@@ -1,13 +1,16 @@
-"""Is a cache good enough? ``python -m eval.certify policy=assembly cache=bac margin=0.05`` plays until it is known.
+"""Is it good enough? ``python -m eval.certify policy=assembly cache=bac margin=0.05`` plays until it is known.
 
-Dense and cached policy play the same worlds with the same noise, pair by pair, and the comparison stops as soon as it
-is shown or refuted that the cache loses less than the margin (see `eval.sequential`). Seeds begin where nothing else
-does, so that no world is met that a schedule was made or chosen in. ``bac.json`` and ``certificate.json`` go to one
-folder, to be copied beside a checkpoint's weights.
+The dense policy and the one in question play the same worlds with the same noise, pair by pair, and the comparison
+stops as soon as it is shown or refuted that less is lost than the margin (see `eval.sequential`). In question is the
+cache that is configured; or, with ``tuned=true``, the policy as it was tuned; or what a file holds,
+``certify.schedule=bac.json`` of `bac calibrate` or `bac tune`. Seeds begin where nothing else does, so that no world is
+met that any of it was made or chosen in. ``bac.json`` and ``certificate.json`` go to one folder, to be copied beside a
+checkpoint's weights.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 import bac
+from bac import tuning
 from bac.certificate import CERTIFICATE_NAME, Certificate, schedule_hash
+from eval.candidates import as_candidate, as_cell
 from eval.cells import Cell, dense
 from eval.comparison import Comparison
 from eval.config import CONFIGS, cell_of, log_to_terminal, settings_of
@@ -32,23 +37,45 @@ logger = logging.getLogger(__name__)
 QUANTITIES = ("success", "score")
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is to be certified.
+
+    Attributes:
+        cell: Its solver, and its name.
+        schedule: Its cache, None if every block is computed at every step.
+        stored: What ``bac.json`` is to hold, for LeRobot's commands to follow.
+    """
+
+    cell: Cell
+    schedule: bac.Schedule | None
+    stored: bac.Schedule | tuning.Candidate
+
+    def save(self, path: Path) -> None:
+        """Write ``bac.json``."""
+        if isinstance(self.stored, tuning.Candidate):
+            tuning.save(self.stored, path)
+        else:
+            self.stored.save(path)
+
+
 class Pairs:
     """Paired episodes of a cell and the dense policy, played when they are asked for, and kept.
 
     Args:
         settings: Policy and world.
-        cell: The cell to certify.
-        schedule: Its schedule.
+        subject: What is to be certified.
         options: `certify` of ``configs/eval.yaml``.
     """
 
-    def __init__(self, settings: Settings, cell: Cell, schedule: bac.Schedule, options: Any) -> None:
-        if options.quantity not in QUANTITIES:
-            raise ValueError(f"quantity: must be one of {', '.join(QUANTITIES)}, got {options.quantity!r}")
+    def __init__(self, settings: Settings, subject: Subject, options: Any) -> None:
+        self.quantity = options.quantity or QUANTITIES[settings.judged_by_score]
+        if self.quantity not in QUANTITIES:
+            raise ValueError(f"quantity: must be one of {', '.join(QUANTITIES)}, got {self.quantity!r}")
         self._settings, self._options = settings, options
         self._log = EpisodeLog(settings.folder / "certify.jsonl")
         self._player = Player(settings)
-        self._cells = ((dense(), None), (cell, schedule))
+        self._cells = ((dense(), None), (subject.cell, subject.schedule))
 
     def differences(self) -> Iterator[float]:
         """Method minus reference, in order of seed, each in [-1, 1]; stops at ``max_n``."""
@@ -59,7 +86,7 @@ class Pairs:
                 reference, method = (self._play(cell, schedule, seeds) for cell, schedule in self._cells)
                 for before, after in zip(reference, method, strict=True):
                     bar.update()
-                    yield float(getattr(after, self._options.quantity)) - float(getattr(before, self._options.quantity))
+                    yield float(getattr(after, self.quantity)) - float(getattr(before, self.quantity))
 
     def _play(self, cell: Cell, schedule: bac.Schedule | None, seeds: Sequence[int]) -> list[EpisodeResult]:
         unit = Unit(unit_key(self._settings, cell, schedule), cell, schedule, tuple(seeds))
@@ -71,8 +98,7 @@ class Pairs:
 
 def certify(
     settings: Settings,
-    cell: Cell,
-    schedule: bac.Schedule,
+    subject: Subject,
     folder: Path,
     *,
     margin: float,
@@ -83,23 +109,23 @@ def certify(
 
     Args:
         settings: Policy and world.
-        cell: The cell to certify: its solver, and its name.
-        schedule: Its schedule.
+        subject: What is to be certified.
         folder: Where both files go.
         margin: What may be lost, in (0, 1).
         confidence: Of the verdict, in (0, 1).
         options: `certify` of ``configs/eval.yaml``.
     """
-    outcome = non_inferiority(Pairs(settings, cell, schedule, options).differences(), margin, confidence=confidence)
+    pairs = Pairs(settings, subject, options)
+    outcome = non_inferiority(pairs.differences(), margin, confidence=confidence)
     low, high = bounds(outcome.differences, confidence=confidence)
     folder.mkdir(parents=True, exist_ok=True)
-    schedule.save(folder / "bac.json")
+    subject.save(folder / "bac.json")
     certificate = Certificate(
         verdict=outcome.verdict,
         task=settings.task,
-        method=cell.name,
+        method=subject.cell.name,
         reference=dense().name,
-        quantity=options.quantity,
+        quantity=pairs.quantity,
         n=outcome.n,
         difference=float(np.mean(outcome.differences)),
         low=low,
@@ -117,21 +143,56 @@ def certify(
     return certificate
 
 
+def subject_of(config: Any, settings: Settings) -> Subject:
+    """What the configuration asks to certify.
+
+    Raises:
+        SystemExit: That is the reference itself.
+    """
+    if config.certify.schedule:
+        return stored_subject(Path(config.certify.schedule), cell_of(config))
+    if settings.tuned:
+        comparison = Comparison(settings)
+        cell, *_ = comparison.tuned_cells
+        schedule = comparison.schedule(cell)
+        return Subject(cell, schedule, as_candidate(cell, schedule).signed(comparison.loaded.policy))
+    cell = cell_of(config)
+    if cell.cache == "dense":
+        raise SystemExit("cache: dense is the reference itself; name a cache, tuned=true, or certify.schedule=FILE")
+    schedule = Comparison(settings).schedule(cell)
+    assert schedule is not None  # cached, then
+    return Subject(cell, schedule, schedule)
+
+
+def stored_subject(path: Path, sampler: Cell) -> Subject:
+    """What a file holds: a schedule, or what `bac tune` chose.
+
+    Args:
+        path: A ``bac.json``.
+        sampler: Solver that a schedule is run with; what `bac tune` chose has its own.
+    """
+    if tuning.is_candidate(path):
+        candidate = tuning.load(path)
+        cell, schedule = as_cell(replace(candidate, schedule=None), candidate.name), candidate.schedule
+        return Subject(_with_estimator(cell, schedule), schedule, candidate)
+    schedule = bac.Schedule.load(path)
+    cell = Cell(f"{path} on {sampler.solver}", sampler.solver, sampler.num_steps)
+    return Subject(_with_estimator(cell, schedule), schedule, schedule)
+
+
+def _with_estimator(cell: Cell, schedule: bac.Schedule | None) -> Cell:
+    """Episodes are told apart by update steps and cell, so the cell has to say what stands in for a block."""
+    return cell if schedule is None or schedule.estimator == "hold" else replace(cell, estimator=schedule.estimator)
+
+
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
-    """Certify the configured cell, or the schedule of a file."""
+    """Certify the configured cell, the tuned policy, or what a file holds."""
     log_to_terminal()
-    settings, cell = settings_of(config), cell_of(config)
-    if config.certify.schedule:
-        schedule = bac.Schedule.load(config.certify.schedule)
-        cell = Cell(f"{config.certify.schedule} on {cell.solver_name}", cell.solver, cell.num_steps)
-    elif cell.cache == "dense":
-        raise SystemExit("cache: dense is the reference itself; name a cache, or certify.schedule=FILE")
-    else:
-        schedule = Comparison(settings).schedule(cell)
+    settings = settings_of(config)
     folder = Path(config.certify.folder)
     options = {"margin": config.margin, "confidence": config.confidence, "options": config.certify}
-    print(certify(settings, cell, schedule, folder, **options), f"\nWritten to {folder}")
+    print(certify(settings, subject_of(config, settings), folder, **options), f"\nWritten to {folder}")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bac.tuning import Candidate, Multistep
 from bac.tuning.bench import Bench
 from bac.tuning.search import Family, best_start, families, searched
+from eval.candidates import as_cell
 from eval.cells import Cell, adaptive, dense, running, together
 from eval.comparison import Comparison
 from eval.config import CONFIGS, log_to_terminal, settings_of
@@ -122,7 +122,7 @@ class Joint:
         self.policy.diffusion.use_solver("DDIM", 100)
         places = best_start(self.bench, family, calibration, budget)
         candidate = family.make(searched(self.bench, family, places, self.options.evaluations))
-        return self._cell(_cell_of(candidate, f"{name}, {budget} sweeps"), self.bench.typical_error(candidate))
+        return self._cell(as_cell(candidate, f"{name}, {budget} sweeps"), self.bench.typical_error(candidate))
 
     def _cell(self, cell: Cell, fit_error: float | None) -> Found:
         """Run a cell on the observations it was not made with."""
@@ -201,16 +201,6 @@ def _difference(comparison: Comparison, cell: Cell, reference: Cell) -> dict[str
     else:
         found = paired_success_difference([r.success for r in before], [r.success for r in after])
     return {"n": len(after), "difference": [found.value, found.low, found.high]}
-
-
-def _cell_of(candidate: Candidate, name: str) -> Cell:
-    solver = "DDIM" if candidate.solver is None else candidate.solver.name
-    if candidate.schedule is None:
-        weights = candidate.solver.weights if isinstance(candidate.solver, Multistep) else None
-        return Cell(name, solver, candidate.num_steps, timesteps=candidate.timesteps, weights=weights)
-    steps = next(iter(candidate.schedule.update_steps.values()))
-    places = {"timesteps": candidate.timesteps, "update_steps": steps, "estimator": candidate.estimator}
-    return Cell(name, solver, candidate.num_steps, "placed", **places)
 
 
 def _batches(batch: Batch) -> list[Batch]:

@@ -10,7 +10,7 @@ from bac.tuning.candidate import Candidate
 from bac.tuning.multistep import Multistep
 from bac.tuning.result import Row, Tuned
 from bac.tuning.solver import SOLVERS, Solver, solvers_of
-from bac.tuning.stored import is_candidate, load
+from bac.tuning.stored import is_candidate, load, save
 from bac.tuning.tune import tune
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Tuned",
     "is_candidate",
     "load",
+    "save",
     "solvers_of",
     "tune",
 ]

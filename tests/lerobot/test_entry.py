@@ -20,7 +20,7 @@ from bac.certificate import Certificate, schedule_hash
 from bac.errors import MismatchError, RunError, ScheduleError
 from bac.guarding import report
 from bac.tuning import Multistep
-from bac.tuning.candidate import fewer_steps
+from bac.tuning.candidate import Candidate, fewer_steps
 from bac.tuning.stored import save
 from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
 from tests.lerobot import checkpoints
@@ -30,6 +30,17 @@ pytestmark = pytest.mark.slow
 
 TYPE = "diffusion_transformer"
 Load = Callable[..., nn.Module]
+
+
+def put_schedule(policy, path: Path) -> None:
+    schedule_for(policy).save(path)
+
+
+def put_tuned(policy, path: Path) -> Candidate:
+    solver = Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1)))
+    candidate = fewer_steps(solver, (90, 40), (0, 1)).signed(policy)
+    save(candidate, path)
+    return candidate
 
 
 @pytest.fixture(autouse=True)
@@ -101,9 +112,7 @@ def test_it_keeps_its_class_and_saves_as_before(checkpoint, load, tmp_path):
 
 def test_a_policy_beside_which_its_tuned_solver_lies_denoises_with_that(checkpoint, load, monkeypatch):
     by_hand = small_policy(n_layer=1)
-    solver = Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1)))
-    candidate = fewer_steps(solver, (90, 40), (0, 1)).signed(by_hand)
-    save(candidate, checkpoint / "bac.json")
+    candidate = put_tuned(by_hand, checkpoint / "bac.json")
     candidate.put_on(by_hand, executor="interpret")
     loaded = load(checkpoint)
     assert loaded.diffusion.num_inference_steps == 2 and torch.equal(chunk(loaded), chunk(by_hand))
@@ -169,9 +178,10 @@ def test_what_was_wrapped_is_logged(checkpoint, load, caplog):
     assert "6 of 15 updates in 3 blocks and 5 denoising steps" in caplog.text
 
 
-def test_what_was_certified_is_logged(checkpoint, load, caplog):
+@pytest.mark.parametrize("store", [put_schedule, put_tuned])
+def test_what_was_certified_is_logged(checkpoint, load, caplog, store):
     path = checkpoint / "bac.json"
-    schedule_for(small_policy(n_layer=1)).save(path)
+    store(small_policy(n_layer=1), path)
     verdict = "refuted", "pusht", "BAC", "DDPM-100", "score", 61, -0.2, -0.3, -0.1, 0.05, 0.95, 0
     Certificate(*verdict, schedule_hash(path), "", "", "", "").save(checkpoint / "certificate.json")
     with caplog.at_level(logging.INFO, logger="lerobot_policy_bac"):
