@@ -15,6 +15,7 @@ from bac.cli import lerobot
 from bac.cli.checkpoint import Checkpoint
 from bac.errors import BacError
 from bac.guarding.calibrating import Measured, surveying
+from bac.patch import Interceptor, put_on, take_off
 from bac.recording import watching
 from bac.timing import chunk_seconds
 
@@ -111,27 +112,24 @@ def observations_in(
         Batches of `num_worlds` observations.
     """
     seen = _Seen(checkpoint.policy)
-    with seen:
+    put_on(checkpoint.policy, "predict_action_chunk", seen)
+    try:
         _play_until(seen, runs, checkpoint, env, options, num_worlds, seed)
+    finally:
+        take_off(checkpoint.policy, "predict_action_chunk")
     wanted = -(-runs // num_worlds)
     return [seen.batches[index * len(seen.batches) // wanted] for index in range(wanted)]
 
 
-class _Seen:
-    """The observations that a policy computes chunks from."""
+class _Seen(Interceptor):
+    """On a policy's ``predict_action_chunk``: the observations that chunks are computed from."""
 
     def __init__(self, policy: Any) -> None:
         self.batches: list[dict[str, Any]] = []
         self.num_runs = self.num_chunks = 0
-        self._policy, self._predict = policy, policy.predict_action_chunk
+        self._policy = policy
 
-    def __enter__(self) -> None:
-        self._policy.predict_action_chunk = self._keep
-
-    def __exit__(self, *_: object) -> None:
-        del self._policy.predict_action_chunk
-
-    def _keep(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         queues = getattr(self._policy, "_queues", {})  # where LeRobot's policies keep their observation windows
         self.batches.append(
             {
@@ -142,7 +140,7 @@ class _Seen:
         )
         self.num_chunks += 1
         self.num_runs += len(next(value for value in batch.values() if isinstance(value, Tensor)))
-        return self._predict(batch, *args, **kwargs)
+        return self.original(batch, *args, **kwargs)
 
 
 class _Observer(Protocol):
