@@ -30,8 +30,8 @@ def main(config: Any) -> None:
     wanted = PHASES if config.phase == "all" else (config.phase,)
     if "calibrate" in wanted:
         comparison.calibrate()
-    if config.phase == "latency" or ("latency" in wanted and not comparison.latency_is_known):
-        comparison.measure_latency()
+    if "latency" in wanted:
+        comparison.measure_latency(anew=config.phase == "latency")
     if "episodes" in wanted:
         comparison.play()
     if "report" in wanted:

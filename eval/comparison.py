@@ -94,31 +94,17 @@ class Comparison:
                 schedule.save(folder / f"{cell.name.replace(', ', '-').replace(' ', '-')}.json")
         self.calibrated.observations("fidelity")
 
-    def measure_latency(self) -> None:
-        """Give the rivals BAC's measured latency, choose their spacing, then time every cell."""
-        settings = self.settings
-        batch = {key: values[:1] for key, values in self.calibrated.observations("fidelity").items()}
-        options = {"executor": settings.executor, "progress": settings.progress}
-        few_rounds = max(3, settings.latency_rounds // 3)
-        published = self.schedule(self.published)
-        steps = matched_steps(self.loaded, self.published, published, batch, rounds=few_rounds, **options)
-        observations = self.calibrated.observations("calibration")
-        choose = SpacingChooser(self.loaded.policy, observations, num_draws=settings.num_spacing_draws)
-        matched = [choose(solver, k) for solver, k in steps.items()]
-        curve = [choose(solver, k) for solver in SOLVERS[1:] for k in settings.few_steps]
-        few = _unique([*matched, *curve])
-        write_json(self._file("few_steps"), [asdict(cell) for cell in few])
-        measured = measure_cells(
-            self.loaded,
-            {cell: self.schedule(cell) for cell in self.cells},
-            batch,
-            rounds=settings.latency_rounds,
-            intercepted=(self.published,),
-            **options,
-        )
-        rows = {_cell_key(cell): latency.to_dict() for cell, latency in measured.cells.items()}
-        rows |= {_EAGER: measured.eager.to_dict(), _INTERCEPTED: measured.intercepted[self.published].to_dict()}
-        write_json(self._file("latency"), rows)
+    def measure_latency(self, *, anew: bool = False) -> None:
+        """Choose the few-step rivals that BAC's latency buys, then time every cell.
+
+        Args:
+            anew: Also if both is known. Otherwise rivals stay as they were chosen, and all cells are timed together as
+                soon as one of them has not been.
+        """
+        if anew or not self.few_step_cells:
+            self._choose_rivals()
+        if anew or not self.latency_is_known:
+            self._time()
 
     def play(self) -> None:
         """Every missing episode of every cell, then those with the world not waiting."""
@@ -157,7 +143,7 @@ class Comparison:
     @property
     def latency_is_known(self) -> bool:
         """Whether every cell has been timed."""
-        return all(cell in self.latencies for cell in self.cells) and bool(self.few_step_cells)
+        return bool(self.few_step_cells) and all(cell in self.latencies for cell in self.cells)
 
     @property
     def latencies(self) -> dict[Cell, Latency]:
@@ -222,11 +208,45 @@ class Comparison:
         schedule = self.schedule(cell)
         return float(cell.num_steps) if schedule is None else schedule.num_sweeps
 
+    def _choose_rivals(self) -> None:
+        """Give the few-step solvers as many steps as BAC's latency buys, in the spacing that suits them best."""
+        settings = self.settings
+        published = self.schedule(self.published)
+        options = {"executor": settings.executor, "progress": settings.progress}
+        rounds = max(3, settings.latency_rounds // 3)
+        steps = matched_steps(self.loaded, self.published, published, self._one, rounds=rounds, **options)
+        observations = self.calibrated.observations("calibration")
+        choose = SpacingChooser(self.loaded.policy, observations, num_draws=settings.num_spacing_draws)
+        matched = [choose(solver, k) for solver, k in steps.items()]
+        curve = [choose(solver, k) for solver in SOLVERS[1:] for k in settings.few_steps]
+        write_json(self._file("few_steps"), [asdict(cell) for cell in _unique([*matched, *curve])])
+
+    def _time(self) -> None:
+        """Every cell, by turns."""
+        settings = self.settings
+        measured = measure_cells(
+            self.loaded,
+            {cell: self.schedule(cell) for cell in self.cells},
+            self._one,
+            rounds=settings.latency_rounds,
+            intercepted=(self.published,),
+            executor=settings.executor,
+            progress=settings.progress,
+        )
+        rows = {_cell_key(cell): latency.to_dict() for cell, latency in measured.cells.items()}
+        rows |= {_EAGER: measured.eager.to_dict(), _INTERCEPTED: measured.intercepted[self.published].to_dict()}
+        write_json(self._file("latency"), rows)
+
     @property
     def few_step_cells(self) -> tuple[Cell, ...]:
         """The rivals: first one per solver at BAC's latency, then the curve; empty before latency is known."""
         path = self._file("few_steps")
         return tuple(Cell(**values) for values in json.loads(path.read_text())) if path.exists() else ()
+
+    @property
+    def _one(self) -> dict[str, Any]:
+        """A batch of one observation."""
+        return {key: values[:1] for key, values in self.calibrated.observations("fidelity").items()}
 
     def _file(self, name: str) -> Path:
         """A file that depends on the executor latencies were measured with."""

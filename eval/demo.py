@@ -70,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comparison.calibrate()
     print(comparison.schedule(comparison.published))
     logger.info("2/4 latency: batch 1, one thread, all methods in turn")
-    if not comparison.latency_is_known:
-        comparison.measure_latency()
+    comparison.measure_latency()
     logger.info("3/4 closed loop: %d paired episodes per method", comparison.settings.n)
     comparison.play()
     logger.info("4/4 report")

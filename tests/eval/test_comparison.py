@@ -87,11 +87,26 @@ def test_replayed_cells_are_timed_beside_eager_dense_and_the_interceptors(finish
 def test_a_second_run_plays_nothing_again(finished, settings):
     from eval.comparison import Comparison
 
-    before = finished.log.path.read_text()
+    before, latencies = finished.log.path.read_text(), finished.latencies
     again = Comparison(settings)
     assert again.latency_is_known
+    again.measure_latency()
     again.play()
-    assert finished.log.path.read_text() == before
+    assert finished.log.path.read_text() == before and again.latencies == latencies
+
+
+def test_a_cell_that_has_not_been_timed_is_timed_among_all_others_against_the_same_rivals(finished, settings):
+    from eval.comparison import Comparison
+
+    more = Comparison(replace(settings, sweep_updates=(1,), sweep_bubbled=(0,)))
+    assert not more.latency_is_known
+    rivals, latencies = finished.few_step_cells, finished.latencies
+    path = finished._file("latency")
+    before = path.read_text()
+    more.measure_latency()
+    assert more.latency_is_known and more.few_step_cells == rivals
+    assert all(more.latencies[cell] != latencies[cell] for cell in rivals)
+    path.write_text(before)
 
 
 def test_more_episodes_only_add(finished, settings):
