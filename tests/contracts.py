@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 import bac
 from bac.adapters import find_host
-from bac.errors import RunError
+from bac.errors import RunError, ScheduleError
 from bac.recording import record_features
+from bac.tuning.candidate import fewer_of_its_own
 
 
 class AdapterContract(ABC):
@@ -25,6 +26,7 @@ class AdapterContract(ABC):
     one_run_per_sample: bool = False
     goes_into_eval_mode: bool = False
     calls_outside_the_loop: int = 0
+    takes_fewer_steps: bool = False  # of its own solver, from `bac.tune`
 
     @abstractmethod
     def make_policy(self) -> nn.Module:
@@ -124,6 +126,20 @@ class AdapterContract(ABC):
                 self.predict(policy)
         self.set_num_steps(policy, self.num_steps)
         assert torch.equal(self.predict(policy), expected)
+
+    def test_fewer_steps_of_its_own_solver_are_those_it_makes_if_configured_so(self) -> None:
+        policy, configured = self.make_policy(), self.make_policy()
+        dense, fewer = self.predict(policy), fewer_of_its_own(self.num_steps - 1)
+        if self.takes_fewer_steps:
+            self.set_num_steps(configured, self.num_steps - 1)
+            undo = fewer.signed(policy).put_on(policy, executor="interpret")
+            assert find_host(policy).num_steps == self.num_steps - 1
+            assert torch.equal(self.predict(policy), self.predict(configured))
+            undo()
+        else:
+            with pytest.raises(ScheduleError, match="bac does not know where .* reads its number of denoising steps"):
+                fewer.put_on(policy)
+        assert torch.equal(self.predict(policy), dense)
 
     def test_wrapping_again_reconfigures(self) -> None:
         policy = self.make_policy()

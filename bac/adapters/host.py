@@ -32,6 +32,8 @@ class Host:
         timesteps: Noise levels in order of evaluation, `[K]`, if known.
         takes_solvers: `sampler_owner` reads its solver, one of diffusers' noise schedulers, and K anew in every run:
             ``noise_scheduler`` and ``num_inference_steps``.
+        num_steps_at: Object and attribute that the sampler reads K from anew in every run, if K steps are K evaluations
+            and the solver of its own spaces any number of them.
         num_contexts: Evaluations of the denoiser per denoising step, one after the other.
         contexts: The call by which the host names the context of the next evaluations, where their number may change
             from run to run.
@@ -56,6 +58,7 @@ class Host:
     solver: str | None = None
     timesteps: tuple[float, ...] = ()
     takes_solvers: bool = False
+    num_steps_at: tuple[Any, str] | None = None
     num_contexts: int = 1
     contexts: Site | None = None
     batch_dim: int = 0

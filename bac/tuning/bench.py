@@ -18,7 +18,7 @@ from bac.timing import chunk_seconds
 from bac.tuning.candidate import Candidate, fewer_steps
 from bac.tuning.fitting import Fitter, recorded
 from bac.tuning.multistep import Multistep
-from bac.tuning.solver import SOLVERS, injects_noise, solvers_of
+from bac.tuning.solver import SOLVERS, injects_noise, solvers_of, takes_fewer_steps
 
 Batch = Mapping[str, Any]
 TURNS = 2  # each records its plan anew
@@ -63,6 +63,7 @@ class Bench:
         self.names = tuple(block.name for block in host.blocks)
         self.num_steps = host.num_steps or _counted(policy, batches["fit"][0])
         self.solvers = solvers_of(host)
+        self.takes_fewer_steps = takes_fewer_steps(host)
         self.grid = tuple(int(t) for t in host.timesteps) if self.solvers else ()
         self.dense = Candidate("dense", self.num_steps)
         self._injects_noise = injects_noise(host)

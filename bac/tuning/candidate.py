@@ -13,7 +13,9 @@ from bac.fingerprint import Fingerprint
 from bac.plugin import unwrap, wrap
 from bac.schedule import Schedule
 from bac.tuning.multistep import Multistep
-from bac.tuning.solver import Solver, Undo
+from bac.tuning.solver import Solver, Undo, set_num_steps, takes_fewer_steps
+
+FEWER = "fewer steps"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Candidate:
     Attributes:
         method: ``dense``, ``fewer steps``, ``together`` (all blocks update at the same steps) or the scheduler's name.
         num_steps: Denoising steps K.
-        solver: None to leave the policy's own as it is.
+        solver: None for the policy's own.
         timesteps: Of the solver, `[K]`, decreasing; empty if the policy's own is left.
         schedule: None if every block is computed at every step.
         fingerprint: The policy it was tuned for, as that was before; None puts it on any.
@@ -64,13 +66,9 @@ class Candidate:
             A call that leaves the policy as it was.
 
         Raises:
-            ScheduleError: It was tuned for another policy, or this one does not take solvers.
+            ScheduleError: It was tuned for another policy, or this one does not take the solver or number of steps.
         """
-        undo = None
-        if self.solver is not None:
-            host = find_host(policy)
-            self._check(host)
-            undo = self.solver.apply(host.sampler_owner, self.timesteps)
+        undo = self._set(find_host(policy))
 
         def take_off() -> None:
             unwrap(policy)
@@ -97,17 +95,33 @@ class Candidate:
             undo()
         return replace(mine, schedule=replace(self.schedule, fingerprint=fingerprint))
 
+    def _set(self, host: Host) -> Undo | None:
+        """Solver and number of steps, where they are not as they should be."""
+        if self.solver is not None:
+            self._check(host)
+            if not host.takes_solvers:
+                raise ScheduleError(
+                    f"{self.name}: {type(host.policy).__name__} has a solver of its own that cannot be replaced (flow "
+                    "matching, say); cache it as it is: bac.wrap(policy, schedule)"
+                )
+            return self.solver.apply(host.sampler_owner, self.timesteps)
+        unknown = host.num_steps is None and self.method != FEWER  # before a run; a schedule will be checked in it
+        if unknown or host.num_steps == self.num_steps:
+            return None
+        self._check(host)
+        if not takes_fewer_steps(host):
+            raise ScheduleError(
+                f"{self.name}: bac does not know where {type(host.policy).__name__} reads its number of denoising "
+                f"steps; configure it for {self.num_steps} yourself, or cache it as it is: bac.wrap(policy, schedule)"
+            )
+        return set_num_steps(host, self.num_steps)
+
     def _check(self, host: Host) -> None:
         """Of the policy, its denoiser and its blocks, not of the solver that is about to be replaced."""
         made_for = self.fingerprint or Fingerprint()
         same = Fingerprint(made_for.policy, made_for.denoiser, made_for.block_names, dtype=made_for.dtype)
         if lines := same.differences(host.fingerprint()):
             raise ScheduleError(f"{self.name}: was tuned for another policy; " + "; ".join(lines) + "; tune this one")
-        if not host.takes_solvers:
-            raise ScheduleError(
-                f"{self.name}: {type(host.policy).__name__} has a solver of its own that cannot be replaced (flow "
-                "matching, say); cache it as it is: bac.wrap(policy, schedule)"
-            )
 
     def __str__(self) -> str:
         """Name, timesteps, coefficients and schedule, as far as it has them."""
@@ -120,7 +134,12 @@ class Candidate:
 def fewer_steps(solver: Solver | Multistep, grid: Sequence[int], places: Sequence[int]) -> Candidate:
     """A solver at some of the timesteps of a grid, everything computed."""
     timesteps = tuple(grid[place] for place in places)
-    return Candidate("fewer steps", len(timesteps), solver, timesteps)
+    return Candidate(FEWER, len(timesteps), solver, timesteps)
+
+
+def fewer_of_its_own(num_steps: int) -> Candidate:
+    """The policy's own solver with fewer steps, spaced as it spaces them, everything computed."""
+    return Candidate(FEWER, num_steps)
 
 
 def together(

@@ -14,7 +14,7 @@ from bac.schedulers.matched import matched_schedule
 from bac.schedulers.search import coordinate_search
 from bac.schedulers.unified import unified_schedule
 from bac.tuning.bench import Bench
-from bac.tuning.candidate import Candidate, as_it_is, fewer_steps, together
+from bac.tuning.candidate import Candidate, as_it_is, fewer_of_its_own, fewer_steps, together
 from bac.tuning.solver import SOLVERS
 
 Make = Callable[[Sequence[int]], Candidate]
@@ -112,7 +112,8 @@ def searched(bench: Bench, family: Family, places: Places, evaluations: int) -> 
 
 
 def fixed(bench: Bench, calibration: Calibration, count: int) -> list[Candidate]:
-    """Schedules on the policy's own solver, its steps as they are: ACS with BUA, and one list for all blocks."""
+    """On the policy's own solver: its steps as they are with ACS and BUA, or with one list for all blocks; and, where
+    no other solver can be put on, fewer of its steps."""
     bubbled = min(BUBBLED, len(bench.names))
     schedules = {
         "adaptive + bubbling": adaptive_schedule(calibration, count, num_bubbled=bubbled),
@@ -120,7 +121,8 @@ def fixed(bench: Bench, calibration: Calibration, count: int) -> list[Candidate]
     }
     if calibration.gram is not None:
         schedules["matched"] = matched_schedule(calibration, count)
-    return [Candidate(name, calibration.num_steps, schedule=schedule) for name, schedule in schedules.items()]
+    fewer = [] if bench.solvers or not bench.takes_fewer_steps else [fewer_of_its_own(count)]
+    return [*fewer, *(Candidate(name, calibration.num_steps, schedule=s) for name, s in schedules.items())]
 
 
 def _together(bench: Bench, estimator: str, stride: int, places: Sequence[int]) -> Candidate:

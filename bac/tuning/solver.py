@@ -66,6 +66,28 @@ def solvers_of(host: Host) -> tuple[Solver, ...]:
     return SOLVERS if host.takes_solvers else ()
 
 
+def takes_fewer_steps(host: Host) -> bool:
+    """Whether the policy's own solver can be told to make fewer of its steps."""
+    return host.num_steps_at is not None
+
+
+def set_num_steps(host: Host, num_steps: int) -> Undo:
+    """Let later runs of the policy's own solver make so many steps, spaced as it spaces them.
+
+    Args:
+        host: One that `takes_fewer_steps`.
+        num_steps: Denoising steps K.
+
+    Returns:
+        A call that puts back what was there.
+    """
+    assert host.num_steps_at is not None
+    owner, attribute = host.num_steps_at
+    before = getattr(owner, attribute)
+    setattr(owner, attribute, num_steps)
+    return partial(setattr, owner, attribute, before)
+
+
 def injects_noise(host: Host) -> bool:
     """Whether a run draws more than its beginning, so that only runs of the same steps can be compared."""
     return bool(host.solver and host.solver.startswith("DDPM"))

@@ -13,7 +13,7 @@ from bac.errors import CalibrationError
 from bac.recording import calibrate
 from bac.tuning.bench import Batch, Bench, rows
 from bac.tuning.budget import Budget, BudgetError
-from bac.tuning.candidate import Candidate
+from bac.tuning.candidate import Candidate, fewer_of_its_own
 from bac.tuning.machine import Machine
 from bac.tuning.result import Row, Tuned
 from bac.tuning.search import Family, best_start, families, fixed, searched
@@ -45,8 +45,8 @@ def tune(
     steps are candidates: of DPM-Solver++, first order and second, and of a multistep solver whose coefficients are
     fitted (`bac.tuning.fitting`), at timesteps placed by the same search as the cache's update steps. Of all that meet
     a latency, the one with the least typical error on the fitting observations is chosen, so there it is never worse
-    than tuned fewer steps. Elsewhere (flow matching) the policy's steps are left as they are and cached. It takes a few
-    minutes on one core, most of them in the search.
+    than tuned fewer steps. Elsewhere (flow matching) the candidates are fewer steps of the policy's own solver, and
+    caches on its steps as they are. It takes a few minutes on one core, most of them in the search.
 
     Args:
         policy: Not wrapped, in eval mode, with the solver and steps that are its reference: a fine, deterministic one
@@ -151,11 +151,11 @@ class _Tuning:
         kinds = families(self.bench)
         probes = [kinds[0].make(range(count)) for count in (few, more)] + [kinds[-2].make(range(few))]
         if not self.bench.solvers:
-            probes.append(self.bench.dense)
+            probes += [self.bench.dense, *([fewer_of_its_own(few)] if self.bench.takes_fewer_steps else [])]
         return Machine.fit(probes, [latency.p50_s for latency in self.bench.latencies(probes, self.rounds)])
 
     def _check_reachable(self) -> None:
-        steps = 1 if self.bench.solvers else self.bench.num_steps
+        steps = 1 if self.bench.solvers or self.bench.takes_fewer_steps else self.bench.num_steps
         least = self.machine.fixed_s + self.machine.per_step_s * steps + self.machine.per_sweep_s
         if self.budget.limit_s < least:
             raise BudgetError(

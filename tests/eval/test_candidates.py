@@ -1,12 +1,17 @@
 """What `bac.tune` chose is a row of a table, and the other way round."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from bac import Schedule
 from bac.tuning import SOLVERS, Candidate, Multistep
+from bac.tuning.candidate import together
 from eval.candidates import as_candidate, as_cell
 from eval.cells import Cell
 
+GRID = tuple(range(99, -1, -1))
 FITTED = Candidate("fewer steps", 2, Multistep(((1.0, 0.5, 0.0), (0.9, 0.3, 0.1, 0.1, -0.1))), (90, 40))
 SECOND_ORDER = Candidate("fewer steps", 2, SOLVERS[1], (90, 40))
 CACHED = Candidate("together", 2, SOLVERS[0], (90, 40), Schedule(2, {"a": (0,), "b": (0,)}, estimator="taylor-1"))
@@ -17,9 +22,20 @@ def test_there_and_back_nothing_is_lost(candidate):
     assert as_candidate(as_cell(candidate, "a row"), candidate.schedule) == candidate
 
 
+def test_fewer_steps_are_a_dense_row_at_their_timesteps():
+    assert as_cell(SECOND_ORDER, "tuned") == Cell("tuned", "DPM-Solver++", 2, timesteps=(90, 40))
+
+
 def test_a_cached_row_updates_all_blocks_where_the_candidate_does():
-    cell = as_cell(CACHED, "a row")
-    assert (cell.cache, cell.update_steps, cell.estimator) == ("placed", (0,), "taylor-1")
+    cell = as_cell(together(SOLVERS[0], GRID, (90, 95), ("ffn",), "taylor-1", stride=3), "cached")
+    assert (cell.cache, cell.timesteps, cell.update_steps) == ("placed", (9, 6, 4, 3, 0), (0, 2))
+    assert cell.estimator == "taylor-1"
+
+
+def test_a_fitted_row_keeps_its_weights_in_json():
+    cell = as_cell(FITTED, "fitted")
+    stored = json.loads(json.dumps(asdict(cell)))
+    assert Cell(**stored) == cell and cell.describe()["weights"] == [[1.0, 0.5, 0.0], [0.9, 0.3, 0.1, 0.1, -0.1]]
 
 
 def test_steps_of_their_own_per_block_are_no_row():

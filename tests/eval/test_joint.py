@@ -2,10 +2,8 @@
 
 from dataclasses import asdict
 
-from bac.tuning import SOLVERS, Multistep
-from bac.tuning.candidate import fewer_steps, together
 from eval.cells import Cell, dense
-from eval.joint import Found, _cell_of
+from eval.joint import Found
 from eval.joint_report import closed_loop_table, draw, fidelity_table, paired_table
 
 GRID = tuple(range(99, -1, -1))
@@ -14,26 +12,6 @@ GRID = tuple(range(99, -1, -1))
 def row(name, sweeps, error, **rest):
     errors = {"typical": error, "error": error, "fit_error": None}
     return {"name": name, "sweeps": sweeps, **errors, "latency_ms": 5.0, **rest}
-
-
-def test_fewer_steps_become_a_dense_cell_at_their_timesteps():
-    cell = _cell_of(fewer_steps(SOLVERS[1], GRID, (2, 50, 98)), "tuned")
-    assert cell == Cell("tuned", "DPM-Solver++", 3, timesteps=(97, 49, 1))
-
-
-def test_a_fitted_solver_keeps_its_weights_in_json():
-    import json
-
-    solver = Multistep(((0.5, 0.5, 0.0), (1.0, 0.0, 0.0, 0.25, 0.0)))
-    cell = _cell_of(fewer_steps(solver, GRID, (2, 50)), "fitted")
-    stored = json.loads(json.dumps(asdict(cell)))
-    assert Cell(**stored) == cell and cell.describe()["weights"] == [[0.5, 0.5, 0.0], [1.0, 0.0, 0.0, 0.25, 0.0]]
-
-
-def test_a_cache_becomes_a_placed_cell_with_its_estimator():
-    cell = _cell_of(together(SOLVERS[0], GRID, (90, 95), ("ffn",), "taylor-1", stride=3), "cached")
-    assert (cell.cache, cell.timesteps, cell.update_steps) == ("placed", (9, 6, 4, 3, 0), (0, 2))
-    assert cell.estimator == "taylor-1"
 
 
 def test_the_table_is_in_order_of_sweeps_then_of_error():

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 class HeadContract(AdapterContract):
     num_steps = 7
     blocks_per_layer = 2
+    takes_fewer_steps = True
     policy_class: type[nn.Module]
     num_steps_at: str  # where the policy keeps the number of its denoising steps
 

@@ -48,6 +48,7 @@ class TestWithoutRotaryEmbedding(TestDDPM):
 
 class TestFlowWithEuler(TestDDPM):
     options = {"objective": "flow_matching", "num_integration_steps": 7}
+    takes_fewer_steps = True
 
     def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
         policy.config.num_integration_steps = num_steps

@@ -17,6 +17,7 @@ class TestPi0(AdapterContract):
     num_steps = 7
     blocks_per_layer = 2
     name = "pi0"
+    takes_fewer_steps = True
     goes_into_eval_mode = True
 
     def make_policy(self) -> nn.Module:

@@ -21,6 +21,7 @@ class TestSmolVLA(AdapterContract):
     num_steps = 7
     blocks_per_layer = 2
     options: dict[str, Any] = {}
+    takes_fewer_steps = True
     goes_into_eval_mode = True
 
     def make_policy(self) -> nn.Module:

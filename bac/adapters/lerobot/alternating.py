@@ -30,5 +30,6 @@ def host_of(policy: Any, head: Any, sampler_attribute: str, cross: Sequence[bool
         num_steps=num_steps,
         solver="Euler",
         timesteps=rising(num_steps),
+        num_steps_at=(head, "num_inference_timesteps"),
         constants=memory_projections(layers, cross),
     )

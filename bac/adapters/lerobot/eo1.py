@@ -28,6 +28,7 @@ def host(policy: Any) -> Host:
         num_steps=num_steps,
         solver="Euler",
         timesteps=falling(num_steps),
+        num_steps_at=(policy.config, "num_denoise_steps"),
         evaluation=Site(network, "forward", _brings_a_cache),
     )
 

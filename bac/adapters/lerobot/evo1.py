@@ -24,5 +24,6 @@ def host(policy: Any) -> Host:
         num_steps=num_steps,
         solver="Euler",
         timesteps=rising(num_steps),
+        num_steps_at=(head, "num_inference_timesteps"),
         uncovered="seq_pool_proj and the output head",
     )

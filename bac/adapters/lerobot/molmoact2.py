@@ -39,4 +39,5 @@ def host(policy: Any) -> Host:
         num_steps=num_steps,
         solver="Euler",
         timesteps=rising(num_steps),
+        num_steps_at=(config, "num_inference_steps"),
     )

@@ -32,6 +32,7 @@ def host(policy: Any) -> Host:
         solver=solver,
         timesteps=timesteps,
         takes_solvers=objective.config.is_diffusion,
+        num_steps_at=(objective.config, "num_integration_steps") if solver == "Euler" else None,
         weights=policy,
         hoists=tuple(_modulation(layer, denoiser.timestep_embed_dim) for layer in denoiser.transformer_blocks),
         uncovered="adaLN modulation; with exact=False only its share of the timestep",

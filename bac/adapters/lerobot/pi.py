@@ -24,4 +24,5 @@ def host(policy: Any) -> Host:
         num_steps=num_steps,
         solver="Euler",
         timesteps=falling(num_steps),
+        num_steps_at=(policy.config, "num_inference_steps"),
     )

@@ -55,6 +55,7 @@ def host(policy: Any) -> Host:
         num_steps=num_steps,
         solver="Euler",
         timesteps=falling(num_steps),
+        num_steps_at=(policy.config, "num_steps"),
         in_place=True,
         evaluation=Site(model, "denoise_step"),
         constants=tuple(Site(module) for attention in attending for module in (attention.k_proj, attention.v_proj)),

@@ -9,7 +9,7 @@ import bac
 from bac.adapters import find_host
 from bac.errors import ScheduleError
 from bac.tuning import SOLVERS, Candidate, Multistep, is_candidate, load
-from bac.tuning.candidate import fewer_steps, together
+from bac.tuning.candidate import fewer_of_its_own, fewer_steps, together
 from bac.tuning.stored import save
 from tests.bac.models import TinyTransformerPolicy
 
@@ -39,6 +39,21 @@ def candidates(policy):
     yield fewer_steps(FITTED, GRID, (1, 9))
     yield together(SOLVERS[0], GRID, (2, 9), names, "taylor-1", stride=4)
     yield Candidate("dense", len(GRID))
+
+
+def test_fewer_steps_of_a_flow_policy_s_own_solver_are_kept(tmp_path):
+    from tests.lerobot import models
+
+    policy = models.smolvla()
+    candidate = fewer_of_its_own(3).signed(policy)
+    save(candidate, tmp_path / "bac.json")
+    assert load(tmp_path / "bac.json") == candidate
+    undo = load(tmp_path / "bac.json").put_on(policy, executor="interpret")
+    assert policy.config.num_steps == 3
+    undo()
+    assert policy.config.num_steps == 7
+    with pytest.raises(ScheduleError, match="was tuned for another policy"):
+        candidate.put_on(models.pi(name="pi0"), executor="interpret")
 
 
 @pytest.mark.parametrize("place", range(4))

@@ -131,6 +131,26 @@ def test_with_a_choice_of_solver_tuned_fewer_steps_are_never_better_on_what_was_
     assert policy.diffusion.num_inference_steps == 8
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_flow_policy_s_own_solver_with_fewer_steps_is_a_rival_too(monkeypatch):
+    pytest.importorskip("lerobot")
+    from tests.lerobot import models
+
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.9, 0.0)))  # 5 of 7 steps in 4.5 s
+    monkeypatch.setattr(importlib.import_module("bac.tuning.tune"), "PESSIMISTIC", 0.0)  # and it stays so slow
+    policy = models.smolvla()
+    batches = [models.observation(2), models.observation(2)]
+    tuned = bac.tune(policy, batches, target_latency_s=5.0, sweeps=(2, 5), **{**OPTIONS, "evaluations": 0})
+    looked_at = {(row.candidate.method, row.candidate.num_steps) for row in tuned.rows}
+    assert looked_at == {("fewer steps", 2), ("fewer steps", 5)}
+    assert tuned.chosen.typical_error == min(row.typical_error for row in tuned.rows)
+    undo = tuned.apply(policy, executor="interpret")
+    assert policy.config.num_steps == tuned.chosen.candidate.num_steps
+    undo()
+    assert policy.config.num_steps == 7
+
+
 def test_every_candidate_is_one_row_of_the_report(tuned):
     unsigned = [(row.candidate.name, row.candidate.sweeps, str(row.candidate.schedule)) for row in tuned.rows]
     assert len(set(unsigned)) == len(unsigned)
