@@ -147,7 +147,7 @@ def _wrap(policy: Any, path: Path) -> Any:
     try:
         certificate = Certificate.beside(path)
         if certificate is not None:
-            logger.info("bac: %s", certificate)
+            logger.log(logging.INFO if certificate.verdict == "shown" else logging.WARNING, "bac: %s", certificate)
         if tuning.is_candidate(path):
             return _tune(policy, path, executor)
         schedule = bac.Schedule.load(path)

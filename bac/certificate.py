@@ -11,6 +11,7 @@ from typing import Any
 from bac.errors import MismatchError, ScheduleError
 
 CERTIFICATE_NAME = "certificate.json"
+WEIGHTS_NAME = "model.safetensors"
 _FORMAT, _VERSION = "bac.certificate", 1
 _VERDICTS = {"shown": "certified", "refuted": "REFUTED", "undecided": "not decided"}
 
@@ -92,18 +93,21 @@ class Certificate:
 
         Raises:
             ScheduleError: It cannot be read.
-            MismatchError: It was made for another schedule.
+            MismatchError: It was made for another schedule, or for other weights than lie there.
         """
         path = Path(schedule_path).with_name(CERTIFICATE_NAME)
         if not path.is_file():
             return None
-        certificate, found = cls.load(path), schedule_hash(schedule_path)
-        if certificate.schedule_hash != found:
-            raise MismatchError(
-                f"{path}: is for the schedule {certificate.schedule_hash}, {Path(schedule_path).name} beside it "
-                f"has {found}. Remove it, or certify this schedule: "
-                f"python -m eval.certify certify.schedule={schedule_path}"
-            )
+        certificate, weights_path = cls.load(path), path.with_name(WEIGHTS_NAME)
+        certified = {Path(schedule_path): certificate.schedule_hash}
+        if weights_path.is_file():  # the schedule may lie elsewhere than the weights
+            certified[weights_path] = certificate.weights_hash
+        for file, wanted in certified.items():
+            if (found := file_hash(file)) != wanted:
+                raise MismatchError(
+                    f"{path}: is for a {file.name} of hash {wanted}, the one beside it has {found}. Remove the "
+                    f"certificate, or certify anew: python -m eval.certify certify.schedule={schedule_path}"
+                )
         return certificate
 
     def __str__(self) -> str:
@@ -112,6 +116,7 @@ class Certificate:
         return f"{_VERDICTS[self.verdict]}: {self.method}, {what} ({where})"
 
 
-def schedule_hash(path: str | Path) -> str:
-    """SHA-256 of a schedule's file, first 16 hex digits."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, first 16 hex digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

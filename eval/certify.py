@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import bac
 from bac import tuning
-from bac.certificate import CERTIFICATE_NAME, Certificate, schedule_hash
+from bac.certificate import CERTIFICATE_NAME, Certificate, file_hash
 from eval.candidates import as_candidate, as_cell
 from eval.cells import Cell, dense
 from eval.comparison import Comparison
@@ -133,7 +133,7 @@ def certify(
         margin=margin,
         confidence=confidence,
         first_seed=options.first_seed,
-        schedule_hash=schedule_hash(folder / "bac.json"),
+        schedule_hash=file_hash(folder / "bac.json"),
         weights_hash=settings.identity["weights"],
         command=command_line(),
         device=processor(),

@@ -11,7 +11,8 @@ import torch
 
 import envs
 import policies
-from eval.records import comparison_key, file_hash
+from bac.certificate import file_hash
+from eval.records import comparison_key
 
 # Worlds in which the dense policy visits the states that calibration and action error look at. Evaluation takes
 # seeds from 0, demonstrations from 100,000: no world is met twice.

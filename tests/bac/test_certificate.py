@@ -1,4 +1,4 @@
-"""A certificate belongs to one schedule."""
+"""A certificate belongs to one schedule and to the weights it was shown with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import bac
-from bac.certificate import Certificate, schedule_hash
+from bac.certificate import Certificate, file_hash
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def certificate(path):
     return Certificate(
         *("shown", "assembly-v3", "BAC S=10 n=5", "DDPM-100", "success"),
         *(86, 0.0, -0.0495, 0.0495, 0.05, 0.95, 3_000_000),
-        *(schedule_hash(path), "0123456789abcdef", "python -m eval.certify", "a CPU", "2026-11-22"),
+        *(file_hash(path), "0123456789abcdef", "python -m eval.certify", "a CPU", "2026-11-22"),
     )
 
 
@@ -45,8 +45,18 @@ def test_it_is_refused_beside_another_schedule(certificate, path):
     certificate.save(path.with_name("certificate.json"))
     bac.Schedule(4, {"a": (0, 3)}).save(path)
     with pytest.raises(
-        bac.errors.MismatchError, match=r"certify this schedule: python -m eval.certify certify.schedule="
+        bac.errors.MismatchError, match=r"bac.json of hash .* certify anew: python -m eval.certify certify.schedule="
     ):
+        Certificate.beside(path)
+
+
+def test_it_is_refused_beside_other_weights(certificate, path):
+    weights = path.with_name("model.safetensors")
+    weights.write_bytes(b"trained")
+    replace(certificate, weights_hash=file_hash(weights)).save(path.with_name("certificate.json"))
+    assert Certificate.beside(path) is not None
+    weights.write_bytes(b"trained on")
+    with pytest.raises(bac.errors.MismatchError, match=r"model.safetensors of hash .* certify anew"):
         Certificate.beside(path)
 
 

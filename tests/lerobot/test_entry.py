@@ -16,7 +16,7 @@ from torch import nn
 import bac
 import lerobot_policy_bac as entry
 from bac.adapters import find_host
-from bac.certificate import Certificate, schedule_hash
+from bac.certificate import Certificate, file_hash
 from bac.errors import MismatchError, RunError, ScheduleError
 from bac.guarding import report
 from bac.tuning import Multistep
@@ -183,8 +183,9 @@ def test_what_was_certified_is_logged(checkpoint, load, caplog, store):
     path = checkpoint / "bac.json"
     store(small_policy(n_layer=1), path)
     verdict = "refuted", "pusht", "BAC", "DDPM-100", "score", 61, -0.2, -0.3, -0.1, 0.05, 0.95, 0
-    Certificate(*verdict, schedule_hash(path), "", "", "", "").save(checkpoint / "certificate.json")
-    with caplog.at_level(logging.INFO, logger="lerobot_policy_bac"):
+    hashes = file_hash(path), file_hash(checkpoint / "model.safetensors")
+    Certificate(*verdict, *hashes, "", "", "").save(checkpoint / "certificate.json")
+    with caplog.at_level(logging.WARNING, logger="lerobot_policy_bac"):
         load(checkpoint)
     assert "REFUTED: BAC, score minus DDPM-100 -0.200" in caplog.text
 
