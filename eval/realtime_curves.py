@@ -32,6 +32,7 @@ from eval.workers import Unit, play_units
 
 logger = logging.getLogger(__name__)
 COLOURS = (BLACK, BLUE, GREEN, ORANGE, PINK)
+MARKERS = "osD^v"  # smaller and smaller, so that all are seen where methods are level
 STYLES = {"act": "-", "stand_still": (0, (2, 2))}
 
 
@@ -190,6 +191,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str, quantity:
     """
     names = list(dict.fromkeys(row["name"] for row in rows))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+    marks = {name: {"marker": MARKERS[i % len(MARKERS)], "ms": max(4, 9 - 1.2 * i)} for i, name in enumerate(names)}
     axis = {"control_hz": "control_hz: control steps per second [Hz]", "latency": "latency of a chunk [ms]"}
     start = next((row for row in rows if row["curve"] == "latency" and not row["delay_steps"][1]), None)
     with picture(path, 1, 2, figsize=(10.4, 4.6), sharey=True) as (figure, grid):
@@ -204,14 +206,15 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str, quantity:
                     [max(0.0, row[quantity] - row[f"{quantity}_low"]) for row in line],
                     [max(0.0, row[f"{quantity}_high"] - row[quantity]) for row in line],
                 ]
-                axes.errorbar(x, y, bars, color=colours[name], linestyle=STYLES[mode], marker="o", ms=4, elinewidth=0.6)
+                look = {"color": colours[name], "linestyle": STYLES[mode], "elinewidth": 0.6, **marks[name]}
+                axes.errorbar(x, y, bars, **look)
             axes.set_xlabel(label)
         plain_log_axis(grid[0, 0])
         grid[0, 0].set_ylabel(quantity if quantity == "score" else "success rate")
         grid[0, 0].set_ylim(-0.03, 1.05)
         grid[0, 0].set_title(f"{title}: each at its own latency")
         grid[0, 1].set_title("the same latency for all")
-        handles = [Line2D([], [], color=colour, marker="o", ms=4, label=name) for name, colour in colours.items()]
+        handles = [Line2D([], [], color=colour, label=name, **marks[name]) for name, colour in colours.items()]
         figure.legend(handles=handles, loc="outside upper center", ncol=len(handles), frameon=False, fontsize=9)
 
 
