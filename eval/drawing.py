@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.collections import LineCollection  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: E402
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
 BLUE, ORANGE, GREEN, PINK, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#222222"
@@ -149,10 +149,10 @@ def reference_band(axes: Any, value: float, low: float, high: float) -> None:
     axes.axhline(value, color=BLACK, linewidth=0.8, linestyle=(0, (4, 3)))
 
 
-def plain_log_axis(axes: Any) -> None:
-    """A logarithmic x axis with numbers one reads, such as 2, 5, 10, 20."""
+def plain_log_axis(axes: Any, ticks: Sequence[float] = ()) -> None:
+    """A logarithmic x axis with numbers one reads, such as 2, 5, 10, 20, or with those given."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

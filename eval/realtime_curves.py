@@ -209,7 +209,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str, quantity:
                 look = {"color": colours[name], "linestyle": STYLES[mode], "elinewidth": 0.6, **marks[name]}
                 axes.errorbar(x, y, bars, **look)
             axes.set_xlabel(label)
-        plain_log_axis(grid[0, 0])
+        plain_log_axis(grid[0, 0], sorted({row["control_hz"] for row in rows if row["curve"] == "control_hz"}))
         grid[0, 0].set_ylabel(quantity if quantity == "score" else "success rate")
         grid[0, 0].set_ylim(-0.03, 1.05)
         grid[0, 0].set_title(f"{title}: each at its own latency")
