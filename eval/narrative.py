@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from eval.cells import SOLVERS, dense
+from eval.cells import SOLVERS, Cell, dense
 from eval.comparison import Comparison
 from eval.report import paired_difference
 
@@ -37,21 +37,29 @@ NOTES = """
 
 
 def verdict(comparison: Comparison) -> list[str]:
-    """What the numbers say, in sentences: BAC against dense, and against the few-step rivals at its latency."""
+    """What the numbers say, in sentences.
+
+    BAC against dense and the few-step rivals at its latency; what was tuned against dense and rivals of as many steps.
+    """
+    rivals, published = comparison.few_step_cells, comparison.published
+    pairs = [(published, rival) for rival in (dense(), *rivals[: len(SOLVERS)])]
+    for tuned in comparison.tuned_cells:
+        pairs += [(tuned, rival) for rival in (dense(), *(r for r in rivals if r.num_steps == tuned.num_steps))]
+    return [sentence for pair in pairs if (sentence := _compared(comparison, *pair))]
+
+
+def _compared(comparison: Comparison, cell: Cell, rival: Cell) -> str:
     judged_by_score = comparison.settings.judged_by_score
+    results = comparison.results(cell)
+    difference = paired_difference(results, comparison.results(rival), judged_by_score=judged_by_score)
+    if difference is None:
+        return ""
+    word = "below" if difference.high < 0 else "above" if difference.low > 0 else "not told apart from"
     what = "score" if judged_by_score else "success"
-    published = comparison.published
-    ours = comparison.results(published)
-    sentences = []
-    for rival in (dense(), *comparison.few_step_cells[: len(SOLVERS)]):
-        difference = paired_difference(ours, comparison.results(rival), judged_by_score=judged_by_score)
-        if difference is not None:
-            word = "below" if difference.high < 0 else "above" if difference.low > 0 else "not told apart from"
-            sentences.append(
-                f"{published.name} is {word} {rival.name}: {what} {difference.value:+.3f} "
-                f"[{difference.low:+.3f}, {difference.high:+.3f}] on {len(ours)} paired episodes."
-            )
-    return sentences
+    return (
+        f"{cell.name} is {word} {rival.name}: {what} {difference.value:+.3f} "
+        f"[{difference.low:+.3f}, {difference.high:+.3f}] on {len(results)} paired episodes."
+    )
 
 
 def _beside(comparison: Comparison) -> str:
