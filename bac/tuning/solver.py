@@ -74,6 +74,8 @@ def takes_fewer_steps(host: Host) -> bool:
 def set_num_steps(host: Host, num_steps: int) -> Undo:
     """Let later runs of the policy's own solver make so many steps, spaced as it spaces them.
 
+    Most policies read the number from their configuration, so one that is saved meanwhile keeps it.
+
     Args:
         host: One that `takes_fewer_steps`.
         num_steps: Denoising steps K.
