@@ -114,6 +114,7 @@ class _Tuning:
         self.sweeps = tuple(count for count in sweeps if count < bench.num_steps)
         self.rows: dict[Candidate, Row] = {}
         self.machine = Machine(0.0, 0.0, 0.0)
+        self.slower = 1.0  # than expected is the 95th percentile of what was timed, at least
 
     def run(self) -> Tuned:
         self.machine = self._measured_machine()
@@ -127,8 +128,14 @@ class _Tuning:
         return Tuned(signed, tuple(sorted(found, key=lambda row: row.p50_s)), self.budget, self.machine)
 
     def _chosen(self, calibration: Calibration) -> Row:
+        """The best that is in time; if what was searched for is late, there is a search for what is not."""
         self._look(calibration)
-        return self._verified(self._searched(calibration))
+        found = self._verified(self._searched(calibration))
+        if self.slower > 1.0 and self.budget.action_error is None:
+            found = self._verified(self._searched(calibration))
+        if found is None:
+            raise BudgetError(self._refusal())
+        return found
 
     def _was_pessimistic(self, chosen: Row) -> bool:
         """Whether the choice took much less time than expected, and the latency buys more: the machine was busy before.
@@ -138,7 +145,7 @@ class _Tuning:
         ratio = chosen.p50_s / self.machine.seconds(chosen.candidate)
         if self.budget.latency_s is None or ratio > PESSIMISTIC:
             return False
-        self.machine = self.machine.times(ratio)
+        self.machine, self.slower = self.machine.times(ratio), 1.0
         self.rows = {
             candidate: row if row.p95_s is not None else replace(row, p50_s=self.machine.seconds(candidate))
             for candidate, row in self.rows.items()
@@ -193,36 +200,45 @@ class _Tuning:
         """Numbers of sweeps to search at: all that the latency buys, or more and more until the error is met."""
         if self.budget.action_error is not None:
             return list(self.sweeps)
-        bought = [n for n in range(1, self.bench.num_steps) if self._affordable(family.of_cost(n))]
+        bought = [n for n in range(1, self.bench.num_steps) if self._affordable(family.of_cost(n), self.slower)]
         return bought[-1:]
 
-    def _verified(self, finalists: Sequence[Row]) -> Row:
+    def _verified(self, finalists: Sequence[Row]) -> Row | None:
         """The first finalist that, timed and run on the other observations, meets the budget."""
-        slower, fastest = 1.0, float("inf")
         for row in finalists:
-            if slower * row.p50_s > self.budget.limit_s:
-                continue  # as much slower than expected as one before it, it would be late too
-            (latency,) = self.bench.latencies([row.candidate], self.rounds)
-            error = self.bench.error(row.candidate, "held out")
-            done = replace(row, error=error, p50_s=latency.p50_s, p95_s=latency.p95_s)
-            self.rows[row.candidate] = done
-            fastest = min(fastest, latency.p95_s)
-            if latency.p95_s <= self.budget.limit_s and error <= (self.budget.action_error or float("inf")):
-                return done
-            if latency.p95_s > self.budget.limit_s:
-                slower = max(slower, latency.p95_s / row.p50_s)
-        timed = (
-            f"the fastest that was timed took {1e3 * fastest:.1f} ms (p95)" if fastest < float("inf") else self.machine
-        )
+            if row.p95_s is None:
+                if self.slower * row.p50_s > self.budget.limit_s:
+                    continue  # as much slower than expected as one before it, it would be late too
+                row = self._timed(row)
+            if self._meets(row):
+                return row
+        return None
+
+    def _timed(self, row: Row) -> Row:
+        """Timed, and run on the other observations."""
+        (latency,) = self.bench.latencies([row.candidate], self.rounds)
+        if latency.p95_s > self.budget.limit_s:
+            self.slower = max(self.slower, latency.p95_s / row.p50_s)
+        error = self.bench.error(row.candidate, "held out")
+        self.rows[row.candidate] = replace(row, error=error, p50_s=latency.p50_s, p95_s=latency.p95_s)
+        return self.rows[row.candidate]
+
+    def _meets(self, row: Row) -> bool:
+        assert row.p95_s is not None and row.error is not None  # timed, and run
+        return row.p95_s <= self.budget.limit_s and row.error <= (self.budget.action_error or float("inf"))
+
+    def _refusal(self) -> str:
+        timed = [row.p95_s for row in self.rows.values() if row.p95_s is not None]
+        fastest = f"the fastest that was timed took {1e3 * min(timed):.1f} ms (p95)" if timed else self.machine
         least = min((row.fit_error for row in self.rows.values()), default=float("nan"))
-        raise BudgetError(
-            f"{self.budget}: none of {len(self.rows)} candidates meets it on this machine; {timed}; the least action "
+        return (
+            f"{self.budget}: none of {len(self.rows)} candidates meets it on this machine; {fastest}; the least action "
             f"error is {least:.4f}. Allow more time or a larger error, keep less free with margin=, or look at more "
             "with sweeps= and evaluations="
         )
 
-    def _affordable(self, candidate: Candidate) -> bool:
-        return self.machine.seconds(candidate) <= self.budget.limit_s
+    def _affordable(self, candidate: Candidate, slower: float = 1.0) -> bool:
+        return slower * self.machine.seconds(candidate) <= self.budget.limit_s
 
     def _add(self, candidate: Candidate) -> Row:
         if candidate not in self.rows:

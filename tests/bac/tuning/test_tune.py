@@ -189,3 +189,19 @@ def test_a_machine_that_was_busy_when_it_was_measured_is_asked_again(monkeypatch
     tuned = bac.tune(policy, batches, target_latency_s=5.0, **OPTIONS)
     assert tuned.chosen.candidate.method == "dense"
     assert tuned.machine.per_sweep_s < 0.5
+
+
+def test_if_what_was_searched_for_is_late_what_is_in_time_is_searched_for(monkeypatch):
+    machine = Machine(0.0, 0.0, 1.0)
+
+    def latencies(self, candidates, rounds):
+        return [Latency(machine.seconds(candidate), 1.3 * machine.seconds(candidate)) for candidate in candidates]
+
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: machine))
+    monkeypatch.setattr(Bench, "latencies", latencies)
+    policy = TinyTransformerPolicy(num_steps=8, num_layers=1)
+    # 5 sweeps should take 5 s of 5.4, and take 6.5 at the 95th percentile; 4 take 5.2.
+    tuned = bac.tune(policy, [obs(2, seed) for seed in range(2)], target_latency_s=6.0, sweeps=(1,), **OPTIONS)
+    assert tuned.chosen.candidate.sweeps == 4 and tuned.chosen.p95_s == pytest.approx(5.2)
+    assert {row.candidate.sweeps for row in tuned.rows if row.p95_s is not None} == {5, 1, 4}  # 1 was not searched for
+    assert tuned.rows.count(tuned.chosen) == 1
