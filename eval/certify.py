@@ -69,7 +69,7 @@ class Pairs:
     """
 
     def __init__(self, settings: Settings, subject: Subject, options: Any) -> None:
-        self.quantity = options.quantity or QUANTITIES[settings.judged_by_score]
+        self.quantity = options.quantity or ("score" if settings.judged_by_score else "success")
         if self.quantity not in QUANTITIES:
             raise ValueError(f"quantity: must be one of {', '.join(QUANTITIES)}, got {self.quantity!r}")
         self._settings, self._options = settings, options
@@ -169,15 +169,18 @@ def stored_subject(path: Path, sampler: Cell) -> Subject:
 
     Args:
         path: A ``bac.json``.
-        sampler: Solver that a schedule is run with; what `bac tune` chose has its own.
+        sampler: Solver and spacing that a schedule is run with, and what `bac tune` chose if it left the policy's own.
     """
-    if tuning.is_candidate(path):
-        candidate = tuning.load(path)
-        cell, schedule = as_cell(replace(candidate, schedule=None), candidate.name), candidate.schedule
-        return Subject(_with_estimator(cell, schedule), schedule, candidate)
-    schedule = bac.Schedule.load(path)
-    cell = Cell(f"{path} on {sampler.solver}", sampler.solver, sampler.num_steps)
-    return Subject(_with_estimator(cell, schedule), schedule, schedule)
+    own = replace(sampler.sampler, name=f"{path} on {sampler.solver_name}")
+    if not tuning.is_candidate(path):
+        schedule = bac.Schedule.load(path)
+        return Subject(_with_estimator(own, schedule), schedule, schedule)
+    candidate = tuning.load(path)
+    if candidate.solver is None:
+        cell = replace(own, num_steps=candidate.num_steps)
+    else:
+        cell = as_cell(replace(candidate, schedule=None), candidate.name)
+    return Subject(_with_estimator(cell, candidate.schedule), candidate.schedule, candidate)
 
 
 def _with_estimator(cell: Cell, schedule: bac.Schedule | None) -> Cell:

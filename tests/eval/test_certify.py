@@ -85,3 +85,21 @@ def test_what_stands_in_for_a_block_tells_episodes_apart(settings, schedule, est
     replace(schedule, estimator=estimator).save(tmp_path / "bac.json")
     described = stored_subject(tmp_path / "bac.json", Cell("DDIM-2", "DDIM", 2)).cell.describe()
     assert described.get("estimator", "hold") == estimator
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_what_leaves_the_policy_its_own_solver_is_run_with_the_configured_one_and_its_spacing(
+    schedule, tuned, tmp_path
+):
+    from bac import tuning
+    from eval.cells import Cell
+    from eval.certify import stored_subject
+
+    path = tmp_path / "bac.json"
+    if tuned:
+        tuning.save(tuning.Candidate("together", 2, schedule=schedule), path)
+    else:
+        schedule.save(path)
+    cell = stored_subject(path, Cell("its own", "DDPM", 2, timestep_spacing="trailing")).cell
+    assert (cell.solver, cell.num_steps, cell.timestep_spacing) == ("DDPM", 2, "trailing")
+    assert cell.name == f"{path} on DDPM-2 trailing"
