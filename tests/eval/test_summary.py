@@ -30,6 +30,8 @@ def test_rivals_are_told_by_their_number_of_steps_whatever_their_spacing():
     assert ".750, -.050 [-.100, +.000] (K = 17) | 12.3 |" in line and BY_SCORE in TASKS
 
 
-def test_a_table_without_a_method_is_no_summary():
-    with pytest.raises(StopIteration):
+def test_a_table_without_a_method_says_how_to_make_one_with_it():
+    with pytest.raises(
+        ValueError, match=r"assembly-v3/table.json: has no row of BAC S=10 n=5; .* eval.compare tuned=true"
+    ):
         summary(dict.fromkeys(TASKS, [row("DDPM-100")]))
