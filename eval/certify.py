@@ -8,6 +8,7 @@ met that any of it was made or chosen in. ``bac.json`` and ``certificate.json`` 
 checkpoint's weights.
 """
 
+import csv
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -76,6 +77,7 @@ class Pairs:
         self._log = EpisodeLog(settings.folder / "certify.jsonl")
         self._player = Player(settings)
         self._cells = ((dense(), None), (subject.cell, subject.schedule))
+        self.seen: list[tuple[int, float, float]] = []  # seed, reference, method
 
     def differences(self) -> Iterator[float]:
         """Method minus reference, in order of seed, each in [-1, 1]; stops at ``max_n``."""
@@ -84,9 +86,18 @@ class Pairs:
             for start in range(first, first + count, step):
                 seeds = range(start, min(start + step, first + count))
                 reference, method = (self._play(cell, schedule, seeds) for cell, schedule in self._cells)
-                for before, after in zip(reference, method, strict=True):
+                for seed, *pair in zip(seeds, reference, method, strict=True):
                     bar.update()
-                    yield float(getattr(after, self.quantity)) - float(getattr(before, self.quantity))
+                    before, after = (float(getattr(result, self.quantity)) for result in pair)
+                    self.seen.append((seed, before, after))
+                    yield after - before
+
+    def save(self, path: Path) -> None:
+        """Write every pair that was looked at, a line each."""
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["seed", f"{self.quantity} of reference", f"{self.quantity} of method"])
+            writer.writerows((seed, f"{before:.6g}", f"{after:.6g}") for seed, before, after in self.seen)
 
     def _play(self, cell: Cell, schedule: bac.Schedule | None, seeds: Sequence[int]) -> list[EpisodeResult]:
         unit = Unit(unit_key(self._settings, cell, schedule), cell, schedule, tuple(seeds))
@@ -105,12 +116,12 @@ def certify(
     confidence: float,
     options: Any,
 ) -> Certificate:
-    """Play until the verdict, and write ``bac.json`` and ``certificate.json``.
+    """Play until the verdict, and write ``bac.json``, ``certificate.json`` and the evidence, ``pairs.csv``.
 
     Args:
         settings: Policy and world.
         subject: What is to be certified.
-        folder: Where both files go.
+        folder: Where the files go.
         margin: What may be lost, in (0, 1).
         confidence: Of the verdict, in (0, 1).
         options: `certify` of ``configs/eval.yaml``.
@@ -120,6 +131,7 @@ def certify(
     low, high = bounds(outcome.differences, confidence=confidence)
     folder.mkdir(parents=True, exist_ok=True)
     subject.save(folder / "bac.json")
+    pairs.save(folder / "pairs.csv")
     certificate = Certificate(
         verdict=outcome.verdict,
         task=settings.task,

@@ -40,6 +40,9 @@ def test_it_stops_at_the_verdict_and_lies_beside_its_schedule(settings, schedule
     # Both policies fail in every pair, and each pair doubles the highest stakes' wealth. The pairs are played in fours.
     assert (certificate.verdict, certificate.n, certificate.difference) == ("shown", 7, 0.0)
     assert certificate.low >= -0.5
+    header, *pairs = (tmp_path / "pairs.csv").read_text().splitlines()
+    assert header == "seed,success of reference,success of method"
+    assert pairs == [f"{seed},0,0" for seed in range(3_000_000, 3_000_007)]
     assert Certificate.beside(tmp_path / "bac.json") == certificate
     assert bac.Schedule.load(tmp_path / "bac.json") == schedule
     assert len((settings.folder / "certify.jsonl").read_text().splitlines()) == 2 * 8
