@@ -4,15 +4,15 @@ LeRobot imports each installed distribution whose name begins with ``lerobot_pol
 one, at the start of its commands. From then on `from_pretrained` wraps what it has loaded:
 
 - ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file that ``BAC_SCHEDULE`` names;
-- it holds a schedule (`bac calibrate`) or the way to denoise that `bac tune` chose: solver, timesteps, schedule;
+- it holds one way to denoise: solver, timesteps and schedule (`bac tune`), or a schedule alone (`bac calibrate`);
 - what ``certificate.json`` beside it shows (`eval.certify` writes it) is logged;
 - ``BAC_GUARD=log``, ``denser`` or ``dense`` puts the guard beside the schedule on duty (``guard.json``, made by ``bac
   guard``), with that response to an alarm; ``on`` with the one it was saved with. What it saw is logged at exit;
 - ``BAC=off`` switches it off; without a schedule, and in training, policies are loaded as they are;
-- ``BAC_EXECUTOR`` is `executor` of `bac.wrap`. It defaults to "interpret" here, which makes the first action chunk like
-  any other. "replay" and "auto" record for seconds while a chunk is waited for: for simulated worlds. No robot in
-  motion should wait, and LeRobot's real-time chunking plans for the slowest chunk it ever saw; in a script of your own,
-  wrap with ``unseen="interpret"`` and call ``bac.plan.record(policy, batch)`` before the robot moves.
+- ``BAC_EXECUTOR`` defaults to "interpret", which makes the first action chunk like any other. "replay" and "auto"
+  record for seconds while a chunk is waited for: for simulated worlds. No robot in motion should wait, and LeRobot's
+  real-time chunking plans for the slowest chunk it ever saw; in a script of your own, wrap with
+  ``replay=bac.Replay(record="ahead")`` and call ``bac.plan.record(policy, batch)`` before the robot moves.
 
 The policy keeps its class, configuration, processors and files. A schedule that does not fit is an error.
 """
@@ -29,11 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import bac
-from bac import tuning
+from bac.adapters import find_host
 from bac.certificate import Certificate
-from bac.guarding import stored
-from bac.guarding.guarded import lookout_of
-from bac.guarding.lookout import Lookout
+from bac.guarding import files
+from bac.guarding.duty import watched_schedule
+from bac.guarding.interceptor import monitor_of
+from bac.guarding.monitor import Monitor
+from bac.plan.replay import replay_named
 
 logger = logging.getLogger(__name__)
 
@@ -119,18 +121,19 @@ def _is_training(options: Mapping[str, Any]) -> bool:
     return options.get("dataset_meta") is not None
 
 
-def find_guard(path: Path, schedule: bac.Schedule) -> bac.Guard | None:
-    """The guard beside the schedule at `path`, if ``BAC_GUARD`` asks for it.
+def find_guard(path: Path, denoising: bac.Denoising, policy: Any) -> bac.Guard | None:
+    """The guard beside the file at `path`, if ``BAC_GUARD`` asks for it.
 
     Raises:
-        ScheduleError: It asks for one that does not exist, or for an unknown response.
+        ScheduleError: It asks for one that does not exist, or for an unknown response, or nothing is reused.
     """
     asked = os.environ.get("BAC_GUARD", "").lower()
     if not asked or _is_off("BAC_GUARD"):
         return None
-    if asked not in ("on", *stored.RESPONSES):
-        raise bac.errors.ScheduleError(f"BAC_GUARD: must be on, {', '.join(stored.RESPONSES)} or off, got {asked}")
-    return stored.beside(path, schedule, None if asked == "on" else asked)
+    if asked not in ("on", *files.RESPONSES):
+        raise bac.errors.ScheduleError(f"BAC_GUARD: must be on, {', '.join(files.RESPONSES)} or off, got {asked}")
+    schedule = watched_schedule(denoising, find_host(policy))
+    return files.beside(path, schedule, None if asked == "on" else asked)
 
 
 def _is_off(variable: str) -> bool:
@@ -143,48 +146,35 @@ def _say_that_nothing_is_guarded() -> None:
 
 
 def _wrap(policy: Any, path: Path) -> Any:
-    executor: Any = os.environ.get("BAC_EXECUTOR", "interpret")
+    """Put on what a file holds, and a guard if one is asked for."""
     try:
         certificate = Certificate.beside(path)
         if certificate is not None:
             logger.log(logging.INFO if certificate.verdict == "shown" else logging.WARNING, "bac: %s", certificate)
-        if tuning.is_candidate(path):
-            return _tune(policy, path, executor)
-        schedule = bac.Schedule.load(path)
-        guard = find_guard(path, schedule)
-        bac.wrap(policy, schedule, executor=executor, guard=guard)
+        denoising = bac.load(path)
+        guard = find_guard(path, denoising, policy)
+        bac.wrap(policy, denoising, replay=replay_named(os.environ.get("BAC_EXECUTOR", "interpret")), guard=guard)
     except bac.BacError as error:
-        error.add_note(f"The schedule is {path}. To run the policy without it: BAC=off")
+        error.add_note(f"The file is {path}. To run the policy without it: BAC=off")
         raise
-    logger.info(
-        "bac: %s follows %s: %d of %d updates in %d blocks and %d denoising steps (BAC=off to leave it alone)",
-        type(policy).__name__,
-        path,
-        schedule.num_updates_total,
-        schedule.num_steps * len(schedule.block_names),
-        len(schedule.block_names),
-        schedule.num_steps,
-    )
+    logger.info("bac: %s follows %s: %s (BAC=off to leave it alone)", type(policy).__name__, path, _work(denoising))
     if guard is not None:
         logger.info("bac: %s", "\n".join(str(guard).splitlines()[:2]))
-        atexit.register(_report, type(policy).__name__, lookout_of(policy))
+        atexit.register(_report, type(policy).__name__, monitor_of(policy))
     return policy
 
 
-def _tune(policy: Any, path: Path, executor: str) -> Any:
-    """Put on what `bac tune` chose."""
-    if os.environ.get("BAC_GUARD") and not _is_off("BAC_GUARD"):
-        raise bac.errors.ScheduleError(
-            "BAC_GUARD: guards are for schedules (bac calibrate), not for what bac tune chose"
-        )
-    candidate = tuning.load(path)
-    candidate.put_on(policy, executor=executor)
-    logger.info("bac: %s follows %s: %s (BAC=off to leave it alone)", type(policy).__name__, path, candidate.name)
-    return policy
+def _work(denoising: bac.Denoising) -> str:
+    """What a chunk computes, in one line."""
+    schedule = denoising.schedule
+    if not isinstance(schedule, bac.Schedule):
+        return denoising.name
+    updates = f"{schedule.num_updates_total} of {schedule.num_steps * len(schedule.block_names)} updates"
+    return f"{denoising.name}; {updates} in {len(schedule.block_names)} blocks and {schedule.num_steps} denoising steps"
 
 
-def _report(policy: str, lookout: Lookout) -> None:
-    report = lookout.report()
+def _report(policy: str, monitor: Monitor) -> None:
+    report = monitor.report()
     if report.num_chunks:
         logger.log(logging.WARNING if report.num_alarms else logging.INFO, "bac: %s: %s", policy, report)
 

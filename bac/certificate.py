@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from bac.errors import MismatchError, ScheduleError
+from bac.files import read_json, write_json
 
 CERTIFICATE_NAME = "certificate.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -67,22 +66,21 @@ class Certificate:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON; beside its schedule it is named ``certificate.json``."""
-        document = {"format": _FORMAT, "version": _VERSION, **asdict(self)}
-        Path(path).write_text(json.dumps(document, indent=1) + "\n")
+        write_json(path, {"format": _FORMAT, "version": _VERSION, **asdict(self)})
 
     @classmethod
     def load(cls, path: str | Path) -> Certificate:
         """Read what `save` wrote.
 
         Raises:
-            ScheduleError: The file is not a complete certificate of this version.
+            ScheduleError: There is no such file, or it is not a complete certificate of this version.
         """
+        document = read_json(path)
         try:
-            document: Any = json.loads(Path(path).read_text())
             if (document["format"], document["version"]) != (_FORMAT, _VERSION):
                 raise KeyError("format")
             return cls(**{field.name: document[field.name] for field in fields(cls)})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise ScheduleError(
                 f"{path}: not a complete certificate of version {_VERSION} ({error!r}); certify again"
             ) from error

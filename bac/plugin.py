@@ -1,122 +1,100 @@
-"""Put a schedule on a policy, and take it off again."""
+"""Put a way to denoise on a policy, and take it off again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from bac.acceptance import Executor, check_fits, check_options, executor_for, fallback_of
 from bac.adapters import find_host
-from bac.adapters.host import Host
-from bac.block import Block
-from bac.cache import DenoisingRun
-from bac.estimators import Estimator, Hold, named
+from bac.caching.block import Block
+from bac.caching.interceptors.online import OnlineRule
+from bac.caching.interceptors.patch import stack_on, take_off_all
+from bac.caching.schedule import Schedule
+from bac.checks import check_fits, replay_for
+from bac.denoising import Denoising
+from bac.description import Description, describe_host
+from bac.errors import ScheduleError
+from bac.guarding.duty import on_duty
 from bac.guarding.guard import Guard
-from bac.guarding.guarded import EndOnReset, Guarded
-from bac.guarding.lookout import Lookout
-from bac.interception import intercept
-from bac.online.rule import OnlineRule
-from bac.patch import put_on, take_off_all
-from bac.plan.executor import Replayer
-from bac.schedule import Schedule
+from bac.install import install
+from bac.plan.replay import Replay
 
 Policy = TypeVar("Policy")
 
 
 def wrap(
     policy: Policy,
-    schedule: Schedule | OnlineRule | None,
+    what: Denoising | Schedule | OnlineRule | None = None,
     *,
-    blocks: Sequence[Block] | None = None,
-    estimator: Estimator | None = None,
-    strict: bool = True,
-    executor: Executor = "auto",
-    unseen: Literal["record", "interpret"] = "record",
-    exact: bool = True,
-    compile: bool = False,
+    replay: bool | Replay = True,
     guard: Guard | None = None,
+    blocks: Sequence[Block] | None = None,
+    strict: bool = True,
 ) -> Policy:
-    """Let a policy reuse its blocks' stored outputs, in place.
+    """Let a policy denoise another way, in place: fewer steps, reuse, replay, or all three.
 
-    From now on every call of the policy's sampler follows `schedule`: a block is computed at its update steps and its
-    stored output is returned at all others. Where the schedule updates everywhere the result is bit-equal to the
-    untouched policy's. Wrapping again replaces the schedule; if anything is refused the policy stays as it was.
+    From now on every call of the policy's sampler follows `what`. Wrapping again replaces it. If anything is refused,
+    the policy stays as it was. Between two calls the policy's attributes are its own: it can be saved and configured.
 
     Args:
-        policy: A policy with a transformer denoiser, in eval mode when it is run. Or a pipeline of diffusers: one call
-            of it is one run, which is interpreted.
-        schedule: From `bac.adaptive_schedule`, `bac.Schedule.load` or by hand. `None`, for replay, computes every
-            block: the dense policy, faster and the same. A rule of `bac.online` decides while a run goes on.
+        policy: A policy with a transformer denoiser or a known U-Net, in eval mode when it is run. Or a pipeline of
+            diffusers: one call of it is one run, which is interpreted.
+        what: From `bac.load`, `bac.tune(...).denoising`, `bac.adaptive_schedule`, or by hand. None replays the policy
+            as it is: the same actions, faster. A rule of `bac.published` decides during the run.
+        replay: True records a denoising run as a plan when arguments of one shape are met for the second time, and
+            replays it from then on (see `bac.plan`); a run that cannot be replayed is interpreted, and one log line
+            says why. False interprets every run. A `bac.Replay` says how, and makes a refusal a warning or an error.
+        guard: Checks now and then that the schedule still holds for what is seen, and responds; from
+            `bac.guarding.calibrate`. The plan of what it falls back to is recorded ahead by `bac.plan.record`, else
+            when it is first needed.
         blocks: The blocks to cache, in order of evaluation, where `bac` does not find them itself.
-        estimator: What stands in for a block where it is not computed (see `bac.estimators`); by default the one that
-            the schedule names, which is plain reuse unless it was made for another.
-        strict: Refuse a schedule made for another policy class, solver, timestep list or dtype.
-        executor: "interpret" intercepts the blocks of the running policy. "replay" records a denoising run when it
-            meets arguments of a new shape, which takes seconds, and replays it from then on (see `bac.plan`). "auto"
-            does so when it meets them for the second time, and is quiet about runs that cannot be replayed.
-        unseen: "interpret" lets a replay wait for no recording: only `bac.plan.record` makes plans.
-        exact: Bit-equal to the untouched policy where every block updates, and replay bit-equal to the interceptors
-            (on a CPU). False allows another order of roundings, which is faster: within 1e-5 of the largest action.
-        compile: Let PyTorch's compiler fuse the plan, which takes minutes and a C++ compiler; with ``exact=False``.
-        guard: Check now and then that the schedule still holds for what is seen, and respond (see `bac.guarding`);
-            from `bac.Guard.calibrate`. What it falls back to is recorded as any other run is: beforehand by
-            `bac.plan.record`, else when it is first needed.
+        strict: Refuse what was made for another policy class, solver, timestep list or dtype.
 
     Returns:
         `policy` itself.
 
     Raises:
         UnsupportedPolicyError: The policy's blocks or sampler were not found.
-        ScheduleError: The schedule's blocks are not the policy's, or its estimator has parameters to be fitted.
-        MismatchError: The schedule's fingerprint differs from the policy's and `strict` is true; or the guard is for
-            another schedule.
+        ScheduleError: `what` does not fit the policy, or contradicts another option.
+        MismatchError: `what` was made for another policy and `strict` is true; or the guard is for another schedule.
     """
-    check_options(schedule, executor, unseen, exact=exact, compile=compile)
+    if what is None and replay is False:
+        raise ScheduleError("what: None computes every block, which only replay speeds up; leave replay=False out")
+    denoising = Denoising.of(what)
     host = find_host(policy, blocks)
-    chosen = _estimator_for(schedule, host, estimator)
-    executor = executor_for(host, schedule, chosen, executor)
-    if isinstance(schedule, Schedule):
-        check_fits(schedule, host, strict=strict)
-    fallback = None if guard is None else fallback_of(guard, schedule, chosen, host, strict=strict)
+    check_fits(denoising, host, strict=strict)
+    options = replay_for(host, denoising, replay)
+    on_top = None if guard is None else on_duty(guard, denoising, host, strict=strict)
 
     take_off_all(policy)
-    run = intercept(host, schedule, chosen, exact=exact, fallback=fallback)
-    if executor != "interpret":
-        replayer = Replayer(
-            host.weights or host.sampler_owner,
-            host.blocks,
-            run,
-            sights={"auto": 2, "replay": 1}[executor] if unseen == "record" else 0,
-            exact=exact,
-            inductor=compile,
-            warn=executor == "replay",
-            has_fallback=fallback is not None,
-        )
-        put_on(host.sampler_owner, host.sampler_attribute, replayer)
-    if guard is not None:
-        _put_on_duty(guard, host, run)
+    install(host, denoising, replay=options, warn=isinstance(replay, Replay), on_top=on_top)
     return policy
 
 
+def describe(policy: object, *, blocks: Sequence[Block] | None = None) -> Description:
+    """Say what stands on a policy: interceptors in order, updates per block, plans and what a chunk costs.
+
+    Of a policy that is not wrapped it says what could be put on.
+
+    Args:
+        policy: As for `wrap`.
+        blocks: Likewise.
+
+    Returns:
+        A value that prints as a report.
+
+    Raises:
+        UnsupportedPolicyError: The policy's blocks or sampler were not found.
+    """
+    host = find_host(policy, blocks)
+    return describe_host(host, tuple(stack_on(host.sampler_owner, host.sampler_attribute)))
+
+
 def unwrap(policy: Policy) -> Policy:
-    """Take the schedule off; the policy's attributes are as they were before `bac.wrap`. Harmless if not wrapped.
+    """Take off what `bac.wrap` put on. No trace is left, solver included; harmless if nothing was put on.
 
     Returns:
         `policy` itself.
     """
     take_off_all(policy)
     return policy
-
-
-def _estimator_for(schedule: Schedule | OnlineRule | None, host: Host, given: Estimator | None) -> Estimator:
-    if given is not None:
-        return given
-    return named(schedule.estimator, host.timesteps) if isinstance(schedule, Schedule) else Hold()
-
-
-def _put_on_duty(guard: Guard, host: Host, run: DenoisingRun) -> None:
-    """On top of everything, so that what is probed or fallen back to is decided before a plan is looked for."""
-    lookout = Lookout(guard)
-    put_on(host.sampler_owner, host.sampler_attribute, Guarded(lookout, run, host.batch_dim))
-    if callable(getattr(host.policy, "reset", None)):
-        put_on(host.policy, "reset", EndOnReset(lookout))

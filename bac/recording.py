@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from bac.adapters import find_host
 from bac.adapters.host import Host
-from bac.block import Block
-from bac.cache import DenoisingRun, Gate, NamedContexts
-from bac.calibration import Accumulator, Calibration
+from bac.caching.block import Block
+from bac.caching.calibration import Accumulator, Calibration
+from bac.caching.interceptors.patch import Interceptor, put_on, require_untouched, take_off
+from bac.caching.interceptors.run import DenoisingRun
+from bac.caching.interceptors.scope import Gate, NamedContexts
 from bac.errors import CalibrationError
-from bac.patch import Interceptor, interceptors, put_on, take_off
 from bac.version import __version__
 
 
@@ -80,7 +81,7 @@ def calibrate(
     """
     from tqdm import tqdm
 
-    check_untouched(policy)
+    require_untouched(policy)
     if isinstance(batches, Mapping):
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     if num_draws < 1:
@@ -154,7 +155,7 @@ def watching(policy: object, *, blocks: Sequence[Block] | None = None) -> Iterat
         UnsupportedPolicyError: The policy's blocks or sampler were not found.
         CalibrationError: The policy is wrapped.
     """
-    check_untouched(policy)
+    require_untouched(policy)
     host = find_host(policy, blocks)
     watch = Watch(host)
     with _recorded(host) as recorders:
@@ -189,12 +190,8 @@ def _record(host: Host, batch: Any, seed: int) -> dict[str, Tensor]:
         raise CalibrationError(
             "the policy is in training mode, where dropout blurs what is measured; call policy.eval()"
         )
-    devices = {p.device for p in host.denoiser.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)), torch.no_grad(), _recorded(host) as recorders:
-        torch.manual_seed(seed)
-        host.reset()
-        host.predict(dict(batch) if isinstance(batch, Mapping) else batch)
-        host.reset()
+    with _recorded(host) as recorders:
+        host.predict_seeded(batch, seed)
         return _features(recorders, host)
 
 
@@ -249,16 +246,6 @@ def _recorded(host: Host) -> Iterator[dict[str, Recorder]]:
     finally:
         for owner, attribute in reversed(places):
             take_off(owner, attribute)
-
-
-def check_untouched(policy: object) -> None:
-    """Refuse a wrapped policy.
-
-    Raises:
-        CalibrationError: It is wrapped.
-    """
-    if any(True for _ in interceptors(policy)):
-        raise CalibrationError("policy: must be untouched to be calibrated; call bac.unwrap(policy) first")
 
 
 def _summarised(accumulator: Accumulator, host: Host, draws: str) -> Calibration:

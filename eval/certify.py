@@ -1,7 +1,7 @@
 """Is it good enough? ``python -m eval.certify policy=assembly cache=bac margin=0.05`` plays until it is known.
 
 The dense policy and the one in question play the same worlds with the same noise, pair by pair, and the comparison
-stops as soon as it is shown or refuted that less is lost than the margin (see `eval.sequential`). In question is the
+stops as soon as it is shown or refuted that less is lost than the margin (see `eval.measure.sequential`). In question is the
 cache that is configured; or, with ``tuned=true``, the policy as it was tuned; or what a file holds,
 ``certify.schedule=bac.json`` of `bac calibrate` or `bac tune`. Seeds begin where nothing else does, so that no world is
 met that any of it was made or chosen in. ``bac.json`` and ``certificate.json`` go to one folder, to be copied beside a
@@ -23,16 +23,16 @@ from tqdm import tqdm
 import bac
 from bac import tuning
 from bac.certificate import CERTIFICATE_NAME, Certificate, file_hash
-from eval.candidates import as_candidate, as_cell
-from eval.cells import Cell, dense
-from eval.comparison import Comparison
-from eval.config import CONFIGS, cell_of, log_to_terminal, settings_of
-from eval.provenance import command_line, processor
-from eval.records import EpisodeLog
-from eval.rollout import EpisodeResult
-from eval.sequential import bounds, non_inferiority
-from eval.settings import Settings
-from eval.workers import Player, Unit, missing, unit_key
+from eval.setup.candidates import as_candidate, as_cell
+from eval.setup.cells import Cell, dense
+from eval.compared.comparison import Comparison
+from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
+from eval.setup.provenance import command_line, processor
+from eval.play.records import EpisodeLog
+from eval.play.rollout import EpisodeResult
+from eval.measure.sequential import bounds, non_inferiority
+from eval.setup.settings import Settings
+from eval.play.workers import Player, Unit, missing, unit_key
 
 logger = logging.getLogger(__name__)
 QUANTITIES = ("success", "score")

@@ -11,11 +11,11 @@ from typing import Any
 
 import hydra
 
-from eval.comparison import PHASES, Comparison
-from eval.config import CONFIGS, log_to_terminal, settings_of
-from eval.narrative import verdict
-from eval.publish import publish
-from eval.report import plain_table
+from eval.compared.comparison import PHASES, Comparison
+from eval.setup.config import CONFIGS, log_to_terminal, settings_of
+from eval.report.narrative import verdict
+from eval.report.publish import publish
+from eval.report.table import plain_table
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.comparison import Comparison
-from eval.config import log_to_terminal
-from eval.narrative import verdict
-from eval.publish import publish
-from eval.report import plain_table
-from eval.settings import Settings
+from eval.compared.comparison import Comparison
+from eval.setup.config import log_to_terminal
+from eval.report.narrative import verdict
+from eval.report.publish import publish
+from eval.report.table import plain_table
+from eval.setup.settings import Settings
 
 logger = logging.getLogger(__name__)
 MIN_OBSERVATIONS = 16

@@ -9,12 +9,12 @@ from typing import Any
 
 import hydra
 
-from eval.cells import dense
-from eval.comparison import Comparison
-from eval.config import CONFIGS, cell_of, log_to_terminal, settings_of
-from eval.matching import measure_cells
-from eval.report import make_row, plain_table
-from eval.workers import play_units
+from eval.setup.cells import dense
+from eval.compared.comparison import Comparison
+from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
+from eval.compared.matching import measure_cells
+from eval.report.table import make_row, plain_table
+from eval.play.workers import play_units
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from omegaconf import OmegaConf
 
 import bac
 from bac.tuning import Tuned
-from eval.config import CONFIGS, log_to_terminal, settings_of
-from eval.latency import measure
-from eval.methods import visited
-from eval.provenance import provenance
-from eval.records import write_json
-from eval.rollout import Batch
-from eval.settings import CALIBRATION_SEED
+from eval.setup.config import CONFIGS, log_to_terminal, settings_of
+from eval.measure.latency import measure
+from eval.experiments.methods.methods import visited
+from eval.setup.provenance import provenance
+from eval.play.records import write_json
+from eval.play.rollout import Batch
+from eval.setup.settings import CALIBRATION_SEED
 
 logger = logging.getLogger(__name__)
 BATCH = 8

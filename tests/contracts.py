@@ -15,7 +15,7 @@ import bac
 from bac.adapters import find_host
 from bac.errors import RunError, ScheduleError
 from bac.recording import record_features
-from bac.tuning.candidate import fewer_of_its_own
+from bac.denoising import fewer_of_its_own
 
 
 class AdapterContract(ABC):
@@ -79,7 +79,7 @@ class AdapterContract(ABC):
         assert bac.unwrap(policy) is policy
         after = [dict(vars(module)) for module in policy.modules()]
         assert [sorted(names) for names in after] == [sorted(names) for names in before]
-        assert not [v for names in after for v in names.values() if isinstance(v, bac.patch.Interceptor)]
+        assert not [v for names in after for v in names.values() if isinstance(v, bac.caching.interceptors.patch.Interceptor)]
         assert torch.equal(self.predict(policy), dense)
 
     def test_every_block_is_computed_exactly_at_its_update_steps(self) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from bac.adapters import diffusers, diffusion_policy, lerobot
 from bac.adapters import torch as torch_adapter
 from bac.adapters.host import Host, dotted_name
-from bac.block import Block
+from bac.caching.block import Block
 from bac.errors import UnsupportedPolicyError
 
 ADAPTERS = {**diffusion_policy.ADAPTERS, **lerobot.ADAPTERS, diffusers.PIPELINE: diffusers.host}
@@ -81,7 +81,7 @@ def _unknown_host(policy: nn.Module, blocks: Sequence[Block] | None) -> Host:
             "starts. Give it these two methods; predict_action_chunk must make one whole run. If diffusers has a "
             "pipeline around it, wrap that: bac.wrap(pipe, schedule)"
         )
-    return Host(
+    host = Host(
         policy=policy,
         predict=policy.predict_action_chunk,
         reset=policy.reset,
@@ -91,3 +91,4 @@ def _unknown_host(policy: nn.Module, blocks: Sequence[Block] | None) -> Host:
         blocks=found,
         batch_dim=torch_adapter.batch_dim(policy),
     )
+    return diffusion_policy.with_noise_scheduler(host) if diffusion_policy.samples_itself(policy) else host

@@ -19,7 +19,7 @@ from torch import nn
 
 from bac.adapters.host import Host, dotted_name
 from bac.adapters.layers import CROSS, FEED, SELF, Branch, layer_blocks
-from bac.block import Block, BlockKind, Site
+from bac.caching.block import Block, BlockKind, Site
 from bac.errors import CalibrationError, UnsupportedPolicyError
 
 PIPELINE = "diffusers.pipelines.pipeline_utils.DiffusionPipeline"

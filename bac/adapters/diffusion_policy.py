@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from bac.adapters import torch as torch_adapter
-from bac.adapters.host import Host, at
+from bac.adapters.host import Host, at, dotted_name
 
 
 def host(policy: nn.Module, *, diffusion: str, denoiser: str, predict: str) -> Host:
@@ -23,9 +24,7 @@ def host(policy: nn.Module, *, diffusion: str, denoiser: str, predict: str) -> H
     """
     owner = at(policy, diffusion)
     network = at(owner, denoiser)
-    num_steps = int(owner.num_inference_steps)
-    solver, timesteps = noise_schedule(owner.noise_scheduler, num_steps)
-    return Host(
+    found = Host(
         policy=policy,
         predict=at(policy, predict),
         reset=at(policy, "reset"),
@@ -33,12 +32,9 @@ def host(policy: nn.Module, *, diffusion: str, denoiser: str, predict: str) -> H
         sampler_owner=owner,
         sampler_attribute="conditional_sample",
         blocks=torch_adapter.transformer_blocks(network),
-        num_steps=num_steps,
-        solver=solver,
-        timesteps=timesteps,
-        takes_solvers=True,
         batch_dim=torch_adapter.batch_dim(network),
     )
+    return with_noise_scheduler(found)
 
 
 def noise_schedule(noise_scheduler: Any, num_steps: int) -> tuple[str, tuple[float, ...]]:
@@ -48,6 +44,30 @@ def noise_schedule(noise_scheduler: Any, num_steps: int) -> tuple[str, tuple[flo
     return type(mine).__name__, tuple(float(t) for t in mine.timesteps)
 
 
+@runtime_checkable
+class SamplesItself(Protocol):
+    """A module that reads its noise scheduler and its number of steps anew in every run."""
+
+    noise_scheduler: Any
+    num_inference_steps: Any
+
+
+def samples_itself(policy: nn.Module) -> bool:
+    """Whether a policy holds one of diffusers' noise schedulers and the number of steps, by their usual names."""
+    return isinstance(policy, SamplesItself) and _NOISE_SCHEDULER in map(
+        dotted_name, type(policy.noise_scheduler).__mro__
+    )
+
+
+def with_noise_scheduler(host: Host) -> Host:
+    """The same host, with what its sampler's owner says of solver, timesteps and number of steps."""
+    owner = host.sampler_owner
+    num_steps = int(owner.num_inference_steps)
+    solver, timesteps = noise_schedule(owner.noise_scheduler, num_steps)
+    return replace(host, num_steps=num_steps, solver=solver, timesteps=timesteps, takes_solvers=True)
+
+
+_NOISE_SCHEDULER = "diffusers.schedulers.scheduling_utils.SchedulerMixin"
 _PACKAGE = "diffusion_policy.policy"
 _ORIGINAL = partial(host, diffusion="", denoiser="model", predict="predict_action")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import torch
 from torch import nn
 
-from bac.block import Block, Site
+from bac.caching.block import Block, Site
+from bac.caching.interceptors.once import Hoist
 from bac.fingerprint import Fingerprint
-from bac.hoist import Hoist
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,32 @@ class Host:
     constants: tuple[Site, ...] = ()
     hoists: tuple[Hoist, ...] = ()
     uncovered: str = ""
+
+    @property
+    def can_reset(self) -> bool:
+        """Whether the policy forgets an episode when it is told to: `policy.reset()`."""
+        return callable(getattr(self.policy, "reset", None))
+
+    @contextmanager
+    def own_randomness(self) -> Iterator[None]:
+        """Within it, draws leave the global random state, and that of the denoiser's GPUs, as they were."""
+        devices = {p.device for p in self.denoiser.parameters() if p.device.type == "cuda"}
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+
+    def predict_seeded(self, batch: Any, seed: int) -> Any:
+        """One action chunk from noise of its own, between two resets.
+
+        Args:
+            batch: As `predict` takes it. A mapping is copied, because policies write into it.
+            seed: Of the noise. The same seed gives any policy of these shapes the same draws.
+        """
+        with self.own_randomness(), torch.no_grad():
+            torch.manual_seed(seed)
+            self.reset()
+            chunk = self.predict(dict(batch) if isinstance(batch, Mapping) else batch)
+            self.reset()
+        return chunk
 
     def fingerprint(self) -> Fingerprint:
         """The policy as a schedule sees it."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from bac.adapters.host import at
-from bac.block import Block, BlockKind, Site
+from bac.caching.block import Block, BlockKind, Site
 
 Branch = tuple[str, BlockKind]
 SELF, CROSS, FEED = BlockKind.SELF_ATTENTION, BlockKind.CROSS_ATTENTION, BlockKind.FEED_FORWARD

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bac.block import Block, BlockKind
+from bac.caching.block import Block, BlockKind
 from bac.errors import UnsupportedPolicyError
 
 _DECODER_BRANCHES = (

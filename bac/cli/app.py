@@ -12,12 +12,20 @@ from typing import Annotated, Any
 import typer
 
 import bac
-from bac import tuning
+from bac.adapters import find_host
+from bac.caching.calibration import Calibration
 from bac.cli import checkpoint, doctor, lerobot, measure
-from bac.guarding import calibrating
-from bac.guarding.stored import GUARD_NAME, RESPONSES, response_named
+from bac.denoising import Denoising
+from bac.guarding.calibration import measure as measure_errors
+from bac.guarding.duty import watched_schedule
+from bac.guarding.files import GUARD_NAME, RESPONSES, response_named
+from bac.plan.replay import EXECUTORS, replay_named
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Block-wise adaptive caching of diffusion policies.")
+REPORT_NAME = "bac.tuned.json"  # beside bac.json
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Diffusion policies, faster: fewer steps, reuse, replay."
+)
 
 PolicyPath = Annotated[Path, typer.Option("--policy-path", help="Folder of a LeRobot checkpoint.")]
 Imports = Annotated[list[str], typer.Option("--import", help="Module that registers the policy's type; repeatable.")]
@@ -29,17 +37,20 @@ EnvOptions = Annotated[list[str], typer.Option(help="Setting of the environment,
 Dataset = Annotated[str | None, typer.Option(help="LeRobot data set to take observations from.")]
 DatasetRoot = Annotated[Path | None, typer.Option(help="Where the data set lies.")]
 BatchSize = Annotated[int, typer.Option(help="Worlds, or observations, side by side.", min=1)]
-SchedulePath = Annotated[Path | None, typer.Option(help="Default: bac.json in the policy's folder.")]
+FilePath = Annotated[
+    Path | None, typer.Option("--file", "--schedule", help="Default: bac.json in the policy's folder.")
+]
+Executor = Annotated[str, typer.Option(help=f"What it will run with: {', '.join(EXECUTORS)}.")]
 
 
 @app.command()
 def show(path: Annotated[Path, typer.Argument(help="bac.json, guard.json, or the folder of a calibration.")]) -> None:
-    """Draw a schedule, what was tuned, or a guard, or describe a calibration."""
+    """Draw a bac.json or a guard, or describe a calibration."""
     with _errors_in_one_line():
         if path.is_dir():
-            typer.echo(str(bac.Calibration.load(path)))
+            typer.echo(str(Calibration.load(path)))
         else:
-            typer.echo(str(_loaded(path)))
+            typer.echo(str(bac.Guard.load(path) if path.name == GUARD_NAME else bac.load(path)))
 
 
 @app.command(name="doctor")
@@ -53,21 +64,21 @@ def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cp
             typer.echo(line)
 
 
-@app.command()
+@app.command(epilog="Example: bac bench --policy-path CKPT --rounds 40")
 def bench(
     policy_path: PolicyPath,
-    schedule: SchedulePath = None,
+    file: FilePath = None,
     rounds: Annotated[int, typer.Option(help="Chunks timed of each kind, by turns.", min=2)] = 20,
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
-    executor: Annotated[list[str], typer.Option(help="interpret or replay; repeatable.")] = ["interpret"],  # noqa: B006
+    executor: Annotated[list[str], typer.Option(help="interpret or replay; repeatable.")] = ["interpret", "replay"],  # noqa: B006
     imports: Imports = [],  # noqa: B006
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Time action chunks of random observations, dense and cached by turns."""
+    """Time action chunks of random observations by turns: the policy as it is, and as its bac.json says."""
     with _errors_in_one_line():
+        chosen = _load(file, policy_path)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
-        chosen = _load_schedule(schedule or policy_path / "bac.json")
         batch = loaded.random_observation(batch_size, seed=seed)
         for line in measure.report(loaded.policy, chosen, batch, executors=executor, rounds=rounds):
             typer.echo(line)
@@ -104,7 +115,7 @@ def calibrate(
         target = output or policy_path / "bac.json"
         calibration.save(target.with_name("bac.calibration.zarr"))
         schedule = bac.adaptive_schedule(calibration, num_updates, num_bubbled=num_bubbled, force_last=force_last)
-        schedule.save(target)
+        Denoising(schedule=schedule).save(target)
     typer.echo(f"{calibration}\n{schedule}")
     typer.echo(f"{schedule.num_sweeps:.1f} of {schedule.num_steps} sweeps are computed; written to {target}")
     typer.echo(f"Next: bac bench --policy-path {policy_path}")
@@ -118,7 +129,7 @@ def guard(
     env_option: EnvOptions = [],  # noqa: B006
     dataset: Dataset = None,
     dataset_root: DatasetRoot = None,
-    schedule: SchedulePath = None,
+    file: FilePath = None,
     runs: Annotated[int, typer.Option(help="Observations to measure; 1,000 make it sharper.", min=2)] = 128,
     every: Annotated[int, typer.Option(help="Of this many chunks of an episode one is measured.", min=1)] = 8,
     batch_size: BatchSize = 4,
@@ -145,10 +156,10 @@ def guard(
     """
     _check_source(env, dataset)
     with _errors_in_one_line():
-        source = schedule or policy_path / "bac.json"
-        chosen = _load_schedule(source)
-        answer = response_named(response, chosen)
+        source, chosen = file or policy_path / "bac.json", _load(file, policy_path)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
+        schedule = watched_schedule(chosen, find_host(loaded.policy))
+        answer = response_named(response, schedule)
         if env is not None:
             settings = _settings(env_option, task)
             measured = measure.survey_in(
@@ -157,9 +168,9 @@ def guard(
             )  # fmt: skip
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
-            measured = calibrating.measure(loaded.policy, chosen, batches, num_watched=num_watched, seed=seed)
+            measured = measure_errors(loaded.policy, chosen, batches, num_watched=num_watched, seed=seed)
         made = measured.guard(
-            chosen, quantile=quantile, response=answer, probe_every=probe_every,
+            schedule, quantile=quantile, response=answer, probe_every=probe_every,
             num_cells=num_cells, patience=patience, cooldown=cooldown,
         )  # fmt: skip
         target = output or source.with_name(GUARD_NAME)
@@ -184,7 +195,7 @@ def tune(
     runs: Annotated[int, typer.Option(help="Observations: half to choose with, half to judge.", min=2)] = 64,
     batch_size: BatchSize = 8,
     evaluations: Annotated[int, typer.Option(help="Runs that the search may take for each family.", min=0)] = 100,
-    executor: Annotated[str, typer.Option(help="What it will run with: interpret, replay or auto.")] = "interpret",
+    executor: Executor = "interpret",
     output: Annotated[Path | None, typer.Option(help="Default: bac.json in the policy's folder.")] = None,
     imports: Imports = [],  # noqa: B006
     device: Device = "cpu",
@@ -194,7 +205,7 @@ def tune(
 
     Solver, timesteps, coefficients, update steps and estimator are chosen together, by running them; the choice is
     verified on observations that it was not made with, and timed. What is written as bac.json is followed by LeRobot's
-    commands; the report of everything that was looked at lies beside it as tuned.json.
+    commands; the report of everything that was looked at lies beside it as bac.tuned.json.
     """
     _check_source(env, dataset)
     with _errors_in_one_line():
@@ -207,12 +218,12 @@ def tune(
         tuned = bac.tune(
             loaded.policy, batches, target_latency_s=target_latency_s, target_hz=target_hz, control_hz=control_hz,
             n_action_steps=n_action_steps, max_action_error=max_action_error, evaluations=evaluations,
-            executor=executor, seed=seed,
+            replay=replay_named(executor), seed=seed,
         )  # fmt: skip
         target = output or policy_path / "bac.json"
-        tuned.save_choice(target)
-        tuned.save(target.with_name("tuned.json"))
-    typer.echo(f"{tuned}\n\n{tuned.chosen.candidate}\nwritten to {target}")
+        tuned.denoising.save(target)
+        tuned.save(target.with_name(REPORT_NAME))
+    typer.echo(f"{tuned}\n\n{tuned.denoising}\nwritten to {target}")
     typer.echo(f"Next: lerobot-eval --policy.path={policy_path} ... follows it; bac show {target} draws it")
 
 
@@ -229,16 +240,12 @@ def _check_source(env: str | None, dataset: str | None) -> None:
         raise typer.BadParameter("give either --env or --dataset, where the observations come from")
 
 
-def _loaded(path: Path) -> object:
-    if path.name == GUARD_NAME:
-        return bac.Guard.load(path)
-    return tuning.load(path) if tuning.is_candidate(path) else bac.Schedule.load(path)
-
-
-def _load_schedule(path: Path) -> bac.Schedule:
+def _load(file: Path | None, policy_path: Path) -> Denoising:
+    """What a command is to follow."""
+    path = file or policy_path / "bac.json"
     if not path.is_file():
-        raise bac.BacError(f"{path}: is not there; make a schedule first: bac calibrate --policy-path {path.parent}")
-    return bac.Schedule.load(path)
+        raise bac.BacError(f"{path}: is not there; make one first: bac tune --policy-path {policy_path}")
+    return bac.load(path)
 
 
 def _settings(options: Sequence[str], task: str | None) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from torch import nn
 import bac
 from bac.adapters import find_host
 from bac.adapters.host import Host
-from bac.guarding.stored import GUARD_NAME, beside
-from bac.tuning import is_candidate, load
+from bac.guarding.duty import watched_schedule
+from bac.guarding.files import GUARD_NAME, beside
 
 _PACKAGES = ("lerobot_policy_bac", "torch", "lerobot", "diffusers", "transformers", "zarr")
 
@@ -55,21 +55,22 @@ def _verdict(policy: nn.Module, path: Path) -> Iterator[str]:
         yield f"no {path.name} beside it: LeRobot runs it dense. Make one: bac tune --policy-path {path.parent}"
         return
     try:
-        if is_candidate(path):
-            candidate = load(path)
-            candidate.put_on(policy, executor="interpret")()
-            yield f"{path.name} fits: LeRobot runs {candidate.name} wherever lerobot_policy_bac is installed"
-            return
-        schedule = bac.Schedule.load(path)
-        bac.wrap(policy, schedule)
+        denoising = bac.load(path)
+        bac.wrap(policy, denoising)
+        yield f"{path.name} fits: LeRobot runs {denoising.name} wherever lerobot_policy_bac is installed"
+        yield from _guard_verdict(policy, denoising, path)
     except bac.BacError as error:
         yield f"{path.name} does not fit: {error}"
+    finally:
+        bac.unwrap(policy)
+
+
+def _guard_verdict(policy: nn.Module, denoising: bac.Denoising, path: Path) -> Iterator[str]:
+    if not path.with_name(GUARD_NAME).is_file():
         return
-    yield f"{path.name} fits: LeRobot runs it cached wherever lerobot_policy_bac is installed"
-    if path.with_name(GUARD_NAME).is_file():
-        try:
-            bac.wrap(policy, schedule, guard=beside(path, schedule))
-            yield f"{GUARD_NAME} fits: BAC_GUARD=log, denser, dense or on puts it on duty"
-        except bac.BacError as error:
-            yield f"{GUARD_NAME} does not fit: {error}"
-    bac.unwrap(policy)
+    try:
+        schedule = watched_schedule(denoising, find_host(policy))
+        bac.wrap(policy, denoising, guard=beside(path, schedule))
+        yield f"{GUARD_NAME} fits: BAC_GUARD=log, denser, dense or on puts it on duty"
+    except bac.BacError as error:
+        yield f"{GUARD_NAME} does not fit: {error}"

@@ -2,68 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-import bac
+from bac.caching.calibration import Calibration
+from bac.caching.interceptors.patch import Interceptor, put_on, take_off
 from bac.cli import lerobot
 from bac.cli.checkpoint import Checkpoint
+from bac.denoising import Denoising
 from bac.errors import BacError
-from bac.guarding.calibrating import Measured, surveying
-from bac.patch import Interceptor, put_on, take_off
+from bac.guarding.calibration import Measured, surveying
+from bac.plan.replay import Replay, replay_named
 from bac.recording import watching
-from bac.timing import chunk_seconds
+from bac.tuning.batches import num_rows
+from bac.tuning.bench import calling
+from bac.tuning.timing import in_turns
 
 
 def report(
-    policy: nn.Module, schedule: bac.Schedule, batch: Mapping[str, Any], *, executors: Sequence[str], rounds: int
+    policy: nn.Module, denoising: Denoising, batch: Mapping[str, Any], *, executors: Sequence[str], rounds: int
 ) -> Iterator[str]:
-    """Time the dense policy and the cached one by turns, so that what else the machine does meets both.
+    """Time a policy as it is and as a file says by turns, so that what else the machine does meets both.
 
     Args:
+        denoising: Of the file.
         batch: One observation batch, preprocessed.
-        executors: Ways to run the schedule: see `bac.wrap`.
+        executors: Names as `bac.plan.replay.replay_named` takes them.
         rounds: Chunks timed of each kind.
     """
     device = next(policy.parameters()).device
     yield f"{device}, {torch.get_num_threads()} threads, {rounds} chunks each, torch {torch.__version__}"
-    kinds: dict[str, Callable[[], Any]] = {"dense": lambda: bac.unwrap(policy)}
+    yield f"bac.json: {denoising.name}"
+    ways: dict[str, tuple[Denoising | None, bool | Replay]] = {"dense": (None, False)}
     for executor in executors:
-        options: dict[str, Any] = {"executor": executor}
-        kinds[executor] = partial(bac.wrap, policy, schedule, **options)
-    latencies = latencies_s(policy, batch, kinds, rounds=rounds)
-    dense = float(np.median(latencies["dense"]))
-    for name, values in latencies.items():
+        replay = replay_named(executor)
+        if replay:
+            ways[f"dense, {executor}"] = Denoising(), replay
+        ways[f"bac.json, {executor}"] = denoising, replay
+    contexts = {name: partial(calling, policy, way, batch, replay) for name, (way, replay) in ways.items()}
+    samples = {name: [s.wall_s for s in taken] for name, taken in in_turns(contexts, rounds, turns=4).items()}
+    dense = float(np.median(samples["dense"]))
+    for name, values in samples.items():
         median, late = (1e3 * float(np.percentile(values, q)) for q in (50, 95))
-        yield f"{name:10} p50 {median:9.2f} ms   p95 {late:9.2f} ms   {dense * 1e3 / median:5.2f}x of dense eager"
-
-
-def latencies_s(
-    policy: nn.Module, batch: Mapping[str, Any], kinds: Mapping[str, Callable[[], Any]], *, rounds: int
-) -> dict[str, list[float]]:
-    """Seconds per chunk of each kind.
-
-    Args:
-        kinds: By name, what to do to the policy before it runs.
-    """
-    results: dict[str, list[float]] = {name: [] for name in kinds}
-    chunks = -(-rounds // 4)  # a few in a row, since a replay is recorded anew after each change
-    while len(results["dense"]) < rounds:
-        for name, prepare in kinds.items():
-            prepare()
-            results[name] += chunk_seconds(policy, batch, chunks)
-    bac.unwrap(policy)
-    return {name: values[:rounds] for name, values in results.items()}
+        yield f"{name:20} p50 {median:9.2f} ms   p95 {late:9.2f} ms   {dense * 1e3 / median:6.2f}x of dense eager"
 
 
 def calibrate_in(
     checkpoint: Checkpoint, env: str, options: Mapping[str, Any], *, runs: int, num_worlds: int, seed: int
-) -> bac.Calibration:
+) -> Calibration:
     """Play whole episodes with the untouched policy until `runs` denoising runs were seen.
 
     Args:
@@ -78,7 +69,7 @@ def calibrate_in(
 
 def survey_in(
     checkpoint: Checkpoint,
-    schedule: bac.Schedule,
+    denoising: Denoising,
     env: str,
     options: Mapping[str, Any],
     *,
@@ -95,7 +86,7 @@ def survey_in(
         every: Of this many chunks one is probed.
         num_watched: Reused cells to watch, chosen at random; None for all.
     """
-    with surveying(checkpoint.policy, schedule, seed=seed, num_watched=num_watched, every=every) as survey:
+    with surveying(checkpoint.policy, denoising, seed=seed, num_watched=num_watched, every=every) as survey:
         _play_until(survey, runs, checkpoint, env, options, num_worlds, seed)
     return survey.measured()
 
@@ -139,7 +130,7 @@ class _Seen(Interceptor):
             }
         )
         self.num_chunks += 1
-        self.num_runs += len(next(value for value in batch.values() if isinstance(value, Tensor)))
+        self.num_runs += num_rows(batch)
         return self.original(batch, *args, **kwargs)
 
 

@@ -3,7 +3,7 @@
 A schedule is made from observations of one world. In another one the blocks may change faster between the steps at
 which they are computed, and nothing would say so. A guard looks now and then, at little cost::
 
-    guard = bac.Guard.calibrate(policy, schedule, batches)          # the untouched policy, on observations
+    guard = bac.guarding.calibrate(policy, schedule, batches)       # the untouched policy, on observations
     bac.wrap(policy, schedule, guard=replace(guard, response="dense"))
     print(bac.guarding.report(policy))
 
@@ -15,15 +15,16 @@ calibrated for the block and step is an exceedance. Exceedances are bet on (`bac
 with a promise about false ones.
 
 A guard gives orders (probe, fall back), which a denoising run takes when it begins and keeps until it ends, so no
-switch falls inside one. A probed run is interpreted, whatever the executor. Both schedules keep plans of their own.
+switch falls inside one. A probed run is always interpreted. Both schedules keep plans of their own.
 
 What it sees is the caching error, not the observation: a shift under which the cached policy still follows the
-computed one goes unnoticed, and should. Not to be confused with `bac.plan.guard`, which notices that a *policy* is no
-longer the one that was recorded.
+computed one goes unnoticed, and should. (`bac.plan.staleness` notices
+something else: that a *policy* is no longer the one that was recorded.)
 """
 
+from bac.guarding.calibration import calibrate
 from bac.guarding.guard import Guard
-from bac.guarding.guarded import report
-from bac.guarding.lookout import Alarm, Report
+from bac.guarding.interceptor import report
+from bac.guarding.monitor import Alarm, Report
 
-__all__ = ["Alarm", "Guard", "Report", "report"]
+__all__ = ["Alarm", "Guard", "Report", "calibrate", "report"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -12,13 +12,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from bac.block import Block
+from bac.caching.block import BlockStep
+from bac.caching.schedule import Schedule
 from bac.errors import CalibrationError, MismatchError, ScheduleError
-from bac.estimators import Estimator
+from bac.files import read_json, write_json
 from bac.fingerprint import Fingerprint
 from bac.guarding.evidence import allowed_share
-from bac.guarding.probe import Errors, Where
-from bac.schedule import Schedule
+from bac.guarding.probe import Errors
 
 _FORMAT, _VERSION = "bac.guard", 1
 _DIGITS = 5  # of a limit, on disk
@@ -28,7 +28,9 @@ Response: TypeAlias = Literal["log", "dense"] | Schedule
 
 @dataclass(frozen=True, eq=False)
 class Guard:
-    """Online checks that a fixed schedule still holds; made by `Guard.calibrate`, put on by ``bac.wrap(..., guard=)``.
+    """Online checks that a fixed schedule still holds.
+
+    `bac.guarding.calibrate` makes one, ``bac.wrap(..., guard=)`` puts it on duty.
 
     It draws itself::
 
@@ -94,63 +96,15 @@ class Guard:
             raise ScheduleError("guard: the schedule reuses nothing, so there is nothing to watch")
 
     @classmethod
-    def calibrate(
-        cls,
-        policy: object,
-        schedule: Schedule,
-        batches: Iterable[Any],
-        *,
-        quantile: float = 0.99,
-        num_draws: int = 1,
-        seed: int = 0,
-        estimator: Estimator | None = None,
-        blocks: Sequence[Block] | None = None,
-        num_watched: int | None = None,
-        progress: bool = True,
-        **options: Any,
-    ) -> Guard:
-        """Run the cached policy on observations, compute every reused block as well, and note how far it was off.
-
-        It takes as long as dense runs do. The policy is left unwrapped.
-
-        Args:
-            policy: As for `bac.calibrate`: not wrapped.
-            schedule: That the guard will watch.
-            batches: Observation batches of many episodes, other ones than the schedule was made from: each of the B
-                observations is a run. `allowed` takes runs to be independent; 100 or more make it a few per cent.
-            quantile: Of the errors at a cell, that is its limit, in (0, 1].
-            num_draws: Noise draws per batch.
-            seed: Seeds the noise of each run.
-            estimator: As `bac.wrap` will be given it.
-            blocks: Likewise.
-            num_watched: Reused cells to watch, chosen at random; None for all. A few hundred take a third of the time.
-            progress: Show a progress bar.
-            options: Attributes of the guard, `probe_every` to `seed` (the last as ``guard_seed``).
-
-        Raises:
-            CalibrationError: The policy is wrapped, there are fewer than two runs, or an error is not a number.
-            ScheduleError, MismatchError: As from `bac.wrap`.
-        """
-        from bac.guarding.calibrating import measure  # which wraps the policy, as bac.wrap does, which knows guards
-
-        measured = measure(
-            policy, schedule, batches, num_draws=num_draws, seed=seed, estimator=estimator, blocks=blocks,
-            num_watched=num_watched, progress=progress,
-        )  # fmt: skip
-        if "guard_seed" in options:
-            options["seed"] = options.pop("guard_seed")
-        return measured.guard(schedule, quantile=quantile, **options)
-
-    @classmethod
     def of_errors(
-        cls, schedule: Schedule, errors: Mapping[Where, Errors], *, quantile: float = 0.99, **options: Any
+        cls, schedule: Schedule, errors: Mapping[BlockStep, Errors], *, quantile: float = 0.99, **options: Any
     ) -> Guard:
         """The guard of known errors.
 
         Args:
             schedule: That they were measured with.
             errors: Of every cell to be watched, `[n]` each.
-            quantile: As for `calibrate`.
+            quantile: Of the errors at a cell, that is its limit, in (0, 1].
             options: Further attributes.
 
         Raises:
@@ -176,9 +130,11 @@ class Guard:
         )
 
     @property
-    def cells(self) -> tuple[Where, ...]:
+    def cells(self) -> tuple[BlockStep, ...]:
         """Every watched cell, in order of evaluation of blocks and, within, of steps."""
-        return tuple((b, step) for b, row in self.limits.items() for step, limit in enumerate(row) if limit is not None)
+        return tuple(
+            BlockStep(b, step) for b, row in self.limits.items() for step, limit in enumerate(row) if limit is not None
+        )
 
     @property
     def changes_schedule(self) -> bool:
@@ -200,7 +156,7 @@ class Guard:
         Raises:
             MismatchError: They differ.
         """
-        remedy = "Calibrate one for it: bac.Guard.calibrate(policy, schedule, batches)"
+        remedy = "Calibrate one for it: bac.guarding.calibrate(policy, schedule, batches)"
         if (found := identity(schedule)) != self.schedule_hash:
             raise MismatchError(f"guard: is for the schedule {self.schedule_hash}, this one is {found}. {remedy}")
         if estimator != self.estimator:
@@ -210,7 +166,7 @@ class Guard:
             raise MismatchError(f"guard: was calibrated on another policy.\n  {lines}\n{remedy}")
 
     def save(self, path: str | Path) -> None:
-        """Write the guard as JSON."""
+        """Write the guard as JSON, in one go."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         document = {"format": _FORMAT, "version": _VERSION, **values, "fingerprint": self.fingerprint.to_dict()}
         document["limits"] = dict(self.limits)
@@ -218,18 +174,17 @@ class Guard:
             parts = {"num_steps": self.response.num_steps, "update_steps": dict(self.response.update_steps)}
             known = asdict(self.response.fingerprint) if self.response.fingerprint else None
             document["response"] = {**parts, "fingerprint": known, "estimator": self.response.estimator}
-        Path(path).write_text(json.dumps(document) + "\n")
+        write_json(path, document)
 
     @classmethod
     def load(cls, path: str | Path) -> Guard:
         """Read what `save` wrote.
 
         Raises:
-            ScheduleError: The file is not a complete guard of this version.
-            FileNotFoundError: There is no such file.
+            ScheduleError: There is no such file, or it is not a complete guard of this version.
         """
+        document = read_json(path)
         try:
-            document: Any = json.loads(Path(path).read_text())
             if (document["format"], document["version"]) != (_FORMAT, _VERSION):
                 raise KeyError("format")
             values = {f.name: document[f.name] for f in fields(cls)}
@@ -239,7 +194,7 @@ class Guard:
             if isinstance(values["response"], dict):
                 values["response"] = _schedule(values["response"])
             return cls(**values)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ScheduleError(
                 f"{path}: not a complete guard of version {_VERSION} ({error!r}); save it again"
             ) from error

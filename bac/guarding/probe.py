@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bac.caching.block import BlockStep
 from bac.errors import RunError
 
-Where = tuple[str, int]  # a block's name and a denoising step
 Errors = npt.NDArray[np.float64]
 
 
@@ -20,14 +20,14 @@ class Probe:
     """Collects relative L1 errors at some cells of one run.
 
     Args:
-        cells: Where to look; cells at which the schedule reuses.
+        cells: BlockStep to look; cells at which the schedule reuses.
         batch_dim: Dimension of a block's output that counts samples.
     """
 
-    def __init__(self, cells: Collection[Where], batch_dim: int = 0) -> None:
+    def __init__(self, cells: Collection[BlockStep], batch_dim: int = 0) -> None:
         self.cells = frozenset(cells)
         self.batch_dim = batch_dim
-        self._found: dict[Where, list[Tensor]] = {}
+        self._found: dict[BlockStep, list[Tensor]] = {}
 
     def compare(self, block: str, step: int, returned: Any, computed: Any) -> None:
         """Note how far what was returned is from what was computed."""
@@ -35,9 +35,9 @@ class Probe:
         rows = [_by_sample(part, self.batch_dim) for part in (value.detach() - truth, truth)]
         moved, size = (part.abs().sum(dim=1, dtype=torch.float32) for part in rows)
         error = torch.where(moved == 0, moved, moved / size)
-        self._found.setdefault((block, step), []).append(error)
+        self._found.setdefault(BlockStep(block, step), []).append(error)
 
-    def errors(self) -> dict[Where, Errors]:
+    def errors(self) -> dict[BlockStep, Errors]:
         """Relative errors by cell, `[B]` each, in the order of evaluation; the largest over the contexts of guidance.
 
         Infinite where a block computed zeros and something else was returned. Waits for the device, once.

@@ -17,10 +17,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from bac.caching.interceptors.patch import stacked
 from bac.errors import RunError
-from bac.patch import stacked
 from bac.plan.executor import Replayer
 from bac.plan.plan import Plan
+from bac.plan.replay import Replay
+
+__all__ = ["Plan", "Replay", "plans", "record"]
 
 
 def plans(policy: nn.Module) -> tuple[Plan, ...]:
@@ -34,7 +37,7 @@ def record(policy: Any, batch: Any, **options: Any) -> Plan:
     With a guard that changes the schedule, also the plan of what it falls back to.
 
     Args:
-        policy: Wrapped with ``executor="replay"`` or ``"auto"``.
+        policy: Wrapped with replay.
         batch: As `policy.predict_action_chunk` takes it; only shapes and dtypes matter.
         options: Further arguments that calls will have (a generator).
 
@@ -57,6 +60,4 @@ def _replayer(policy: nn.Module) -> Replayer:
     for interceptor in stacked(policy):
         if isinstance(interceptor, Replayer):
             return interceptor
-    raise RunError(
-        f'{type(policy).__name__}: not wrapped for replay; call bac.wrap(policy, schedule, executor="replay")'
-    )
+    raise RunError(f"{type(policy).__name__}: not wrapped for replay; call bac.wrap(policy, what) without replay=False")

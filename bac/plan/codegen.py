@@ -14,10 +14,10 @@ from typing import Any
 from bac.plan.operators import DIRECT, IN_PLACE
 from bac.plan.program import Instruction, Program, Ref
 
-Replay = Callable[[Sequence[Any]], tuple[Any, ...]]
+Function = Callable[[Sequence[Any]], tuple[Any, ...]]
 
 
-def generate(program: Program) -> tuple[Replay, str]:
+def generate(program: Program) -> tuple[Function, str]:
     """Compile a program.
 
     Returns:

@@ -1,7 +1,7 @@
 """The interceptor of a policy's sampler that replays plans.
 
-It stands on top of the reference semantics (`bac.cache.RunScope` and the blocks' interceptors) and decides, for every
-denoising run, whether a plan may stand in for it. Whatever it is not sure of, it interprets.
+It stands above the run's and the blocks' interceptors, which are the reference, and decides for every denoising run
+whether a plan may replace it. Whatever it is not sure of, it interprets.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
-from bac.block import Block
-from bac.cache import DenoisingRun, Orders
-from bac.patch import Interceptor
+from bac.caching.block import Block
+from bac.caching.interceptors.patch import Interceptor
+from bac.caching.interceptors.run import DenoisingRun, Orders
 from bac.plan.build import build
 from bac.plan.plan import Plan
+from bac.plan.replay import Replay
 from bac.plan.signature import flatten, replace_leaves, signature
 from bac.plan.tape import Refusal
 
@@ -41,15 +42,16 @@ class Replayer(Interceptor):
         owner: Module whose method is the sampler.
         blocks: The policy's blocks; a run is interpreted while something else than `bac` watches one of them.
         run: The sampler's; one that is ordered to be probed is interpreted, one that falls back has plans of its own.
-        sights: How often arguments of one signature are met before they are recorded; 0 records only on demand.
-        exact: See `bac.wrap`.
-        inductor: `compile` of `bac.wrap`.
+        replay: How.
         warn: Warn when a run cannot be replayed; otherwise log it.
+        held: Objects besides the owner's modules that a run reads: the noise scheduler that is swapped in.
         has_fallback: A guard may order runs to fall back.
 
     Attributes:
         on_demand: Whether plans are being asked for (`recording`).
     """
+
+    role = "replay"
 
     def __init__(
         self,
@@ -57,18 +59,17 @@ class Replayer(Interceptor):
         blocks: Sequence[Block],
         run: DenoisingRun,
         *,
-        sights: int = 1,
-        exact: bool = True,
-        inductor: bool = False,
-        warn: bool = True,
+        replay: Replay,
+        warn: bool,
+        held: Sequence[object] = (),
         has_fallback: bool = False,
     ) -> None:
         self.owner = owner
         self.run = run
-        self.sights = sights
-        self.exact = exact
-        self.inductor = inductor
+        self.replay = replay
+        self.sights = replay.sights
         self.warn = warn
+        self.held = tuple(held)
         self.has_fallback = has_fallback
         self._blocks = [(block.require_owner(), block.attribute) for block in blocks]
         self._expected = self._on_blocks()
@@ -97,6 +98,11 @@ class Replayer(Interceptor):
     def plans(self) -> tuple[Plan, ...]:
         """Plans kept, the one used last at the end."""
         return tuple(self._plans.values())
+
+    @property
+    def num_replays(self) -> int:
+        """Runs that a plan made since it was put on."""
+        return self._num_replays
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -129,6 +135,11 @@ class Replayer(Interceptor):
         kept = {name: value for name, value in vars(self).items() if name not in vars(clone)}
         vars(clone).update(copy.deepcopy(kept, memo))
         return clone
+
+    def __str__(self) -> str:
+        kind = "exact" if self.replay.exact else "re-associated"
+        when = {2: "at the second sight of a shape", 1: "at first sight of a shape", 0: "ahead"}[self.replay.sights]
+        return f"{kind}, recorded {when}: {len(self._plans)} plans, {self._num_replays} chunks replayed"
 
     def _forget(self) -> None:
         self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
@@ -169,7 +180,7 @@ class Replayer(Interceptor):
         plan = self._plans.get(key)
         if plan is None:
             return None
-        if changed := plan.guard.difference():
+        if changed := plan.staleness.difference():
             logger.info("%s since the denoising run was recorded", changed)
             self._plans.clear()
             self._refused.clear()
@@ -191,7 +202,7 @@ class Replayer(Interceptor):
             self._refuse(key, f"{self._num_records} recordings for {self._num_replays} replays do not pay")
             return self.original(*args, **options)
         self._num_records += 1
-        plan, output = build(self.original, self.owner, args, options, exact=self.exact, inductor=self.inductor)
+        plan, output = build(self.original, self.owner, args, options, held=self.held, replay=self.replay)
         if isinstance(plan, Refusal):
             self._refuse(key, str(plan))
             return _to_caller(output)

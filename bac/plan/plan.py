@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bac.plan.codegen import Replay
-from bac.plan.guard import Guard
+from bac.plan.codegen import Function
 from bac.plan.program import Program
+from bac.plan.staleness import Staleness
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,27 @@ class Plan:
         program: The specialised program.
         replay: Its compiled form: flattened arguments to outputs.
         source: Text of `replay`.
-        guard: Tells whether the policy is still the recorded one.
+        staleness: Tells whether the policy is still the recorded one.
         arguments: The tensors it was recorded for, in words.
         exact: Bit-equal to the interceptor (on the CPU, float32).
         stages: Operators after recording and after each pass.
         skipped: Transformations left out, with the reason.
         max_error: Largest difference to the interceptor on the two runs it was checked on, in units of the output.
         build_s: Time from first recording to last check [s].
+        replay_s: Time of one replay when it was built [s].
     """
 
     program: Program
-    replay: Replay
+    replay: Function
     source: str
-    guard: Guard
+    staleness: Staleness
     arguments: str
     exact: bool
     stages: tuple[Stage, ...]
     skipped: tuple[str, ...]
     max_error: float
     build_s: float
+    replay_s: float
 
     @property
     def num_operations(self) -> int:
@@ -65,7 +67,7 @@ class Plan:
     @property
     def constant_bytes(self) -> int:
         """Memory of folded constants, weights that are merely pointed at not counted [B]."""
-        weights = {_memory(tensor) for tensor in self.guard.tensors}
+        weights = {_memory(tensor) for tensor in self.staleness.tensors}
         own = {_memory(tensor): tensor for tensor in self.program.constants.values()}
         return sum(t.untyped_storage().nbytes() for memory, t in own.items() if memory not in weights)
 
@@ -87,7 +89,10 @@ class Plan:
                   for s in self.stages]  # fmt: skip
         lines += [f"  skipped: {reason}" for reason in self.skipped]
         memory = f"{self.constant_bytes / 1e6:.1f} MB folded, {self.peak_bytes / 1e6:.1f} MB at work"
-        lines.append(f"  {len(self.program.constants):,} constants; {memory}; built in {self.build_s:.1f} s")
+        lines.append(
+            f"  {len(self.program.constants):,} constants; {memory}; built in {self.build_s:.1f} s; "
+            f"a replay took {1e3 * self.replay_s:.2f} ms"
+        )
         same = "bit-equal to" if self.max_error == 0 else f"within {self.max_error:.1e} of"
         lines.append(f"  {same} the interceptor on two runs")
         return "\n".join(lines)

@@ -1,10 +1,11 @@
-"""Candidates, run: how far their actions are from the policy's own, and how long a chunk takes."""
+"""Ways to denoise, run on one policy: how far their actions are from its own, and how long a chunk takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,15 @@ import torch
 from torch import Tensor
 
 from bac.adapters import find_host
-from bac.adapters.host import Host
-from bac.recording import check_untouched, record_features
-from bac.timing import chunk_seconds
-from bac.tuning.candidate import Candidate, fewer_steps
-from bac.tuning.fitting import Fitter, recorded
-from bac.tuning.multistep import Multistep
-from bac.tuning.solver import SOLVERS, injects_noise, solvers_of, takes_fewer_steps
+from bac.caching.interceptors.patch import require_untouched
+from bac.denoising import Denoising
+from bac.plan.replay import Replay
+from bac.plugin import unwrap, wrap
+from bac.recording import record_features
+from bac.solvers import SOLVERS, Fitter, Multistep, injects_noise, recorded, solvers_of, takes_fewer_steps
+from bac.tuning.batches import Batch, merged, rows_of
+from bac.tuning.timing import Call, in_turns
 
-Batch = Mapping[str, Any]
-TURNS = 2  # each records its plan anew
 TINY = 1e-12  # an error that is none still has a logarithm
 
 
@@ -38,8 +38,26 @@ class Latency:
     p95_s: float
 
 
+@contextmanager
+def running(policy: Any, denoising: Denoising, *, replay: bool | Replay = False) -> Iterator[Any]:
+    """Within it, a policy follows a way to denoise; then it is unwrapped."""
+    wrap(policy, denoising, replay=replay)
+    try:
+        yield policy
+    finally:
+        unwrap(policy)
+
+
+@contextmanager
+def calling(policy: Any, denoising: Denoising | None, batch: Batch, replay: bool | Replay) -> Iterator[Call]:
+    """A call that makes one action chunk, to be timed within; None leaves the policy untouched."""
+    with nullcontext() if denoising is None else running(policy, denoising, replay=replay):
+        predict = find_host(policy).predict  # found once: looking for it would count
+        yield lambda: predict(dict(batch))
+
+
 class Bench:
-    """Runs candidates on one policy and leaves it as it was.
+    """Runs ways to denoise on one policy and leaves it as it was.
 
     The reference is the policy as it is given. If that injects noise, other solvers are compared with first-order
     DPM-Solver++ at all of its timesteps instead: only runs that share their draws can be compared.
@@ -47,7 +65,7 @@ class Bench:
     Args:
         policy: Not wrapped, in eval mode.
         batches: Observation batches by purpose, ``fit`` and ``held out``.
-        executor: How latencies are measured, as for `bac.wrap`.
+        replay: How latencies are measured, as for `bac.wrap`.
         seed: Of the noise.
 
     Raises:
@@ -55,53 +73,53 @@ class Bench:
     """
 
     def __init__(
-        self, policy: Any, batches: Mapping[str, Sequence[Batch]], *, executor: str = "auto", seed: int = 0
+        self, policy: Any, batches: Mapping[str, Sequence[Batch]], *, replay: bool | Replay = True, seed: int = 0
     ) -> None:
-        self.policy, self.batches, self.executor, self.seed = policy, batches, executor, seed
-        check_untouched(policy)
-        host = find_host(policy)
-        self.names = tuple(block.name for block in host.blocks)
-        self.num_steps = host.num_steps or _counted(policy, batches["fit"][0])
-        self.solvers = solvers_of(host)
-        self.takes_fewer_steps = takes_fewer_steps(host)
-        self.grid = tuple(int(t) for t in host.timesteps) if self.solvers else ()
-        self.dense = Candidate("dense", self.num_steps)
-        self._injects_noise = injects_noise(host)
-        self._errors: dict[tuple[Candidate, str], Tensor] = {}
+        self.policy, self.batches, self.replay, self.seed = policy, batches, replay, seed
+        require_untouched(policy)
+        self.host = find_host(policy)
+        self.names = tuple(block.name for block in self.host.blocks)
+        self.num_steps = self.host.num_steps or _counted(policy, batches["fit"][0])
+        self.solvers = solvers_of(self.host)
+        self.takes_fewer_steps = takes_fewer_steps(self.host)
+        self.grid = tuple(int(t) for t in self.host.timesteps) if self.solvers else ()
+        self.dense = Denoising(num_steps=self.num_steps)
+        self._injects_noise = injects_noise(self.host)
+        self._errors: dict[tuple[Denoising, str], Tensor] = {}
         self._fitted: dict[tuple[int, ...], Multistep] = {}
-        self._references: dict[tuple[Candidate, str], list[Tensor]] = {}
+        self._references: dict[tuple[Denoising, str], list[Tensor]] = {}
 
-    def reference_of(self, candidate: Candidate) -> Candidate:
-        """What a candidate's actions are compared with."""
-        return self.dense if candidate.solver is None else self._dense_run
+    def reference_of(self, denoising: Denoising) -> Denoising:
+        """What actions are compared with."""
+        return self.dense if denoising.solver is None else self._dense_run
 
     @property
-    def _dense_run(self) -> Candidate:
+    def _dense_run(self) -> Denoising:
         """The dense run that other solvers are compared with."""
-        return fewer_steps(SOLVERS[0], self.grid, range(len(self.grid))) if self._injects_noise else self.dense
+        return Denoising(SOLVERS[0], self.grid) if self._injects_noise else self.dense
 
-    def error(self, candidate: Candidate, purpose: str = "fit") -> float:
+    def error(self, denoising: Denoising, purpose: str = "fit") -> float:
         """Root mean square difference of the action chunk to the reference's on the same noise."""
-        return float(self.errors(candidate, purpose).square().mean().sqrt())
+        return float(self.errors(denoising, purpose).square().mean().sqrt())
 
-    def typical_error(self, candidate: Candidate, purpose: str = "fit") -> float:
+    def typical_error(self, denoising: Denoising, purpose: str = "fit") -> float:
         """The same for each observation alone, and of these the geometric mean.
 
         A few observations at which a run comes to a fork (a gripper that opens or closes) make most of a mean square,
-        whatever the candidate; here they count as much as any other.
+        whatever the way; here they count as much as any other.
         """
-        return typical(self.errors(candidate, purpose))
+        return typical(self.errors(denoising, purpose))
 
-    def errors(self, candidate: Candidate, purpose: str = "fit") -> Tensor:
+    def errors(self, denoising: Denoising, purpose: str = "fit") -> Tensor:
         """Root mean square difference of every observation's action chunk to the reference's, `[N]`."""
-        if (candidate, purpose) not in self._errors:
-            key = self.reference_of(candidate), purpose
+        if (denoising, purpose) not in self._errors:
+            key = self.reference_of(denoising), purpose
             if key not in self._references:
                 self._references[key] = self.chunks(*key)
-            pairs = zip(self.chunks(candidate, purpose), self._references[key], strict=True)
+            pairs = zip(self.chunks(denoising, purpose), self._references[key], strict=True)
             squares = [(chunk - reference).square().flatten(1).mean(1) for chunk, reference in pairs]
-            self._errors[candidate, purpose] = torch.cat(squares).sqrt()
-        return self._errors[candidate, purpose]
+            self._errors[denoising, purpose] = torch.cat(squares).sqrt()
+        return self._errors[denoising, purpose]
 
     def fitted(self, timesteps: tuple[int, ...]) -> Multistep:
         """The multistep solver at these timesteps, fitted to the reference's runs."""
@@ -111,62 +129,35 @@ class Bench:
 
     @cached_property
     def _fitter(self) -> Fitter:
-        batch, owner = merged(self.batches["fit"]), find_host(self.policy).sampler_owner
+        batch, dense = merged(self.batches["fit"]), self._dense_run
 
         def run() -> None:
-            self._predict(batch, self.seed)
+            find_host(self.policy).predict_seeded(batch, self.seed)  # anew: its way in may be the sampler itself
 
-        take_off = self._dense_run.put_on(self.policy, executor="interpret")
-        try:
-            with recorded(owner.noise_scheduler) as states:
-                run()
-        finally:
-            take_off()
-        return Fitter(owner, run, states)
+        with recorded(self.host, dense.solver, dense.timesteps) as states:
+            run()
+        return Fitter(self.host, run, states)
 
-    def chunks(self, candidate: Candidate, purpose: str) -> list[Tensor]:
+    def chunks(self, denoising: Denoising, purpose: str) -> list[Tensor]:
         """The action chunk of every batch, float64 on the CPU."""
-        undo = candidate.put_on(self.policy, executor="interpret")
-        try:
-            return [self._predict(batch, self.seed + index) for index, batch in enumerate(self.batches[purpose])]
-        finally:
-            undo()
+        with running(self.policy, denoising):
+            predict = find_host(self.policy).predict_seeded  # anew: the way in may be what was put on
+            chunks = [predict(batch, self.seed + index) for index, batch in enumerate(self.batches[purpose])]
+        return [chunk.detach().double().cpu() for chunk in chunks]
 
-    def latencies(self, candidates: Sequence[Candidate], rounds: int) -> list[Latency]:
-        """Time every candidate, a few chunks in turn, so that what else the machine does meets all of them.
+    def latencies(self, ways: Sequence[Denoising], rounds: int) -> list[Latency]:
+        """Time every way, a few chunks in turn, so that what else the machine does meets all of them.
 
         Args:
-            candidates: To be timed on one observation.
+            ways: To be timed on one observation.
             rounds: Chunks timed of each.
         """
-        batch = rows(self.batches["held out"][0], slice(1))
-        samples: list[list[float]] = [[] for _ in candidates]
-        in_turn = -(-rounds // TURNS)
-        for _ in range(TURNS):
-            for candidate, seconds in zip(candidates, samples, strict=True):
-                seconds += self._timed(candidate, batch, in_turn)
-        return [Latency(*(float(np.percentile(seconds, q)) for q in (50, 95))) for seconds in samples]
-
-    def _timed(self, candidate: Candidate, batch: Batch, count: int) -> list[float]:
-        undo = candidate.put_on(self.policy, executor=self.executor)
-        try:
-            with _own_randomness(find_host(self.policy)):
-                return chunk_seconds(self.policy, batch, count)
-        finally:
-            undo()
-
-    def _predict(self, batch: Batch, seed: int) -> Tensor:
-        host = find_host(self.policy)
-        with _own_randomness(host), torch.no_grad():
-            torch.manual_seed(seed)
-            host.reset()
-            chunk: Tensor = host.predict(dict(batch))
-            return chunk.detach().double().cpu()
-
-
-def _own_randomness(host: Host) -> Any:
-    devices = {p.device for p in host.denoiser.parameters() if p.device.type == "cuda"}
-    return torch.random.fork_rng(devices=list(devices))
+        batch = rows_of(self.batches["held out"][0], slice(1))
+        contexts = {place: partial(calling, self.policy, way, batch, self.replay) for place, way in enumerate(ways)}
+        with self.host.own_randomness():
+            samples = in_turns(contexts, rounds)
+        seconds = [[sample.wall_s for sample in samples[place]] for place in contexts]
+        return [Latency(*(float(np.percentile(values, q)) for q in (50, 95))) for values in seconds]
 
 
 def _counted(policy: Any, batch: Batch) -> int:
@@ -174,25 +165,6 @@ def _counted(policy: Any, batch: Batch) -> int:
     return len(next(iter(record_features(policy, batch).values())))
 
 
-def rows(batch: Batch, which: slice) -> Batch:
-    """Some observations of a batch; what is no tensor or list belongs to all of them."""
-    return {key: value[which] if isinstance(value, (Tensor, list)) else value for key, value in batch.items()}
-
-
 def typical(errors: Tensor) -> float:
     """Geometric mean; an error that is none counts as a tiny one."""
     return float(errors.clamp_min(TINY).log().mean().exp())
-
-
-def merged(batches: Sequence[Batch]) -> Batch:
-    """All observations in one batch; what is no tensor or list is taken from the first."""
-    first, *others = batches
-    if not others:
-        return first
-    return {key: _joined(value, [batch[key] for batch in others]) for key, value in first.items()}
-
-
-def _joined(value: Any, others: Sequence[Any]) -> Any:
-    if isinstance(value, Tensor):
-        return torch.cat([value, *others])
-    return sum(others, value) if isinstance(value, list) else value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bac.tuning.candidate import Candidate
+from bac.denoising import Denoising
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Machine:
     per_sweep_s: float
 
     @classmethod
-    def fit(cls, candidates: Sequence[Candidate], seconds: Sequence[float]) -> Machine:
+    def fit(cls, ways: Sequence[Denoising], seconds: Sequence[float]) -> Machine:
         """Least relative squares with no negative part.
 
         Args:
-            candidates: At least two, of different cost.
+            ways: At least two, of different cost; each tells its number of steps.
             seconds: Measured for each [s].
         """
-        rows = np.array([(1.0, candidate.num_steps, candidate.sweeps) for candidate in candidates])
+        rows = np.array([(1.0, *_work(way)) for way in ways])
         times = np.asarray(seconds, dtype=float)
         free = [0, 1, 2]
         while True:
@@ -42,9 +42,10 @@ class Machine:
                 return cls(*map(float, parts))
             free.remove(int(parts.argmin()))
 
-    def seconds(self, candidate: Candidate) -> float:
+    def seconds(self, way: Denoising) -> float:
         """Expected latency [s]."""
-        return self.fixed_s + self.per_step_s * candidate.num_steps + self.per_sweep_s * candidate.sweeps
+        steps, sweeps = _work(way)
+        return self.fixed_s + self.per_step_s * steps + self.per_sweep_s * sweeps
 
     def times(self, factor: float) -> Machine:
         """The same machine, so many times as slow."""
@@ -55,3 +56,9 @@ class Machine:
         return "a chunk takes {:.2f} ms + {:.3f} ms x steps + {:.2f} ms x sweeps".format(
             *(1e3 * part for part in parts)
         )
+
+
+def _work(way: Denoising) -> tuple[int, float]:
+    """Evaluations and sweeps of a run."""
+    assert way.num_evaluations is not None and way.sweeps is not None  # a tuner's ways tell both
+    return way.num_evaluations, way.sweeps

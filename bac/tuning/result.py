@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import importlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bac.denoising import Denoising
 from bac.errors import BacError
-from bac.schedule import Schedule
+from bac.files import write_json
 from bac.tuning.budget import Budget
-from bac.tuning.candidate import Candidate
 from bac.tuning.machine import Machine
-from bac.tuning.multistep import Multistep
-from bac.tuning.solver import Undo
-from bac.tuning.stored import save
+
+_NAME = 72  # columns of a name in the report
 
 
 @dataclass(frozen=True)
-class Row:
-    """One candidate, measured.
+class Trial:
+    """One way to denoise, measured.
 
     Attributes:
-        candidate: What was run.
+        family: What it is one of: ``fewer steps, fitted multistep``, ``adaptive + bubbling``.
+        denoising: What was run.
         fit_error: Action error on the observations it was chosen with (see `bac.tuning.bench`).
         typical_error: Geometric mean of each of these observations' own action error.
         error: Action error on others; None if it was not run on them.
@@ -30,19 +30,25 @@ class Row:
         p95_s: 95th percentile [s]; None if it was not timed.
     """
 
-    candidate: Candidate
+    family: str
+    denoising: Denoising
     fit_error: float
     typical_error: float
     error: float | None = None
     p50_s: float = 0.0
     p95_s: float | None = None
 
+    @property
+    def name(self) -> str:
+        """Family and way, in one line of a table."""
+        return f"{self.family}: {self.denoising.name}"
+
     def __str__(self) -> str:
         held_out = "       -" if self.error is None else f"{self.error:8.4f}"
         late = "     -" if self.p95_s is None else f"{1e3 * self.p95_s:6.1f}"
-        sweeps = f"{self.candidate.sweeps:5.1f} sweeps"
+        sweeps = f"{self.denoising.sweeps:5.1f} sweeps"
         errors = f"{self.typical_error:8.4f} {self.fit_error:8.4f} {held_out}"
-        return f"{self.candidate.name:52} {sweeps} {1e3 * self.p50_s:8.1f} {late} ms {errors}"
+        return f"{self.name:{_NAME}} {sweeps} {1e3 * self.p50_s:8.1f} {late} ms {errors}"
 
 
 @dataclass(frozen=True)
@@ -50,61 +56,43 @@ class Tuned:
     """The chosen way to denoise. Printed, it is its report.
 
     Attributes:
-        chosen: The row that meets the budget.
-        rows: All candidates, in order of latency; `chosen` is one of them.
+        chosen: The trial that meets the budget.
+        trials: All of them, in order of latency; `chosen` is one.
         budget: What was asked.
         machine: What a chunk costs here.
     """
 
-    chosen: Row
-    rows: tuple[Row, ...]
+    chosen: Trial
+    trials: tuple[Trial, ...]
     budget: Budget
     machine: Machine
 
     @property
-    def schedule(self) -> Schedule | None:
-        """For `bac.wrap`, `save`; None if every block is computed: fewer steps were the better choice."""
-        return self.chosen.candidate.schedule
-
-    def apply(self, policy: Any, **options: Any) -> Undo:
-        """Put a policy to the chosen solver and steps, and wrap it.
-
-        Args:
-            policy: The tuned one or another of the same weights, not wrapped.
-            options: As for `bac.wrap`: `executor`, `guard`.
-
-        Returns:
-            A call that leaves the policy as it was. `bac.unwrap` takes the cache off and leaves the solver.
-        """
-        return self.chosen.candidate.put_on(policy, **options)
+    def denoising(self) -> Denoising:
+        """The choice: for `bac.wrap`, and for ``tuned.denoising.save("bac.json")``."""
+        return self.chosen.denoising
 
     @property
-    def front(self) -> tuple[Row, ...]:
-        """Rows that no other beats in latency and error, in order of latency."""
-        best: list[Row] = []
-        for row in sorted(self.rows, key=lambda row: (row.p50_s, row.typical_error)):
-            if not best or row.typical_error < best[-1].typical_error:
-                best.append(row)
+    def front(self) -> tuple[Trial, ...]:
+        """Trials that no other beats in latency and error, in order of latency."""
+        best: list[Trial] = []
+        for trial in sorted(self.trials, key=lambda trial: (trial.p50_s, trial.typical_error)):
+            if not best or trial.typical_error < best[-1].typical_error:
+                best.append(trial)
         return tuple(best)
 
     def __str__(self) -> str:
-        marks = ["->" if row is self.chosen else " *" if row in self.front else "  " for row in self.rows]
-        head = f"   {'':52} {'':12} {'p50':>8} {'p95':>6} {'':2} {'typical':>8} {'fit':>8} {'held out':>8}"
-        lines = [f"{mark} {row}" for mark, row in zip(marks, self.rows, strict=True)]
+        front = self.front
+        marks = ["->" if trial is self.chosen else " *" if trial in front else "  " for trial in self.trials]
+        head = f"   {'':{_NAME}} {'':12} {'p50':>8} {'p95':>6} {'':2} {'typical':>8} {'fit':>8} {'held out':>8}"
+        lines = [f"{mark} {trial}" for mark, trial in zip(marks, self.trials, strict=True)]
         return "\n".join([str(self.budget), str(self.machine), head, *lines])
 
     def save(self, path: str | Path) -> None:
-        """Write the report as JSON: plain types, latencies in seconds."""
-        rows = [_plain(row) for row in self.rows]
+        """Write the report as JSON: plain types, latencies in seconds. The choice alone: ``tuned.denoising.save``."""
+        rows = [_plain(trial) for trial in self.trials]
         parts = {"budget": asdict(self.budget), "machine": asdict(self.machine), "chosen": _plain(self.chosen)}
-        Path(path).write_text(json.dumps({**parts, "rows": rows}, indent=1) + "\n")
-
-    def save_choice(self, path: str | Path) -> None:
-        """Write the choice alone, for `bac.tuning.load`.
-
-        As ``bac.json`` beside its weights LeRobot's commands follow it.
-        """
-        save(self.chosen.candidate, path)
+        write_json(path, {**parts, "rows": rows})
 
     def plot(self, path: str | Path) -> None:
         """Draw error against latency, the front and the choice.
@@ -117,19 +105,19 @@ class Tuned:
 
 def draw(tuned: Tuned, path: str | Path) -> None:
     """See `Tuned.plot`."""
-    import importlib
-
     try:
         figures = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise BacError("plot: needs matplotlib; pip install matplotlib, or print(tuned)") from error
     figure = figures.Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for method in dict.fromkeys(row.candidate.name.rsplit(",", 1)[0] for row in tuned.rows):
-        its = [row for row in tuned.rows if row.candidate.name.rsplit(",", 1)[0] == method and row.fit_error > 0]
-        axes.plot([1e3 * row.p50_s for row in its], [row.typical_error for row in its], "o", ms=4, label=method)
-    front = [row for row in tuned.front if row.fit_error > 0]
-    axes.plot([1e3 * row.p50_s for row in front], [row.typical_error for row in front], color="0.6", lw=1, zorder=0)
+    for family in dict.fromkeys(trial.family for trial in tuned.trials):
+        its = [trial for trial in tuned.trials if trial.family == family and trial.fit_error > 0]
+        points = [1e3 * trial.p50_s for trial in its], [trial.typical_error for trial in its]
+        axes.plot(*points, "o", ms=4, label=family)
+    front = [trial for trial in tuned.front if trial.fit_error > 0]
+    line = [1e3 * trial.p50_s for trial in front], [trial.typical_error for trial in front]
+    axes.plot(*line, color="0.6", lw=1, zorder=0)
     chosen = tuned.chosen
     axes.plot(1e3 * chosen.p50_s, chosen.typical_error, "o", ms=13, mfc="none", mec="black", label="chosen")
     if tuned.budget.latency_s is not None:
@@ -140,19 +128,15 @@ def draw(tuned: Tuned, path: str | Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _plain(row: Row) -> dict[str, Any]:
-    candidate = row.candidate
-    updates = None if candidate.schedule is None else {k: list(v) for k, v in candidate.schedule.update_steps.items()}
+def _plain(trial: Trial) -> dict[str, Any]:
     return {
-        "name": candidate.name,
-        "num_steps": candidate.num_steps,
-        "timesteps": list(candidate.timesteps),
-        "update_steps": updates,
-        "sweeps": candidate.sweeps,
-        "weights": candidate.solver.weights if isinstance(candidate.solver, Multistep) else None,
-        "typical_error": row.typical_error,
-        "fit_error": row.fit_error,
-        "held_out_error": row.error,
-        "p50_s": row.p50_s,
-        "p95_s": row.p95_s,
+        "name": trial.name,
+        "family": trial.family,
+        "denoising": trial.denoising.to_document(),
+        "sweeps": trial.denoising.sweeps,
+        "typical_error": trial.typical_error,
+        "fit_error": trial.fit_error,
+        "held_out_error": trial.error,
+        "p50_s": trial.p50_s,
+        "p95_s": trial.p95_s,
     }

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bac.block import Block, BlockKind
-from bac.calibration import Calibration
+from bac.caching.block import Block, BlockKind
+from bac.caching.calibration import Calibration
 from bac.fingerprint import Fingerprint
 
 _KINDS = {

@@ -64,8 +64,8 @@ def test_tuples_stay_tuples():
 
 
 def test_contexts_have_features_of_their_own():
-    run = bac.cache.DenoisingRun(["a"], num_steps=2, num_contexts=2)
-    block = bac.cache.CachedBlock(run, 0, [True, False])
+    run = bac.caching.interceptors.cached.DenoisingRun(["a"], num_steps=2, num_contexts=2)
+    block = bac.caching.interceptors.cached.CachedBlock(run, 0, [True, False])
     block.original = lambda x: 10 * x
     run.begin()
     cond, uncond = torch.ones(1), -torch.ones(1)
@@ -75,8 +75,8 @@ def test_contexts_have_features_of_their_own():
 
 
 def test_a_host_that_writes_into_what_it_is_given_cannot_spoil_the_cache():
-    run = bac.cache.DenoisingRun(["a"], num_steps=3)
-    block = bac.cache.CachedBlock(run, 0, [True, False, False], in_place=True)
+    run = bac.caching.interceptors.cached.DenoisingRun(["a"], num_steps=3)
+    block = bac.caching.interceptors.cached.CachedBlock(run, 0, [True, False, False], in_place=True)
     block.original = lambda x: x + 1
     run.begin()
     assert [block(torch.zeros(1)).add_(5).item() for _ in range(3)] == [6, 6, 6]
@@ -182,8 +182,8 @@ def test_gradients_flow_through_updates_and_stop_at_reuse():
 
 
 def test_features_stored_under_inference_mode_are_usable_under_grad():
-    run = bac.cache.DenoisingRun(["a"], num_steps=2)
-    block = bac.cache.CachedBlock(run, 0, [True, False])
+    run = bac.caching.interceptors.cached.DenoisingRun(["a"], num_steps=2)
+    block = bac.caching.interceptors.cached.CachedBlock(run, 0, [True, False])
     block.original = lambda x: x * 2
     run.begin()
     with torch.inference_mode():

@@ -117,7 +117,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def pusht_settings(tiny_checkpoint, tmp_path_factory) -> Callable[..., Any]:
     """Makes settings of that policy in Push-T, with a folder of their own; options are `Settings`' own."""
-    from eval.settings import Settings
+    from eval.setup.settings import Settings
 
     def make(*, max_episode_steps: int, **options: Any) -> Settings:
         return Settings(

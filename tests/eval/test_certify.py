@@ -24,7 +24,7 @@ def schedule(settings):
 
 
 def run(settings, schedule, folder, *, max_n=50, margin=0.5):
-    from eval.cells import Cell
+    from eval.setup.cells import Cell
     from eval.certify import Subject, certify
 
     options = SimpleNamespace(quantity="success", first_seed=3_000_000, max_n=max_n, batch=4)
@@ -56,10 +56,10 @@ def test_too_few_pairs_leave_it_undecided(settings, schedule, tmp_path):
 def test_a_tuned_policy_is_certified_with_the_solver_it_was_tuned_to(settings, tmp_path):
     from bac import tuning
     from bac.certificate import Certificate
-    from bac.tuning.candidate import fewer_steps
-    from eval.cells import Cell, running
+    from bac.denoising import fewer_steps
+    from eval.setup.cells import Cell, running
     from eval.certify import certify, stored_subject
-    from eval.fidelity import action_chunks
+    from eval.measure.action_error import action_chunks
 
     policy = settings.load_policy().policy
     solver = tuning.Multistep(((1.0, 0.5, 0.0), (0.9, 0.3, 0.1, 0.1, -0.1)))
@@ -82,7 +82,7 @@ def test_a_tuned_policy_is_certified_with_the_solver_it_was_tuned_to(settings, t
 
 @pytest.mark.parametrize("estimator", ["hold", "taylor-1"])
 def test_what_stands_in_for_a_block_tells_episodes_apart(settings, schedule, estimator, tmp_path):
-    from eval.cells import Cell
+    from eval.setup.cells import Cell
     from eval.certify import stored_subject
 
     replace(schedule, estimator=estimator).save(tmp_path / "bac.json")
@@ -95,7 +95,7 @@ def test_what_leaves_the_policy_its_own_solver_is_run_with_the_configured_one_an
     schedule, tuned, tmp_path
 ):
     from bac import tuning
-    from eval.cells import Cell
+    from eval.setup.cells import Cell
     from eval.certify import stored_subject
 
     path = tmp_path / "bac.json"

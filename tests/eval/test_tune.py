@@ -9,7 +9,7 @@ import bac
 from bac.adapters import find_host
 from bac.tuning import SOLVERS, Tuned, load
 from bac.tuning.budget import Budget
-from bac.tuning.candidate import Candidate, fewer_steps, together
+from bac.denoising import Candidate, fewer_steps, together
 from bac.tuning.machine import Machine
 from bac.tuning.result import Row
 from eval.tune import publish, second_run
@@ -68,5 +68,5 @@ def test_the_choice_is_put_on_anew_and_timed(policy, cached):
     again = second_run(policy, chosen, batch, rounds=2)
     assert 0 < again["p50_ms"] <= again["p95_ms"]
     assert find_host(policy).timesteps == cached.timesteps
-    assert list(bac.patch.interceptors(policy))
+    assert list(bac.caching.interceptors.patch.interceptors(policy))
     bac.unwrap(policy)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from eval.settings import Settings
+from eval.setup.settings import Settings
 from tests.eval.conftest import CountingWorld, NoisyPolicy
 
 

@@ -100,7 +100,7 @@ def test_bench_leaves_the_policy_untouched(folder):
     loaded = checkpoints.load(folder)
     batch = loaded.random_observation(1)
     list(measure.report(loaded.policy, uniform((0, 2)), batch, executors=["interpret"], rounds=2))
-    assert not list(bac.patch.interceptors(loaded.policy))
+    assert not list(bac.caching.interceptors.patch.interceptors(loaded.policy))
 
 
 def test_a_loaded_policy_is_the_one_that_was_saved(folder):
@@ -120,7 +120,7 @@ def test_watching_measures_what_calibrate_measures():
     measured = watch.calibration()
     assert (measured.similarity == expected.similarity).all()
     assert (measured.caching_error == expected.caching_error).all()
-    assert not list(bac.patch.interceptors(policy))
+    assert not list(bac.caching.interceptors.patch.interceptors(policy))
 
 
 UPDATES = ["--num-updates", "3", "--num-bubbled", "1"]

@@ -20,8 +20,8 @@ from bac.certificate import Certificate, file_hash
 from bac.errors import MismatchError, RunError, ScheduleError
 from bac.guarding import report
 from bac.tuning import Multistep
-from bac.tuning.candidate import Candidate, fewer_steps
-from bac.tuning.stored import save
+from bac.denoising import Candidate, fewer_steps
+from bac.files import save
 from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
 from tests.lerobot import checkpoints
 from tests.policies.models import observations, small_policy
@@ -88,7 +88,7 @@ def chunk(policy: nn.Module) -> torch.Tensor:
 
 
 def is_wrapped(policy: nn.Module) -> bool:
-    return any(True for _ in bac.patch.interceptors(policy))
+    return any(True for _ in bac.caching.interceptors.patch.interceptors(policy))
 
 
 def test_a_policy_with_a_schedule_beside_it_follows_it(checkpoint, load):

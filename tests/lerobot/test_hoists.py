@@ -69,7 +69,7 @@ def test_the_modulation_of_multi_task_dit_is_split_within_rounding():
 def test_a_hoist_is_not_used_where_bits_count():
     policy = models.multi_task_dit(num_inference_steps=7)
     bac.wrap(policy, everywhere(policy), executor="interpret")
-    assert not [h for h in bac.patch.interceptors(policy) if isinstance(h[2], bac.hoist.SplitConditioning)]
+    assert not [h for h in bac.caching.interceptors.patch.interceptors(policy) if isinstance(h[2], bac.caching.interceptors.once.SplitConditioning)]
 
 
 def _count(owner: nn.Module, attribute: str, calls: list[int], index: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import bac
 from bac.adapters import find_host
 from bac.tuning import SOLVERS, solvers_of
-from bac.tuning.candidate import fewer_steps
+from bac.denoising import fewer_steps
 from tests.contracts import AdapterContract
 from tests.lerobot import models
 

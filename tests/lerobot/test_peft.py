@@ -75,7 +75,7 @@ def test_with_an_adapter_updating_everywhere_is_bit_equal_to_no_wrapping(adapter
     monkeypatch.setenv("BAC", "off")
     plain = load(adapter)
     assert torch.equal(cached, chunk(plain))
-    assert not list(bac.patch.interceptors(plain))
+    assert not list(bac.caching.interceptors.patch.interceptors(plain))
     with plain.disable_adapter():
         assert not torch.equal(cached, chunk(plain)), "the adapter does nothing, so this test shows nothing"
 

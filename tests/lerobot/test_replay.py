@@ -10,7 +10,7 @@ from torch import nn
 
 import bac
 from bac.adapters import find_host
-from bac.patch import interceptors
+from bac.caching.interceptors.patch import interceptors
 from bac.plan.executor import Replayer
 from tests.lerobot import models
 

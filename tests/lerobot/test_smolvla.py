@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import bac
 from bac.adapters import find_host
-from bac.block import BlockKind
+from bac.caching.block import BlockKind
 from tests.contracts import AdapterContract
 from tests.lerobot import models
 

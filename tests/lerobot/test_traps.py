@@ -59,7 +59,7 @@ def test_trap_5_loaded_by_lerobot_the_first_chunk_takes_no_longer_than_the_other
     policy_class = factory.get_policy_class("smolvla")
     plugged_in(policy_class)
     policy, evaluations = factory.get_policy_class("smolvla").from_pretrained(path), []
-    assert list(bac.patch.interceptors(policy))
+    assert list(bac.caching.interceptors.patch.interceptors(policy))
     policy.model.action_out_proj.register_forward_hook(lambda *_: evaluations.append(1))
     for seed in range(3):
         evaluations.clear()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import bac
-from bac.estimators import Residual
-from bac.schedulers.block_ranges import Phase, block_ranges_schedule
-from bac.schedulers.mask import mask_schedule
+from bac.caching.estimators import Residual
+from bac.published.block_ranges import Phase, block_ranges_schedule
+from bac.caching.schedulers.mask import mask_schedule
 from tests.peers.models import LAYERS, NUM_STEPS, Denoising, chunk, described, under
 
 cache_dit = pytest.importorskip("cache_dit")

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import bac
-from bac.block import BlockKind
-from bac.estimators import Hold, Residual, Taylor
-from bac.online import FirstBlock, last_mask
-from bac.schedulers.by_kind import by_kind_schedule
-from bac.schedulers.mask import mask_schedule
+from bac.caching.block import BlockKind
+from bac.caching.estimators import Hold, Residual, Taylor
+from bac.published import FirstBlock, last_mask
+from bac.published.by_kind import by_kind_schedule
+from bac.caching.schedulers.mask import mask_schedule
 from tests.peers.models import NUM_STEPS, DiT, Flux, blocks, chunk, described, under
 
 hooks = pytest.importorskip("diffusers.hooks")

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import bac
-from bac.estimators import Residual
-from bac.online import AccumulatedChange, BlockChange, Codebook, OnlineRule, last_mask
+from bac.caching.estimators import Residual
+from bac.published import AccumulatedChange, BlockChange, Codebook, OnlineRule, last_mask
 from bac.recording import record_features
-from bac.schedulers.block_ranges import Phase, block_ranges_schedule
+from bac.published.block_ranges import Phase, block_ranges_schedule
 from tests.peers.models import NOISE, NUM_STEPS, DiT, blocks, chunk, described
 
 pytest.importorskip("diffusers")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bac
-from bac.schedulers.mask import mask_schedule
+from bac.caching.schedulers.mask import mask_schedule
 from tests.peers.models import NUM_STEPS, DiT, blocks, chunk, described, under
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints which of its parts it did not find

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bac.adapters.diffusion_policy import noise_schedule
+from bac.adapters.diffusion_policy import with_noise_scheduler
 from bac.adapters.host import Host
-from bac.block import Block, BlockKind, Site
+from bac.caching.block import Block, BlockKind, Site
 
 
 def host(policy: Any) -> Host:
     """Its sampler is the diffusion model's; what is skipped of a unit is all but its shortcut."""
     model = policy.diffusion
-    num_steps = int(model.num_inference_steps)
-    solver, timesteps = noise_schedule(model.noise_scheduler, num_steps)
-    return Host(
+    found = Host(
         policy=policy,
         predict=policy.predict_action_chunk,
         reset=policy.reset,
@@ -23,12 +21,9 @@ def host(policy: Any) -> Host:
         sampler_owner=model,
         sampler_attribute="conditional_sample",
         blocks=tuple(_branch(*unit) for unit in enumerate(_units(model.unet))),
-        num_steps=num_steps,
-        solver=solver,
-        timesteps=timesteps,
-        takes_solvers=True,
         uncovered="shortcuts, resampling, and the last convolution",
     )
+    return with_noise_scheduler(found)
 
 
 def _units(unet: Any) -> Iterator[tuple[str, Any]]:

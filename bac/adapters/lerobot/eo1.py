@@ -7,7 +7,7 @@ from typing import Any
 from bac.adapters.host import Host
 from bac.adapters.layers import FEED, SELF, blocks
 from bac.adapters.lerobot.flow import falling
-from bac.block import Site
+from bac.caching.block import Site
 
 
 def host(policy: Any) -> Host:

@@ -13,7 +13,7 @@ import torch
 
 from bac.adapters.host import Host
 from bac.adapters.layers import CROSS, FEED, SELF
-from bac.block import Block, Site
+from bac.caching.block import Block, Site
 
 
 def host(policy: Any) -> Host:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bac.adapters.host import Host
 from bac.adapters.layers import CROSS, FEED, SELF, blocks
-from bac.block import Site
+from bac.caching.block import Site
 
 _KEEPS_OBSERVED = 2  # of `update_cache`: what was really seen and done is written into the cache, nothing is denoised
 

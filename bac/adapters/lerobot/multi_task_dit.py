@@ -11,8 +11,8 @@ from bac.adapters.diffusion_policy import noise_schedule
 from bac.adapters.host import Host
 from bac.adapters.layers import FEED, SELF, blocks
 from bac.adapters.lerobot.flow import rising
-from bac.block import Site
-from bac.hoist import Hoist, SplitConditioning
+from bac.caching.block import Site
+from bac.caching.interceptors.once import Hoist, SplitConditioning
 
 
 def host(policy: Any) -> Host:

@@ -16,7 +16,7 @@ from typing import Any
 from bac.adapters.host import Host
 from bac.adapters.layers import CROSS, FEED, SELF
 from bac.adapters.lerobot.flow import falling
-from bac.block import Block, Site
+from bac.caching.block import Block, Site
 from bac.errors import UnsupportedPolicyError
 
 

@@ -30,6 +30,7 @@ _SHARE: tuple[Pass, ...] = (drop_dead_code, share_equal)
 _SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse_scaled_additions, close_reused_steps)
 
 EXACT = (*_FRONT, split_tokens, *_SHARE, *_BACK)
+UNSPLIT = (*_FRONT, *_BACK)
 FAST = (*_FRONT, split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM, drop_dead_code, *_BACK)
 
 

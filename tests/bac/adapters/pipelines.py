@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import bac
 from bac.adapters import find_host
 from bac.errors import RunError
-from bac.patch import interceptors
+from bac.caching.interceptors.patch import interceptors
 from bac.recording import record_features
 from tests.contracts import AdapterContract, count_calls
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import bac
 from bac.adapters import find_host
 from bac.errors import CalibrationError, ScheduleError, UnsupportedPolicyError
-from bac.patch import interceptors
+from bac.caching.interceptors.patch import interceptors
 from tests.bac.adapters.pipelines import MARKS, PipelineContract, Pixels, quiet
 
 diffusers = pytest.importorskip("diffusers")

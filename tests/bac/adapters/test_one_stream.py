@@ -10,7 +10,7 @@ import torch
 import bac
 from bac.adapters import find_host
 from bac.errors import UnsupportedPolicyError
-from bac.online import FirstBlock
+from bac.published import FirstBlock
 from tests.bac.adapters.pipelines import MARKS, TEXT, TOKENS, PipelineContract, guided, made, masks
 
 diffusers = pytest.importorskip("diffusers")

@@ -46,7 +46,7 @@ class RampPolicy(nn.Module):
         inputs = [1 + step * batch["drift"] for step in range(4)]
         return torch.stack([self.block(self.feeder(x)) for x in inputs], dim=1).sum(dim=1, keepdim=True)
 
-    def blocks(self, *feeders: bac.block.Site) -> list[bac.Block]:
+    def blocks(self, *feeders: bac.caching.block.Site) -> list[bac.Block]:
         return [bac.Block("ramp", bac.BlockKind.FEED_FORWARD, 0, self.block, feeders=feeders)]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import bac
 import bac.plan
 from bac.errors import CalibrationError, ScheduleError
-from bac.estimators import PreviousChunk
+from bac.caching.estimators import PreviousChunk
 from bac.guarding import Guard
 from bac.guarding.evidence import STAKES, Evidence, allowed_share
 from bac.guarding.probe import Probe
@@ -115,7 +115,7 @@ def test_limits_are_the_errors_of_the_cached_run():
     assert guard.num_runs == 100
     assert guard.allowed == pytest.approx(allowed_share(100, 99))
     assert guard.action_range == ((4.0,), (4.0,))
-    assert not list(bac.patch.interceptors(policy))
+    assert not list(bac.caching.interceptors.patch.interceptors(policy))
 
 
 def test_the_limit_is_a_quantile_of_the_runs():

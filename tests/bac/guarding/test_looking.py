@@ -11,13 +11,13 @@ import torch
 
 import bac
 import bac.plan
-from bac.cache import Orders
-from bac.estimators import Taylor
+from bac.caching.interceptors.run import Orders
+from bac.caching.estimators import Taylor
 from bac.guarding import Guard, report
-from bac.guarding.guarded import Guarded
-from bac.guarding.lookout import Lookout
+from bac.guarding.interceptor import GuardInterceptor
+from bac.guarding.monitor import Monitor
 from bac.guarding.probe import Probe
-from bac.patch import stacked
+from bac.caching.interceptors.patch import stacked
 from tests.bac.guarding.models import (
     CALM,
     HELD,
@@ -50,11 +50,11 @@ def test_a_probed_chunk_is_bit_equal_to_any_other(mode, estimator):
 def test_errors_are_those_of_the_cached_run_not_of_the_dense_one():
     """A probed block sees what the cached run feeds it; so its true value differs from the untouched policy's."""
     watched = transformer(executor="interpret", guard={"probe_every": 1, "num_cells": 99})
-    (duty,) = (i for i in stacked(watched) if isinstance(i, Guarded))
+    (duty,) = (i for i in stacked(watched) if isinstance(i, GuardInterceptor))
     seen = []
-    duty.lookout.note = lambda errors: seen.append(errors)
+    duty.monitor.note = lambda errors: seen.append(errors)
     stream(watched, chunks=1)
-    assert set(seen[0]) == set(duty.lookout.guard.cells)
+    assert set(seen[0]) == set(duty.monitor.guard.cells)
     bac.unwrap(watched)
     features = bac.recording.record_features(bac.wrap(watched, sweep(watched, (0, 3), 5)), obs(1, 0), seed=0)
     first = next(iter(features))
@@ -69,7 +69,7 @@ def test_errors_are_those_of_the_cached_run_not_of_the_dense_one():
 
 def test_what_feeds_a_block_is_computed_for_the_comparison_and_changes_nothing():
     policy = RampPolicy()
-    blocks = policy.blocks(bac.block.Site(policy.feeder))
+    blocks = policy.blocks(bac.caching.block.Site(policy.feeder))
     guard = Guard.calibrate(policy, HELD, [drift(CALM)] * 50, blocks=blocks, progress=False, probe_every=1, num_cells=2)
     assert guard.limits["ramp"][1:] == pytest.approx((1 / 5, 1 / 3, 3 / 7), rel=1e-3)
     bac.wrap(policy, HELD, blocks=blocks, guard=guard, executor="interpret")
@@ -80,8 +80,8 @@ def test_what_feeds_a_block_is_computed_for_the_comparison_and_changes_nothing()
 
 
 def test_guidance_is_compared_context_by_context():
-    run = bac.cache.DenoisingRun(["a"], num_steps=2, num_contexts=2)
-    block = bac.cache.CachedBlock(run, 0, [True, False])
+    run = bac.caching.interceptors.cached.DenoisingRun(["a"], num_steps=2, num_contexts=2)
+    block = bac.caching.interceptors.cached.CachedBlock(run, 0, [True, False])
     block.original = lambda x: x
     run.orders_ahead = Orders(probe=Probe([("a", 1)]))
     run.begin()
@@ -94,11 +94,11 @@ def test_one_chunk_in_so_many_is_probed_on_average_and_the_seed_decides_which():
     guard = replace(calibrated(RampPolicy()), probe_every=10)
 
     def probed(seed: int) -> list[int]:
-        lookout, found = Lookout(replace(guard, seed=seed)), []
+        monitor, found = Monitor(replace(guard, seed=seed)), []
         for chunk in range(2000):
-            if cells := lookout.begin():
+            if cells := monitor.begin():
                 found.append(chunk)
-                lookout.note({cell: np.zeros(1) for cell in cells})
+                monitor.note({cell: np.zeros(1) for cell in cells})
         return found
 
     assert 180 <= len(probed(0)) <= 220
@@ -106,12 +106,12 @@ def test_one_chunk_in_so_many_is_probed_on_average_and_the_seed_decides_which():
 
 
 def test_evidence_makes_it_look_more_often():
-    lookout = Lookout(replace(calibrated(RampPolicy()), probe_every=50, patience=10**99))
+    monitor = Monitor(replace(calibrated(RampPolicy()), probe_every=50, patience=10**99))
     looks = 0
     for _ in range(200):
-        if cells := lookout.begin():
+        if cells := monitor.begin():
             looks += 1
-            lookout.note({cell: np.ones(1) for cell in cells})
+            monitor.note({cell: np.ones(1) for cell in cells})
     assert looks >= 12  # not 4
 
 

@@ -1,4 +1,4 @@
-"""Where a guard stands among schedules, plans and threads, and what it does not fit."""
+"""BlockStep a guard stands among schedules, plans and threads, and what it does not fit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 import bac
 import bac.plan
-from bac.cache import Orders
+from bac.caching.interceptors.run import Orders
 from bac.errors import MismatchError, RunError, ScheduleError
-from bac.estimators import PreviousChunk, Taylor
+from bac.caching.estimators import PreviousChunk, Taylor
 from bac.guarding import Guard, report
 from bac.guarding.guard import identity
-from bac.guarding.guarded import Guarded
-from bac.patch import Interceptor, stacked
+from bac.guarding.interceptor import GuardInterceptor
+from bac.caching.interceptors.patch import Interceptor, stacked
 from tests.bac.guarding.models import (
     CALM,
     HELD,
@@ -33,7 +33,7 @@ from tests.bac.guarding.models import (
 )
 from tests.bac.models import TickPolicy, obs, sweep
 
-# Where it stands
+# BlockStep it stands
 
 
 def test_unwrap_leaves_no_trace():
@@ -85,8 +85,8 @@ def test_an_exception_in_a_probed_run_leaves_the_policy_usable():
 
 
 def test_the_fallback_is_latched_when_a_run_begins():
-    run = bac.cache.DenoisingRun(["a"], num_steps=2)
-    block = bac.cache.CachedBlock(run, 0, [True, False], fallback=[True, True])
+    run = bac.caching.interceptors.cached.DenoisingRun(["a"], num_steps=2)
+    block = bac.caching.interceptors.cached.CachedBlock(run, 0, [True, False], fallback=[True, True])
     block.original = lambda x: x
     run.begin()
     block(torch.zeros(1))
@@ -106,8 +106,8 @@ def test_replay_interprets_what_is_probed_and_keeps_a_plan_of_either_schedule():
     assert report(watched).num_probed >= 1
     assert len(bac.plan.plans(watched)) == 1
 
-    (duty,) = (i for i in stacked(watched) if isinstance(i, Guarded))
-    duty.lookout.alarm("to see the other")
+    (duty,) = (i for i in stacked(watched) if isinstance(i, GuardInterceptor))
+    duty.monitor.alarm("to see the other")
     dense = stream(bac.wrap(transformer(), sweep(plain, tuple(range(5)), 5), executor="interpret"))
     for one, other in zip(stream(watched), dense, strict=True):
         assert torch.equal(one, other)
@@ -144,7 +144,7 @@ def test_a_guard_for_another_schedule_is_refused_and_the_policy_is_left_alone():
     with pytest.raises(MismatchError, match=r"policy: the guard has a\.Policy, the policy has .*RampPolicy"):
         other = replace(guard, fingerprint=replace(guard.fingerprint, policy="a.Policy"))
         bac.wrap(policy, HELD, blocks=policy.blocks(), guard=other)
-    assert not list(bac.patch.interceptors(policy))
+    assert not list(bac.caching.interceptors.patch.interceptors(policy))
 
 
 def test_what_no_guard_can_watch_is_refused():

@@ -180,7 +180,7 @@ def test_bad_options_are_refused():
             bac.wrap(policy, schedule, **options)
     with pytest.raises(ScheduleError, match="which only replay speeds up"):
         bac.wrap(policy, None, executor="interpret")
-    assert not list(bac.patch.interceptors(policy))
+    assert not list(bac.caching.interceptors.patch.interceptors(policy))
 
 
 def test_a_plan_tells_what_was_done():
@@ -196,7 +196,7 @@ def test_a_plan_tells_what_was_done():
 def test_checking_that_nothing_changed_takes_no_time():
     policy = pair()[1]
     predict(policy)
-    (replayer,) = [i for _, _, i in bac.patch.interceptors(policy) if isinstance(i, Replayer)]
+    (replayer,) = [i for _, _, i in bac.caching.interceptors.patch.interceptors(policy) if isinstance(i, Replayer)]
     with Counting() as counting:
         assert replayer.plans[0].guard.difference() is None
     assert counting.by_name == {}

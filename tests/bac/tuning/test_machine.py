@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bac.schedule import Schedule
+from bac.caching.schedule import Schedule
 from bac.tuning import Candidate
 from bac.tuning.machine import Machine
 

@@ -1,0 +1,233 @@
+"""Statistics of an untouched policy's blocks over denoising steps: what schedules are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bac.caching.block import Block, BlockKind
+from bac.caching.similarity import (
+    batched_caching_error,
+    batched_cosine_similarity,
+    batched_gram,
+    batched_relative_change,
+)
+from bac.errors import CalibrationError
+from bac.fingerprint import Fingerprint
+
+Array = npt.NDArray[np.float64]
+_FORMAT, _VERSION = "bac.calibration", 1
+_ARRAYS = (
+    "similarity",
+    "similarity_std",
+    "half_similarity",
+    "caching_error",
+    "caching_error_std",
+    "half_caching_error",
+)
+_LATER_ARRAYS = ("gram", "change")  # absent from the first calibrations on disk
+MAX_LAG = 3  # denoising steps; SmoothCache's longest skip
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Similarity and caching error of every block, averaged over denoising runs, and how far runs differ.
+
+    Attributes:
+        blocks: The N blocks in order of evaluation, without their modules.
+        num_steps: Denoising steps K.
+        num_runs: Denoising runs measured: observations x noise draws.
+        similarity: Mean cosine similarity between steps, `[N, K, K]`, in [-1, 1].
+        similarity_std: Its standard deviation across runs, `[N, K, K]`.
+        caching_error: Mean L1 caching error (BUA's measure), `[N]`, in units of the block's output.
+        caching_error_std: Its standard deviation across runs, `[N]`.
+        half_similarity: Mean similarity over the even and over the odd runs, `[2, N, K, K]`.
+        half_caching_error: Mean caching error over the even and over the odd runs, `[2, N]`.
+        fingerprint: What was measured; schedules carry it on.
+        gram: Mean products of a block's outputs at two steps, `[N, K, K]`; its diagonal is their mean square. None in
+            calibrations of an earlier `bac`.
+        change: Mean relative L1 change at each step over the last 0..3 steps, `[N, K, 4]`; infinite before there are
+            so many. None in calibrations of an earlier `bac`.
+    """
+
+    blocks: tuple[Block, ...]
+    num_steps: int
+    num_runs: int
+    similarity: Array
+    similarity_std: Array
+    half_similarity: Array
+    caching_error: Array
+    caching_error_std: Array
+    half_caching_error: Array
+    fingerprint: Fingerprint
+    gram: Array | None = None
+    change: Array | None = None
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """Blocks in order of evaluation."""
+        return tuple(block.name for block in self.blocks)
+
+    @property
+    def halves(self) -> tuple[Calibration, Calibration]:
+        """Two calibrations on disjoint halves of the runs; where their schedules differ, more runs are needed."""
+        first, second = (
+            Calibration(
+                blocks=self.blocks,
+                num_steps=self.num_steps,
+                num_runs=(self.num_runs + 1 - half) // 2,
+                similarity=self.half_similarity[half],
+                similarity_std=self.similarity_std,
+                half_similarity=self.half_similarity[[half, half]],
+                caching_error=self.half_caching_error[half],
+                caching_error_std=self.caching_error_std,
+                half_caching_error=self.half_caching_error[[half, half]],
+                fingerprint=self.fingerprint,
+                gram=self.gram,
+                change=self.change,
+            )
+            for half in (0, 1)
+        )
+        return first, second
+
+    def save(self, path: str | Path) -> None:
+        """Write a zarr group (needs the package `zarr`)."""
+        import zarr
+
+        group = zarr.open_group(str(path), mode="w")
+        for name in (*_ARRAYS, *_LATER_ARRAYS):
+            if getattr(self, name) is not None:
+                group.create_array(name, data=getattr(self, name))
+        group.attrs.update(
+            format=_FORMAT,
+            version=_VERSION,
+            num_steps=self.num_steps,
+            num_runs=self.num_runs,
+            blocks=[[block.name, block.kind.value, block.layer] for block in self.blocks],
+            fingerprint=self.fingerprint.to_dict(),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read what `save` wrote.
+
+        Raises:
+            CalibrationError: The group is not a complete calibration of this version.
+        """
+        import zarr
+
+        try:
+            group = zarr.open_group(str(path), mode="r")
+            document: dict[str, Any] = dict(group.attrs)
+            if (document["format"], document["version"]) != (_FORMAT, _VERSION):
+                raise CalibrationError(f"{path}: not a calibration of version {_VERSION}; calibrate again")
+            return cls(
+                blocks=tuple(Block(name, BlockKind(kind), layer) for name, kind, layer in document["blocks"]),
+                num_steps=document["num_steps"],
+                num_runs=document["num_runs"],
+                fingerprint=Fingerprint.from_dict(document["fingerprint"]),
+                **{name: np.asarray(group[name]) for name in _ARRAYS},
+                **{name: np.asarray(group[name]) for name in _LATER_ARRAYS if name in group},
+            )
+        except (KeyError, FileNotFoundError) as error:
+            raise CalibrationError(f"{path}: not a complete calibration ({error}); calibrate again") from error
+
+    def __str__(self) -> str:
+        spread = f"similarity spread {self.similarity_std.mean():.3f} (mean standard deviation across runs)"
+        return (
+            f"Calibration: {len(self.blocks)} blocks, {self.num_steps} denoising steps, {self.num_runs} runs; {spread}"
+        )
+
+
+class Accumulator:
+    """Sums statistics run by run, so that features of one call at a time are held: memory O(N K D)."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self._blocks = tuple(block.described() for block in blocks)
+        self._num_runs = 0
+        self._num_steps = 0
+
+    def add(self, features: Mapping[str, torch.Tensor]) -> None:
+        """Take in the features of one call of the policy.
+
+        Args:
+            features: By block, `[K, B, ...]`: B runs side by side.
+
+        Raises:
+            CalibrationError: Not finite, or another number of steps than before.
+        """
+        num_steps, num_samples = next(iter(features.values())).shape[:2]
+        if self._num_runs == 0:
+            self._start(num_steps)
+        elif num_steps != self._num_steps:
+            raise CalibrationError(
+                f"the policy made {num_steps} denoising steps after {self._num_steps} before; keep its number of "
+                "inference steps fixed while calibrating"
+            )
+        half = (self._num_runs + np.arange(num_samples)) % 2
+        for index, block in enumerate(self._blocks):
+            values = features[block.name].flatten(2)
+            if not torch.isfinite(values).all():
+                raise CalibrationError(
+                    f"{block.name}: its output holds NaN or infinity; check weights and observations"
+                )
+            similarity = batched_cosine_similarity(values)
+            self._accumulate("similarity", index, half, similarity.cpu().numpy())
+            self._later["gram"][index] += batched_gram(values, similarity).sum(dim=0).cpu().numpy()
+            self._later["change"][index] += batched_relative_change(values, MAX_LAG).sum(dim=0).numpy()
+            self._accumulate("error", index, half, batched_caching_error(values).cpu().numpy())
+        self._num_runs += num_samples
+
+    def result(self, fingerprint: Fingerprint) -> Calibration:
+        """The calibration so far. `num_steps` and a summary are added to the fingerprint.
+
+        Raises:
+            CalibrationError: Fewer than two runs were added.
+        """
+        if self._num_runs < 2:
+            raise CalibrationError(
+                f"batches: held {self._num_runs} observations; give at least two (16 or more is better), e.g. a list "
+                "of observation batches"
+            )
+        similarity, similarity_std, half_similarity = self._moments("similarity")
+        error, error_std, half_error = self._moments("error")
+        return Calibration(
+            blocks=self._blocks,
+            num_steps=self._num_steps,
+            num_runs=self._num_runs,
+            similarity=similarity,
+            similarity_std=similarity_std,
+            half_similarity=half_similarity,
+            caching_error=error,
+            caching_error_std=error_std,
+            half_caching_error=half_error,
+            fingerprint=fingerprint,
+            **{name: sums / self._num_runs for name, sums in self._later.items()},
+        )
+
+    def _start(self, num_steps: int) -> None:
+        self._num_steps = num_steps
+        shapes = {"similarity": (len(self._blocks), num_steps, num_steps), "error": (len(self._blocks),)}
+        self._sums: dict[str, Array] = {name: np.zeros((2, *shape)) for name, shape in shapes.items()}
+        self._squares: dict[str, Array] = {name: np.zeros(shape) for name, shape in shapes.items()}
+        num_blocks = len(self._blocks)
+        later = {"gram": (num_blocks, num_steps, num_steps), "change": (num_blocks, num_steps, MAX_LAG + 1)}
+        self._later: dict[str, Array] = {name: np.zeros(shape) for name, shape in later.items()}
+
+    def _accumulate(self, name: str, index: int, half: npt.NDArray[np.int64], values: Array) -> None:
+        for parity in (0, 1):
+            self._sums[name][parity, index] += values[half == parity].sum(axis=0)
+        self._squares[name][index] += (values**2).sum(axis=0)
+
+    def _moments(self, name: str) -> tuple[Array, Array, Array]:
+        counts = np.array([(self._num_runs + 1) // 2, self._num_runs // 2], dtype=np.float64)
+        sums = self._sums[name]
+        mean = sums.sum(axis=0) / self._num_runs
+        variance = np.maximum(self._squares[name] / self._num_runs - mean**2, 0.0)
+        return mean, np.sqrt(variance), sums / counts.reshape(2, *(1,) * (sums.ndim - 1))

@@ -1,0 +1,151 @@
+"""What fitted estimators share: parameters by block and step, fitted from streamed sums."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bac.caching.estimators.estimator import Estimator
+from bac.caching.schedule import Schedule
+from bac.errors import ScheduleError
+
+Array = npt.NDArray[np.float32]
+Features = Mapping[str, Tensor]  # by block, `[K, B, ..., D]`, as `bac.recording.record_features` returns them
+Self = TypeVar("Self", bound="Fitted")
+
+
+class Fitted(Estimator):
+    """Parameters of an estimator: for every block, arrays by name.
+
+    They are NumPy arrays, made into tensors anew in every run, so that a plan sees constants in them.
+
+    Args:
+        parameters: Block name to parameter name to array; the first axis of each counts denoising steps.
+    """
+
+    name: ClassVar[str]
+    is_fitted = True
+
+    def __init__(self, parameters: Mapping[str, Mapping[str, Array]]) -> None:
+        self.parameters = {
+            block: {key: np.ascontiguousarray(values, dtype=np.float32) for key, values in arrays.items()}
+            for block, arrays in parameters.items()
+        }
+
+    def parameter(self, block: str, name: str, step: int, like: Tensor) -> Tensor:
+        """One parameter at one step, of the dtype and on the device of `like`.
+
+        Raises:
+            ScheduleError: It was fitted for other blocks or fewer steps.
+        """
+        try:
+            values = self.parameters[block][name][step]
+        except (KeyError, IndexError) as error:
+            raise ScheduleError(
+                f"{self.name}: was not fitted for step {step} of {block}; fit it on this policy's features: "
+                f"{type(self).__name__}.fit(schedule, features)"
+            ) from error
+        return torch.from_numpy(np.asarray(values)).to(like)
+
+    def to_document(self) -> dict[str, Any]:
+        """All parameters in plain JSON types: by block and name, the shape and the base64 of little-endian float32."""
+        return {
+            block: {name: _encoded(values) for name, values in arrays.items()}
+            for block, arrays in self.parameters.items()
+        }
+
+    @classmethod
+    def from_document(cls: type[Self], document: Mapping[str, Any]) -> Self:
+        """Inverse of `to_document`.
+
+        Raises:
+            ScheduleError: An array is damaged or not finite.
+        """
+        return cls(
+            {
+                block: {name: _decoded(f"{block}, {name}", values) for name, values in arrays.items()}
+                for block, arrays in document.items()
+            }
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.to_document() == other.to_document()
+
+    def __hash__(self) -> int:
+        return hash((self.name, *self.parameters))
+
+
+def _encoded(values: Array) -> dict[str, Any]:
+    return {"shape": list(values.shape), "float32": b64encode(values.astype("<f4").tobytes()).decode()}
+
+
+def _decoded(what: str, document: Mapping[str, Any]) -> Array:
+    try:
+        values = np.frombuffer(b64decode(document["float32"], validate=True), dtype="<f4").reshape(document["shape"])
+    except (ValueError, TypeError) as error:
+        raise ScheduleError(f"{what}: its numbers are damaged ({error}); fit the estimator again") from error
+    if not np.isfinite(values).all():
+        raise ScheduleError(f"{what}: holds a number that is not finite; fit the estimator again")
+    return values
+
+
+class LineSums:
+    """Streamed sums for the least-squares lines ``y = slope x + offset`` of many independent pairs at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums: list[Tensor] | None = None
+
+    def add(self, x: Tensor, y: Tensor, over: int | tuple[int, ...]) -> None:
+        """Take in pairs; one line is fitted for each place that is left after summing over the dimensions `over`."""
+        x, y = x.double(), y.double()
+        sums = [part.sum(dim=over) for part in (x, y, x * x, x * y)]
+        self.count += x.numel() // sums[0].numel()
+        self._sums = sums if self._sums is None else [a + b for a, b in zip(self._sums, sums, strict=True)]
+
+    def line(self, default_slope: float) -> tuple[Tensor, Tensor]:
+        """Slopes and offsets; where x never varied, `default_slope` and the offset that fits the mean."""
+        means, variance, covariance = self.centred()
+        slope = torch.where(variance > 0, covariance / variance.where(variance > 0, 1.0), default_slope)
+        return slope, means[1] - slope * means[0]
+
+    def centred(self) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+        """Means of x and y, and the sums of squares of x and of products of both around them."""
+        if self._sums is None:
+            raise ScheduleError("features: none were given to fit on; pass those of at least one batch")
+        x, y, xx, xy = self._sums
+        noise = 1e-12 * xx  # what rounding leaves of a variance that is zero
+        variance = xx - x * x / self.count
+        return (x / self.count, y / self.count), variance.where(variance > noise, 0.0), xy - x * y / self.count
+
+
+def last_updates(schedule: Schedule, block: str, back: int = 0) -> Tensor:
+    """For every denoising step, the step of the block's last update, or of the `back`-th before it (at least 0)."""
+    steps = np.array(schedule.update_steps[block])
+    rank = np.searchsorted(steps, np.arange(schedule.num_steps), side="right") - 1
+    return torch.from_numpy(steps[np.maximum(rank - back, 0)])
+
+
+def checked(features: Iterable[Features], schedule: Schedule) -> Iterator[Features]:
+    """Features, batch by batch.
+
+    Raises:
+        ScheduleError: A block is missing, or the number of steps is not the schedule's.
+    """
+    for batch in features:
+        missing = [name for name in schedule.block_names if name not in batch]
+        if missing:
+            raise ScheduleError(f"features: lack {len(missing)} of the schedule's blocks, first {missing[0]}")
+        num_steps = len(batch[schedule.block_names[0]])
+        if num_steps != schedule.num_steps:
+            raise ScheduleError(
+                f"features: are of {num_steps} denoising steps, the schedule of {schedule.num_steps}; record them with "
+                "the solver that the schedule is for"
+            )
+        yield batch

@@ -1,0 +1,86 @@
+"""What a denoising run computes again at every step although it only depends on the observation.
+
+`Once` returns the first result of a call for the rest of the run: keys and values that cross-attention takes from the
+observation. That is the same arithmetic done once, so it is bit-equal. `SplitConditioning` divides a linear layer whose
+input is partly the timestep's and partly the observation's, which changes the order of a sum; it is used only where
+another order of roundings is allowed. Both keep their results in the run, so nothing outlives an action chunk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from bac.caching.block import Site
+from bac.caching.interceptors.nested import map_tensors
+from bac.caching.interceptors.patch import Interceptor
+from bac.caching.interceptors.run import DenoisingRun
+from bac.caching.interceptors.scope import Gate
+
+
+class Once(Interceptor):
+    """Computes a call at its first evaluation in a run and returns the same at all others.
+
+    Args:
+        run: The run it takes part in.
+        gate: While it is closed, calls are computed and nothing is kept.
+    """
+
+    def __init__(self, run: DenoisingRun, gate: Gate | None = None) -> None:
+        self.run = run
+        self.gate = gate
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if self.run.thread != threading.get_ident() or (self.gate is not None and not self.gate.is_open):
+            return self.original(*inputs, **options)
+        kept = self.run.kept
+        if id(self) not in kept:
+            kept[id(self)] = map_tensors(Tensor.detach, self.original(*inputs, **options))
+        return kept[id(self)]
+
+
+class SplitConditioning(Interceptor):
+    """Stands in for an activation followed by a linear layer: the observation's share of the product is kept.
+
+    Args:
+        run: The run it takes part in.
+        activation: Elementwise.
+        linear: Takes ``[timestep's features, observation's features]``.
+        num_time: How many of its inputs are the timestep's.
+    """
+
+    def __init__(self, run: DenoisingRun, activation: nn.Module, linear: nn.Linear, num_time: int) -> None:
+        self.run = run
+        self.activation = activation
+        self.linear = linear
+        self.num_time = num_time
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """From ``[B, num_time + observation's features]``."""
+        if self.run.thread != threading.get_ident():
+            output: Tensor = self.original(features)
+            return output
+        kept, weight, n = self.run.kept, self.linear.weight, self.num_time
+        if id(self) not in kept:
+            share = F.linear(self.activation(features[..., n:]), weight[:, n:], self.linear.bias)
+            kept[id(self)] = share.detach()
+        shared: Tensor = kept[id(self)]
+        return F.linear(self.activation(features[..., :n]), weight[:, :n]) + shared
+
+
+@dataclass(frozen=True)
+class Hoist:
+    """An interceptor that rounds differently, and where it goes.
+
+    Attributes:
+        site: The call it stands in for.
+        make: Makes it for a run.
+    """
+
+    site: Site
+    make: Callable[[DenoisingRun], Interceptor]

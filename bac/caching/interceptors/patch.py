@@ -1,0 +1,140 @@
+"""The only file that mutates a model.
+
+An interceptor is an instance attribute that shadows a method of the class, ``layer._ff_block`` or ``module.forward``.
+Nothing else is touched: no sub-module is added, so `state_dict()` keys, saving and parameter names stay as they were,
+and taking the interceptor off restores ``vars(module)`` exactly. Which modules are patched is read off the modules
+themselves; there is no registry to go stale.
+
+A pipeline of diffusers is an ordinary object, patched likewise; its modules are among its attributes. Python looks up
+``__call__`` on the class alone, so while it is shadowed the object's class is a sub-class of the same name that looks
+at the object first.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NoReturn, SupportsIndex
+
+from torch import nn
+
+from bac.errors import CalibrationError, PatchError
+
+
+class Interceptor(ABC):
+    """Stands on a callable of a module and may call it: `original`.
+
+    Attributes:
+        original: What it stands on: the callable itself, or another interceptor.
+        role: Its name in a stack.
+    """
+
+    original: Callable[..., Any]
+    role: ClassVar[str] = "other"
+    _shadowed_own: bool
+
+    @abstractmethod
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Called in place of `original`, with its arguments."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Interceptor:
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        vars(clone).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return clone
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise PatchError(
+            "a wrapped policy cannot be pickled, because its blocks are intercepted; "
+            "call bac.unwrap(policy) first and bac.wrap(policy, schedule) on the loaded one"
+        )
+
+
+class _CalledThroughItself:
+    """Mixed into the class of an object whose own attribute ``__call__`` is to be called."""
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return vars(self)["__call__"](*inputs, **options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        clone = object.__new__(type(self))
+        memo[id(self)] = clone
+        vars(clone).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return clone
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        vars(self)["__call__"].__reduce_ex__(protocol)
+        raise AssertionError("an interceptor cannot be reduced")
+
+
+def put_on(owner: Any, attribute: str, interceptor: Interceptor) -> None:
+    """Let `interceptor` stand in for ``owner.attribute``."""
+    interceptor._shadowed_own = attribute in vars(owner)
+    interceptor.original = getattr(owner, attribute)
+    vars(owner)[attribute] = interceptor
+    if attribute == "__call__" and not isinstance(owner, _CalledThroughItself):
+        cls = type(owner)
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        owner.__class__ = type(cls.__name__, (_CalledThroughItself, cls), names)
+
+
+def take_off(owner: Any, attribute: str) -> None:
+    """Put back what the interceptor on ``owner.attribute`` stood in for."""
+    interceptor = vars(owner)[attribute]
+    if interceptor._shadowed_own:
+        vars(owner)[attribute] = interceptor.original
+    else:
+        del vars(owner)[attribute]
+        if attribute == "__call__":
+            owner.__class__ = type(owner).__mro__[2]  # itself, the mixed-in class, the class before
+
+
+def interceptors(root: Any) -> Iterator[tuple[Any, str, Interceptor]]:
+    """Every interceptor on `root` and its (sub-)modules, as (owner, attribute, interceptor)."""
+    for owner in _owners(root):
+        for attribute, value in tuple(vars(owner).items()):
+            if isinstance(value, Interceptor):
+                yield owner, attribute, value
+
+
+def stack_on(owner: Any, attribute: str) -> Iterator[Interceptor]:
+    """The interceptors on ``owner.attribute``, the upper ones first."""
+    below = vars(owner).get(attribute)
+    while isinstance(below, Interceptor):
+        yield below
+        below = below.original
+
+
+def stacked(root: Any) -> Iterator[Interceptor]:
+    """Every interceptor on `root` and its (sub-)modules, with those that lie under others, the upper ones first."""
+    for owner, attribute, _ in interceptors(root):
+        yield from stack_on(owner, attribute)
+
+
+def take_off_all(root: Any) -> None:
+    """Take every interceptor off `root`, however many lie on top of each other."""
+    while found := list(interceptors(root)):
+        for owner, attribute, _ in found:
+            take_off(owner, attribute)
+
+
+def require_untouched(root: Any) -> None:
+    """Refuse a wrapped policy where an untouched one is to be measured.
+
+    Raises:
+        CalibrationError: It is wrapped.
+    """
+    if any(True for _ in interceptors(root)):
+        raise CalibrationError("policy: must be untouched to be measured; call bac.unwrap(policy) first")
+
+
+def _owners(root: Any) -> Iterator[Any]:
+    """A module and its sub-modules; or an object and the modules among its attributes, each once."""
+    if isinstance(root, nn.Module):
+        yield from root.modules()
+    else:
+        yield root
+        yield from list(nn.ModuleList(part for part in vars(root).values() if isinstance(part, nn.Module)).modules())[
+            1:
+        ]

@@ -1,0 +1,226 @@
+"""What is stored during one denoising run, who takes part in it, and what makes reuse unsafe.
+
+A run begins when the policy's sampler is entered and ends when it returns or raises; both times the cache is empty, so
+nothing outlives an action chunk. A block's denoising step is the number of its own evaluations in the run, never a
+timestep. Whatever would make reuse unsafe is an error, not a guess.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bac.errors import RunError
+
+Signature = tuple[torch.Size, torch.dtype, torch.device]
+
+
+@dataclass(slots=True)
+class Slot:
+    """What one block has done in the current run; features and input signatures by context.
+
+    Attributes:
+        num_evaluations: In all contexts.
+        num_named: By context, where the host names them.
+    """
+
+    num_evaluations: int = 0
+    num_named: dict[int, int] = field(default_factory=dict)
+    features: dict[int, Any] = field(default_factory=dict)
+    signatures: dict[int, Signature | None] = field(default_factory=dict)
+
+
+class Prober(Protocol):
+    """Compares, at some cells of a run, what is reused with what the block computes (see `bac.guarding`)."""
+
+    @property
+    def cells(self) -> Container[tuple[str, int]]:
+        """Names of blocks and denoising steps at which it compares."""
+
+    def compare(self, block: str, step: int, returned: Any, computed: Any) -> None:
+        """Told of both; what was returned is what the run goes on with."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a guard wants of a denoising run.
+
+    Attributes:
+        fallback: Follow the update steps of the fallback instead of the schedule's.
+        probe: Compare reused blocks with computed ones.
+    """
+
+    fallback: bool = False
+    probe: Prober | None = None
+
+
+class DenoisingRun:
+    """The current denoising run of one policy: who is in it, and what each block has stored.
+
+    Args:
+        names: Blocks that take part, in order of evaluation.
+        num_steps: Evaluations that each block makes in a complete run, per context.
+        num_contexts: Evaluations of one denoising step, made one after the other ("cond", "uncond"); each context has
+            features of its own.
+
+    Attributes:
+        context: Number of the context that is evaluated, where the host names them (`enter_context`); otherwise None.
+        orders: Of the current run.
+        orders_ahead: Of the next; they come into force when it begins, never within one.
+    """
+
+    def __init__(self, names: Sequence[str], num_steps: int, num_contexts: int = 1) -> None:
+        self.names = tuple(names)
+        self.num_steps = num_steps
+        self.num_contexts = num_contexts
+        self.slots: list[Slot] = []
+        self.kept: dict[int, Any] = {}
+        self.context: int | None = None
+        self.orders = self.orders_ahead = Orders()
+        self._names: dict[str, int] = {}
+        self.thread: int | None = None
+        self._entered = threading.Lock()
+        self._warned = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DenoisingRun:
+        """A run of the copied policy: same blocks, nothing stored, not entered."""
+        memo[id(self)] = clone = DenoisingRun(self.names, self.num_steps, self.num_contexts)
+        return clone
+
+    def begin(self) -> None:
+        """Enter with an empty cache. Raises `RunError` if a run is going on already."""
+        if not self._entered.acquire(blocking=False):
+            whose = "this thread" if self.thread == threading.get_ident() else "another thread"
+            raise RunError(
+                f"a denoising run of this policy is going on in {whose}; give each thread a policy of its own: "
+                "copy.deepcopy(policy)"
+            )
+        self.slots = [Slot() for _ in self.names]
+        self.kept = {}
+        self.context, self._names = None, {}
+        self.orders = self.orders_ahead
+        self.thread = threading.get_ident()
+
+    def end(self) -> None:
+        """Leave and empty the cache."""
+        self.thread = None
+        self.slots = []
+        self.kept = {}
+        self._entered.release()
+
+    def enter_context(self, name: str | None) -> None:
+        """The evaluations that follow are of this context; None leaves it."""
+        self.context = None if name is None else self._names.setdefault(name, len(self._names))
+
+    @property
+    def num_expected(self) -> int:
+        """Evaluations of each block in a complete run."""
+        return self.num_steps * max(self.num_contexts, len(self._names))
+
+    def check_complete(self) -> None:
+        """Raise `RunError` unless every block was evaluated exactly once at each denoising step."""
+        expected = self.num_expected
+        for name, slot in zip(self.names, self.slots, strict=True):
+            if slot.num_evaluations != expected:
+                raise RunError(self._miscount(name, slot.num_evaluations))
+
+    def locate(self, index: int, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Slot, int, int]:
+        """Count an evaluation of block `index`; return its slot, denoising step and context.
+
+        Raises:
+            RunError: Another thread evaluates the block, it was evaluated more than K times, or its input changed
+                shape, dtype or device since the run's first step.
+        """
+        slot = self.slots[index]
+        if self.thread != threading.get_ident():
+            raise RunError(
+                f"{self.names[index]}: evaluated by another thread than the one in the denoising run; give each "
+                "thread a policy of its own: copy.deepcopy(policy)"
+            )
+        if self.context is None:
+            step, context = divmod(slot.num_evaluations, self.num_contexts)
+        else:
+            step, context = slot.num_named.get(self.context, 0), self.context
+        if step >= self.num_steps:
+            raise RunError(self._miscount(self.names[index], slot.num_evaluations + 1))
+        slot.num_evaluations += 1
+        slot.num_named[context] = step + 1
+        signature = _signature(inputs, options)
+        if slot.signatures.setdefault(context, signature) != signature:
+            raise RunError(
+                f"{self.names[index]}: its input was {slot.signatures[context]} and is {signature} at denoising step "
+                f"{step}; shape, dtype and device must not change within a run"
+            )
+        return slot, step, context
+
+    def note_outside(self, index: int) -> None:
+        """Warn once that a block was evaluated where no run is going on; it is then computed as without `bac`."""
+        if not self._warned and not torch.is_grad_enabled():
+            self._warned = True
+            warnings.warn(
+                f"{self.names[index]}: evaluated outside a denoising run, so it was computed and nothing was reused; "
+                "caching works through the policy's own sampler (predict_action_chunk, select_action)",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def _miscount(self, name: str, num_evaluations: int) -> str:
+        if num_evaluations == 0:
+            return (
+                f"{name}: never evaluated in a denoising run, so something else computed its layer (a fused path?); "
+                "the action chunk was discarded. Leave the block out: bac.wrap(policy, schedule, blocks=[...])"
+            )
+        contexts = self.num_expected // self.num_steps
+        of_each = f" in each of {contexts} contexts" if contexts > 1 else ""
+        return (
+            f"{name}: evaluated {num_evaluations} times in a denoising run, the schedule is for "
+            f"{self.num_steps}{of_each}; the action chunk was discarded. Set the policy back to "
+            f"{self.num_steps} denoising steps, or calibrate and schedule again for the steps it makes"
+        )
+
+
+class ContinuedRun(DenoisingRun):
+    """A run whose blocks find their states as the last action chunk left them, until `forget`."""
+
+    def __init__(self, names: Sequence[str], num_steps: int, num_contexts: int = 1) -> None:
+        super().__init__(names, num_steps, num_contexts)
+        self._left: list[dict[int, Any]] = []
+        self._complete = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ContinuedRun:
+        memo[id(self)] = clone = ContinuedRun(self.names, self.num_steps, self.num_contexts)
+        return clone
+
+    def begin(self) -> None:
+        """Enter with the states of the chunk before, if it was completed."""
+        super().begin()
+        self._complete = False
+        for slot, features in zip(self.slots, self._left, strict=False):
+            slot.features = features
+
+    def check_complete(self) -> None:
+        """As in any run; only a complete one leaves anything."""
+        super().check_complete()
+        self._complete = True
+
+    def end(self) -> None:
+        """Leave and keep the states of a complete run."""
+        self._left = [slot.features for slot in self.slots] if self._complete else []
+        super().end()
+
+    def forget(self) -> None:
+        """Let the next chunk begin with nothing."""
+        self._left = []
+
+
+def _signature(inputs: tuple[Any, ...], options: dict[str, Any]) -> Signature | None:
+    for value in (*inputs, *options.values()):
+        if isinstance(value, Tensor):
+            return value.shape, value.dtype, value.device
+    return None

@@ -1,0 +1,105 @@
+"""Where a run begins and ends, and which calls within it are evaluations of the denoiser."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from bac.caching.interceptors.patch import Interceptor
+from bac.caching.interceptors.run import ContinuedRun, DenoisingRun
+from bac.errors import RunError
+
+Applies = Callable[[tuple[Any, ...], dict[str, Any]], bool]
+
+
+class Gate(Interceptor):
+    """Open while the denoiser is evaluated, for hosts that call its blocks at other times too (a prefill).
+
+    Args:
+        applies: Which calls are evaluations; `None` means all.
+    """
+
+    def __init__(self, applies: Applies | None = None) -> None:
+        self.applies = applies
+        self.is_open = False
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        self.is_open = self.applies is None or self.applies(inputs, options)
+        try:
+            return self.original(*inputs, **options)
+        finally:
+            self.is_open = False
+
+
+class NamedContexts(Interceptor):
+    """Stands in for the method by which a host names the context it evaluates: ``with model.cache_context("cond")``."""
+
+    def __init__(self, run: DenoisingRun) -> None:
+        self.run = run
+
+    def __call__(self, *inputs: Any, **options: Any) -> AbstractContextManager[Any]:
+        return self._within(*inputs, **options)
+
+    @contextmanager
+    def _within(self, name: str) -> Iterator[Any]:
+        with self.original(name) as value:
+            self.run.enter_context(name)
+            try:
+                yield value
+            finally:
+                self.run.enter_context(None)
+
+
+class RunScope(Interceptor):
+    """Makes one call of a policy's sampler one denoising run.
+
+    Args:
+        run: The run.
+        denoiser: Must be in eval mode.
+        follows: What the run follows, kept for whoever asks what stands on a policy.
+    """
+
+    role = "run"
+
+    def __init__(self, run: DenoisingRun, denoiser: nn.Module, follows: object = None) -> None:
+        self.run = run
+        self.denoiser = denoiser
+        self.follows = follows
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if self.denoiser.training:
+            raise RunError(
+                "the policy is in training mode, where dropout differs from step to step; call policy.eval()"
+            )
+        self.run.begin()
+        try:
+            output = self._uncompiled()(*inputs, **options)
+            self.run.check_complete()
+            return output
+        finally:
+            self.run.end()
+
+    def __str__(self) -> str:
+        return "begins and ends the denoising run, with an empty cache"
+
+    def _uncompiled(self) -> Callable[..., Any]:
+        """The sampler, left alone by a caller that is compiled: compiled code goes past what stands in for a block."""
+        if "torch._dynamo" not in sys.modules:
+            return self.original
+        return cast(Callable[..., Any], torch.compiler.disable(self.original))  # type: ignore[no-untyped-call]
+
+
+class ForgetOnReset(Interceptor):
+    """Empties what outlives an action chunk when the policy's episode ends."""
+
+    def __init__(self, run: ContinuedRun) -> None:
+        self.run = run
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        self.run.forget()
+        return self.original(*inputs, **options)

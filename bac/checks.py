@@ -1,0 +1,116 @@
+"""Checks a way to denoise and the options of replay against a policy before `wrap` changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from bac.adapters.host import Host
+from bac.caching.block import Block
+from bac.caching.interceptors.online import OnlineRule
+from bac.caching.schedule import Schedule
+from bac.denoising import Denoising
+from bac.errors import MismatchError, ScheduleError, UnsupportedPolicyError
+from bac.plan.replay import Replay
+from bac.solvers.interceptor import swaps_for
+
+
+def check_fits(denoising: Denoising, host: Host, *, strict: bool) -> None:
+    """Refuse a way to denoise for other blocks, another sampler or, if `strict`, another policy.
+
+    Raises:
+        ScheduleError: Its blocks are not the policy's, one does not update where it must, its estimator has parameters
+            to be fitted, or the policy does not take its solver or number of steps.
+        MismatchError: Its fingerprint is not the policy's.
+        UnsupportedPolicyError: Its estimator looks back an action chunk and the policy cannot be reset.
+    """
+    estimator = denoising.estimator_on(host.timesteps)
+    if isinstance(denoising.schedule, Schedule):
+        check_schedule(denoising.schedule, host)
+    if estimator.crosses_chunks and not host.can_reset:
+        raise UnsupportedPolicyError(
+            f"{type(host.policy).__name__}: has no reset(), so {estimator.name} would carry one episode into the next"
+        )
+    swaps_for(host, denoising.solver, denoising.timesteps, denoising.num_steps)
+    if strict:
+        _check_fingerprint(denoising, host)
+
+
+def check_schedule(schedule: Schedule, host: Host) -> None:
+    """Refuse a schedule for other blocks than the policy's, or one that reuses where it must update.
+
+    Raises:
+        ScheduleError: It is such a schedule.
+    """
+    _check_blocks(schedule, host.blocks)
+    _check_last(schedule, host)
+
+
+def replay_for(host: Host, denoising: Denoising, replay: bool | Replay) -> Replay | None:
+    """How runs are replayed; None if they are to be interpreted, or depend on more than their arguments.
+
+    Args:
+        replay: As for `bac.wrap`: True where it can be, a `bac.Replay` for a must.
+
+    Raises:
+        ScheduleError: A run must be replayed and cannot be.
+    """
+    if replay is False:
+        return None
+    options = replay if isinstance(replay, Replay) else Replay()
+    reason = _why_not_replayed(host, denoising)
+    if reason is None:
+        return options
+    if isinstance(replay, Replay) or denoising.schedule is None:
+        raise ScheduleError(f"replay: {reason}, so it cannot be replayed. Give a schedule, and replay=False")
+    return None
+
+
+def _why_not_replayed(host: Host, denoising: Denoising) -> str | None:
+    if not isinstance(host.policy, nn.Module):
+        return f"a call of {type(host.policy).__name__} makes pictures of arguments that no tensor holds"
+    if isinstance(denoising.schedule, OnlineRule):
+        return f"{type(denoising.schedule).__name__} makes a run depend on what it sees"
+    if denoising.estimator is not None and denoising.estimator.crosses_chunks:
+        return f"{denoising.estimator.name} makes a run depend on the run before"
+    return None
+
+
+def _check_blocks(schedule: Schedule, blocks: Sequence[Block]) -> None:
+    names = [block.name for block in blocks if block.require_owner()]
+    unknown = [name for name in schedule.block_names if name not in names]
+    missing = [name for name in names if name not in schedule.block_names]
+    if unknown or missing:
+        raise ScheduleError(
+            f"schedule: is for other blocks than the policy's {len(names)}: it has {len(unknown)} unknown "
+            f"({', '.join(unknown[:3]) or 'none'}) and lacks {len(missing)} ({', '.join(missing[:3]) or 'none'}). "
+            "Make one for this policy: bac.adaptive_schedule(bac.calibrate(policy, batches), num_updates=10)"
+        )
+
+
+def _check_last(schedule: Schedule, host: Host) -> None:
+    stale = [name for name in host.update_last if schedule.update_steps[name][-1] != schedule.num_steps - 1]
+    if stale:
+        raise ScheduleError(
+            f"{stale[0]}: must update at the last denoising step, where {type(host.policy).__name__} keeps what it "
+            f"computes for the next action chunk; so must {len(stale) - 1} more. Make the schedule with "
+            "bac.adaptive_schedule(..., force_last=1)"
+        )
+
+
+def _check_fingerprint(denoising: Denoising, host: Host) -> None:
+    """Compare what stays the policy's own: neither a solver that is replaced, nor a number of steps that is set."""
+    expected = denoising.made_for
+    if denoising.solver is not None:
+        expected = replace(expected, num_steps=None, solver=None, timesteps=())
+    elif denoising.num_steps is not None:
+        expected = replace(expected, num_steps=None, timesteps=())
+    differences = expected.differences(host.fingerprint())
+    if differences:
+        raise MismatchError(
+            f"{type(host.policy).__name__}: {denoising.name} was made for something else.\n  "
+            + "\n  ".join(differences)
+            + "\nCalibrate or tune again, or accept the differences: bac.wrap(policy, what, strict=False)"
+        )

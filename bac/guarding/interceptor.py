@@ -1,0 +1,143 @@
+"""The guard's place: it stands in for the sampler, on top of everything else, and tells the next run what to do."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bac.caching.interceptors.patch import Interceptor, stacked
+from bac.caching.interceptors.run import DenoisingRun, Orders
+from bac.errors import RunError
+from bac.guarding.monitor import Alarm, Monitor, Report
+from bac.guarding.probe import Probe
+from bac.plan.executor import Replayer
+
+logger = logging.getLogger(__name__)
+
+_MARGIN = 0.5  # of the calibrated range, on either side
+
+
+class GuardInterceptor(Interceptor):
+    """Stands in for a sampler: orders probes, takes their errors in, looks at the actions, and falls back.
+
+    A switch happens here, at the entry of a denoising run; the run keeps the orders it began with.
+
+    Args:
+        monitor: The guard on duty.
+        run: The sampler's.
+        batch_dim: Dimension of a block's output that counts samples.
+    """
+
+    role = "guard"
+
+    def __init__(self, monitor: Monitor, run: DenoisingRun, batch_dim: int) -> None:
+        self.monitor = monitor
+        self.run = run
+        self.batch_dim = batch_dim
+        self._has_warned = False
+        self._range: tuple[Tensor, Tensor] | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if isinstance(self.original, Replayer) and self.original.on_demand:
+            return self.original(*inputs, **options)
+        if not self._lock.acquire(blocking=False):  # a second thread, or a call within a call; the run refuses it
+            return self.original(*inputs, **options)
+        try:
+            return self._look_at(*inputs, **options)
+        finally:
+            self._lock.release()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GuardInterceptor:
+        clone = GuardInterceptor.__new__(GuardInterceptor)
+        memo[id(self)] = clone
+        kept = {name: value for name, value in vars(self).items() if name != "_lock"}
+        vars(clone).update(copy.deepcopy(kept, memo))
+        clone._lock = threading.Lock()
+        return clone
+
+    def __str__(self) -> str:
+        guard = self.monitor.guard
+        return f"probes one chunk in {guard.probe_every}; {self.monitor.report().num_alarms} alarms so far"
+
+    def _look_at(self, *inputs: Any, **options: Any) -> Any:
+        cells = self.monitor.begin()
+        probe = Probe(cells, self.batch_dim) if cells else None
+        self.run.orders_ahead = Orders(self.monitor.falls_back, probe)
+        try:
+            output = self.original(*inputs, **options)
+        finally:
+            self.run.orders_ahead = Orders(self.monitor.falls_back)
+        if probe is not None and (errors := probe.errors()):
+            self._tell(self.monitor.note(errors))
+        if isinstance(output, Tensor) and (reason := self._oddity(output.detach())):
+            self._tell(self.monitor.alarm(reason))
+        return output
+
+    def _oddity(self, actions: Tensor) -> str | None:
+        """What is wrong with an action chunk, `[..., Da]`, by itself."""
+        if not bool(torch.isfinite(actions).all()):
+            return "the actions are not finite"
+        calibrated = self.monitor.guard.action_range
+        if calibrated is None or actions.shape[-1] != len(calibrated[0]):
+            return None
+        if self._range is None or self._range[0].device != actions.device:
+            low, high = torch.tensor(calibrated, device=actions.device)
+            self._range = low - _MARGIN * (high - low), high + _MARGIN * (high - low)
+        outside = (actions < self._range[0]) | (actions > self._range[1])
+        if not bool(outside.any()):
+            return None
+        which = outside.flatten(0, -2).any(dim=0).nonzero().flatten().tolist()
+        return f"actions are far outside of the calibrated range, in dimension {', '.join(map(str, which))}"
+
+    def _tell(self, alarm: Alarm | None) -> None:
+        """Warn of the first alarm, log the others."""
+        if alarm is None:
+            return
+        guard = self.monitor.guard
+        then = "bac.guarding.report(policy) tells more"
+        if guard.changes_schedule:
+            until = "policy.reset()" if guard.cooldown is None else f"{guard.cooldown} chunks have been made"
+            what = "every block is computed" if guard.response == "dense" else "the denser schedule is followed"
+            then = f"from the next chunk on {what}, until {until}; {then}"
+        message = f"drift guard, chunk {alarm.chunk}: {alarm.reason}; {then}"
+        logger.warning(message) if self._has_warned else warnings.warn(message, RuntimeWarning, stacklevel=5)
+        self._has_warned = True
+
+
+class EndOnReset(Interceptor):
+    """Ends a guard's response when the policy's episode ends."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        self.monitor.reset()
+        return self.original(*inputs, **options)
+
+
+def report(policy: object) -> Report:
+    """What the guard of a wrapped policy has seen so far.
+
+    Raises:
+        RunError: The policy has no guard.
+    """
+    return monitor_of(policy).report()
+
+
+def monitor_of(policy: object) -> Monitor:
+    """The guard of a wrapped policy, on duty.
+
+    Raises:
+        RunError: The policy has no guard.
+    """
+    for interceptor in stacked(policy):
+        if isinstance(interceptor, GuardInterceptor):
+            return interceptor.monitor
+    raise RunError(f"{type(policy).__name__}: has no guard; put one on: bac.wrap(policy, schedule, guard=guard)")

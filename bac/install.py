@@ -1,0 +1,149 @@
+"""Put a way to denoise on a policy: the one place that says which interceptor stands where.
+
+On the sampler stand up to four, the upper ones asked first::
+
+    guard     decides whether this chunk is probed, or made by the fallback      (bac.guarding)
+    replay    answers from a plan if one fits                                     (bac.plan)
+    run       begins and ends the denoising run                                   (bac.caching)
+    solver    swaps noise scheduler and number of steps in for the call           (bac.solvers)
+    sampler   the policy's own method
+
+Within the run, an interceptor stands on every block and on every call whose result stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bac.adapters.host import Host
+from bac.caching.block import Site
+from bac.caching.estimators import Estimator, Hold
+from bac.caching.interceptors.cached import CachedBlock
+from bac.caching.interceptors.estimated import EstimatedBlock
+from bac.caching.interceptors.once import Once
+from bac.caching.interceptors.online import OnlineBlock, OnlineRule, OnlineRun
+from bac.caching.interceptors.patch import Interceptor, put_on
+from bac.caching.interceptors.run import ContinuedRun, DenoisingRun
+from bac.caching.interceptors.scope import ForgetOnReset, Gate, NamedContexts, RunScope
+from bac.caching.schedule import Schedule
+from bac.denoising import Denoising
+from bac.plan.executor import Replayer
+from bac.plan.replay import Replay
+from bac.solvers.interceptor import SolverInterceptor, swaps_for
+
+
+@dataclass(frozen=True)
+class OnTop:
+    """What a guard adds to a policy.
+
+    Attributes:
+        on_sampler: Makes the interceptor above all others, for the sampler's run.
+        on_reset: Stands on the policy's `reset`, where it has one.
+        fallback: What runs follow that the guard orders to fall back; None if it orders none to.
+    """
+
+    on_sampler: Callable[[DenoisingRun], Interceptor]
+    on_reset: Interceptor
+    fallback: Schedule | None
+
+
+def install(
+    host: Host, denoising: Denoising, *, replay: Replay | None, warn: bool = False, on_top: OnTop | None = None
+) -> DenoisingRun:
+    """Put a way to denoise on a policy.
+
+    Args:
+        host: The policy, untouched; what is put on was checked (`bac.checks`).
+        denoising: Way to denoise.
+        replay: How runs are replayed; None interprets them.
+        warn: Warn when a run cannot be replayed; otherwise log it.
+        on_top: Of a guard.
+
+    Returns:
+        The run that all interceptors take part in.
+
+    """
+    fallback = None if on_top is None else on_top.fallback
+    swaps = swaps_for(host, denoising.solver, denoising.timesteps, denoising.num_steps)
+    run = _on_blocks(host, denoising, exact=replay is None or replay.exact, fallback=fallback)
+    owner, attribute = host.sampler_owner, host.sampler_attribute
+    if swaps:
+        put_on(owner, attribute, SolverInterceptor(swaps))
+    put_on(owner, attribute, RunScope(run, host.denoiser, denoising))
+    if replay is not None:
+        held = [swap.value for swap in swaps if hasattr(swap.value, "__dict__")]
+        put_on(
+            owner,
+            attribute,
+            Replayer(
+                host.weights or owner, host.blocks, run,
+                replay=replay, warn=warn, held=held, has_fallback=fallback is not None,
+            ),
+        )  # fmt: skip
+    if on_top is not None:
+        put_on(owner, attribute, on_top.on_sampler(run))
+        if host.can_reset:
+            put_on(host.policy, "reset", on_top.on_reset)
+    return run
+
+
+def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Schedule | None) -> DenoisingRun:
+    """Put interceptors on all blocks, on what a run computes again and again, and on what tells its contexts."""
+    schedule, estimator = denoising.schedule, denoising.estimator_on(host.timesteps)
+    gate = None if host.evaluation is None else Gate(host.evaluation.applies)
+    if schedule is None:
+        run = DenoisingRun((), denoising.num_steps or host.num_steps or 1, host.num_contexts)
+    elif isinstance(schedule, OnlineRule):
+        run = _on_asking_blocks(host, schedule, estimator, gate)
+    else:
+        run = _on_scheduled_blocks(host, schedule, fallback or schedule, estimator, gate)
+    for site in host.constants:
+        put_on(site.owner, site.attribute, Once(run, gate))
+    for hoist in () if exact else host.hoists:
+        put_on(hoist.site.owner, hoist.site.attribute, hoist.make(run))
+    if host.evaluation is not None and gate is not None:
+        put_on(host.evaluation.owner, host.evaluation.attribute, gate)
+    if host.contexts is not None:
+        put_on(host.contexts.owner, host.contexts.attribute, NamedContexts(run))
+    return run
+
+
+def _on_scheduled_blocks(
+    host: Host, schedule: Schedule, fallback: Schedule, estimator: Estimator, gate: Gate | None
+) -> DenoisingRun:
+    """Put an interceptor on every block, and on what feeds it, at the same steps; what feeds it is held."""
+    by_name = {block.name: block for block in host.blocks}
+    other = dict(zip(fallback.block_names, fallback.mask.T, strict=True))
+    places: list[tuple[str, str | None, Site, Sequence[bool], Estimator]] = []
+    for name, updates in zip(schedule.block_names, schedule.mask.T, strict=True):
+        block = by_name[name]
+        places.append((name, None, Site(block.require_owner(), block.attribute), updates, estimator))
+        places += [(f"{name} ({feeder.attribute})", name, feeder, updates, Hold()) for feeder in block.feeders]
+    run = _make_run([name for name, *_ in places], schedule.num_steps, host, estimator)
+    for index, (name, feeds, site, updates, its) in enumerate(places):
+        options: dict[str, Any] = {"in_place": host.in_place, "gate": gate, "applies": site.applies}
+        options |= {"fallback": other[feeds or name], "feeds": feeds}
+        if its.is_plain:
+            put_on(site.owner, site.attribute, CachedBlock(run, index, updates, **options))
+        else:
+            put_on(site.owner, site.attribute, EstimatedBlock(run, index, updates, its, **options))
+    return run
+
+
+def _on_asking_blocks(host: Host, rule: OnlineRule, estimator: Estimator, gate: Gate | None) -> DenoisingRun:
+    """Put an interceptor on every block that asks the rule; what feeds a block is computed at every step."""
+    run = OnlineRun(host.blocks, rule, host.num_contexts, always_last=bool(host.update_last))
+    for index, block in enumerate(host.blocks):
+        online = OnlineBlock(run, index, (), estimator, in_place=host.in_place, gate=gate)
+        put_on(block.require_owner(), block.attribute, online)
+    return run
+
+
+def _make_run(names: Sequence[str], num_steps: int, host: Host, estimator: Estimator) -> DenoisingRun:
+    if not estimator.crosses_chunks:
+        return DenoisingRun(names, num_steps, host.num_contexts)
+    run = ContinuedRun(names, num_steps, host.num_contexts)
+    put_on(host.policy, "reset", ForgetOnReset(run))
+    return run

@@ -1,0 +1,50 @@
+"""Other papers' schedulers, estimators and online rules: checked against their sources, not default.
+
+One method per file. Schedulers (`block_ranges`, `by_kind`, `change_threshold`, `global_budget`, `outcome`, `smooth`)
+return a `bac.Schedule`. Estimators go beside a schedule::
+
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Newton(order=2)))
+
+Fitted estimators are fitted to one schedule in closed form, on features of the untouched policy::
+
+    features = [bac.recording.record_features(policy, batch, seed=i) for i, batch in enumerate(batches)]
+    estimator = ScaleShift.fit(schedule, features)
+
+Online rules decide during the run what is computed. They take the place of a schedule,
+``bac.wrap(policy, FirstBlock(num_steps=100, threshold=0.1))``. Their runs are interpreted, never replayed, because
+nobody knows before a run what it will compute; on a robot, nobody knows how long the next chunk takes either.
+"""
+
+from bac.caching.interceptors.online import OnlineRule, last_mask
+from bac.published.accumulated_change import AccumulatedChange
+from bac.published.adams_bashforth import AdamsBashforth
+from bac.published.affine_residual import AffineResidual
+from bac.published.block_change import BlockChange
+from bac.published.codebook import Codebook
+from bac.published.first_block import FirstBlock
+from bac.published.fitted_forecast import FittedForecast
+from bac.published.increment import Increment
+from bac.published.naming import estimator_named, fitted_class
+from bac.published.newton import Newton
+from bac.published.previous_chunk import PreviousChunk
+from bac.published.rescale import Rescale
+from bac.published.scale_shift import ScaleShift
+
+__all__ = [
+    "AccumulatedChange",
+    "AdamsBashforth",
+    "AffineResidual",
+    "BlockChange",
+    "Codebook",
+    "FirstBlock",
+    "FittedForecast",
+    "Increment",
+    "Newton",
+    "OnlineRule",
+    "PreviousChunk",
+    "Rescale",
+    "ScaleShift",
+    "estimator_named",
+    "fitted_class",
+    "last_mask",
+]

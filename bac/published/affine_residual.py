@@ -1,0 +1,56 @@
+"""One factor and an offset for every number: the stored output plus the mean error of reusing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from bac.caching.block import BlockStep
+from bac.caching.estimators.fitted import Features, Fitted, LineSums, checked, last_updates
+from bac.caching.schedule import Schedule
+
+
+class AffineResidual(Fitted):
+    """The error of plain reuse, predicted as ``(factor - 1) F + offset``.
+
+    Rectification in closed form as in ERTACache (Peng et al., arXiv 2508.21091): for each block and step one factor,
+    and an offset for every position and channel, which removes the mean error over observations and noise. Fitted for
+    one schedule and one shape of a sample; never worse than plain reuse on its features in mean square.
+    """
+
+    name = "affine_residual"
+
+    @classmethod
+    def fit(cls, schedule: Schedule, features: Iterable[Features]) -> AffineResidual:
+        """Least squares of every step's output on the output of its last update.
+
+        Args:
+            schedule: Which step stands in for which.
+            features: Of the untouched policy, batch by batch: by block, `[K, B, ..., D]`.
+
+        Raises:
+            ScheduleError: Features are missing or of another number of steps.
+        """
+        sums = {block: LineSums() for block in schedule.block_names}
+        for batch in checked(features, schedule):
+            for block, line in sums.items():
+                line.add(batch[block][last_updates(schedule, block)], batch[block], over=1)
+        parameters = {}
+        for block, line in sums.items():
+            (mean_x, mean_y), variance, covariance = line.centred()
+            variance, covariance = variance.flatten(1).sum(dim=1), covariance.flatten(1).sum(dim=1)
+            factor = torch.where(variance > 0, covariance / variance.where(variance > 0, 1.0), 1.0)
+            offset = mean_y - factor.view(-1, *(1,) * (mean_x.ndim - 1)) * mean_x
+            parameters[block] = {"factor": factor.numpy(), "offset": offset.numpy()}
+        return cls(parameters)
+
+    def store(self, state: Tensor | None, at: BlockStep, x: Tensor | None, output: Tensor) -> Tensor:
+        """Keep the output."""
+        return output
+
+    def estimate(self, state: Tensor, at: BlockStep, x: Tensor | None) -> Tensor:
+        """Rectify it."""
+        factor = float(self.parameters[at.block]["factor"][at.step])
+        return torch.add(self.parameter(at.block, "offset", at.step, state), state, alpha=factor)

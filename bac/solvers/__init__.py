@@ -1,0 +1,24 @@
+"""FEWER: solvers that make the same actions in fewer denoising steps.
+
+`multistep` advances a sample by coefficients fitted to the policy; `fitting` solves for them in closed form;
+`diffusers` has DPM-Solver++ at timesteps of one's own; `interceptor` puts a solver on a sampler.
+"""
+
+from bac.solvers.diffusers import SOLVERS, DPMSolver, injects_noise, solvers_of, takes_fewer_steps
+from bac.solvers.fitting import Fitter, recorded
+from bac.solvers.multistep import Multistep
+from bac.solvers.naming import solver_named
+from bac.solvers.solver import Solver
+
+__all__ = [
+    "SOLVERS",
+    "DPMSolver",
+    "Fitter",
+    "Multistep",
+    "Solver",
+    "injects_noise",
+    "recorded",
+    "solver_named",
+    "solvers_of",
+    "takes_fewer_steps",
+]

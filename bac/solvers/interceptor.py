@@ -1,0 +1,112 @@
+"""The interceptor that puts a solver, or another number of steps, on a sampler for the time of one call.
+
+A sampler reads its noise scheduler and its number of steps from attributes. The interceptor puts other values there
+when the sampler is entered and the own ones back when it returns or raises. So between two calls the policy is as it
+was: it can be saved, copied and configured, and `bac.unwrap` has nothing to restore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bac.adapters.host import Host
+from bac.caching.interceptors.patch import Interceptor, put_on, take_off
+from bac.errors import ScheduleError
+from bac.solvers.solver import Solver
+
+
+@dataclass(frozen=True, eq=False)
+class Swap:
+    """An attribute and the value it has during a call.
+
+    Attributes:
+        owner: Object that holds the attribute.
+        attribute: Its name.
+        value: During the call.
+    """
+
+    owner: Any
+    attribute: str
+    value: Any
+
+
+class SolverInterceptor(Interceptor):
+    """On a sampler: swaps values in for the call.
+
+    Args:
+        swaps: What to swap in.
+    """
+
+    role = "solver"
+
+    def __init__(self, swaps: Sequence[Swap]) -> None:
+        self.swaps = tuple(swaps)
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        before = [getattr(swap.owner, swap.attribute) for swap in self.swaps]
+        try:
+            for swap in self.swaps:
+                setattr(swap.owner, swap.attribute, swap.value)
+            return self.original(*inputs, **options)
+        finally:
+            for swap, value in zip(self.swaps, before, strict=True):
+                setattr(swap.owner, swap.attribute, value)
+
+    def __str__(self) -> str:
+        words = ", ".join(f"{swap.attribute} = {_short(swap.value)}" for swap in self.swaps)
+        return f"swaps in for the call: {words}"
+
+
+def _short(value: Any) -> str:
+    return str(value) if isinstance(value, (int, float)) else type(value).__name__
+
+
+def scheduler_swaps(host: Host, scheduler: Any, num_steps: int) -> tuple[Swap, ...]:
+    """What to swap in for a sampler that reads ``noise_scheduler`` and ``num_inference_steps``."""
+    owner = host.sampler_owner
+    return Swap(owner, "noise_scheduler", scheduler), Swap(owner, "num_inference_steps", num_steps)
+
+
+def swaps_for(host: Host, solver: Solver | None, timesteps: Sequence[float], num_steps: int | None) -> tuple[Swap, ...]:
+    """What to swap in for a solver, or for a number of steps of the policy's own; nothing if they are its own.
+
+    Args:
+        host: The policy.
+        solver: None for the policy's own.
+        timesteps: Of the solver, `[K]`, decreasing.
+        num_steps: Denoising steps K; None for the policy's number.
+
+    Raises:
+        ScheduleError: The policy does not take the solver or the number of steps.
+    """
+    name = type(host.policy).__name__
+    if solver is not None:
+        if not host.takes_solvers:
+            raise ScheduleError(
+                f"solver: {name} has a solver of its own that cannot be replaced (flow matching, say), got "
+                f"{solver.name}; cache it as it is: bac.wrap(policy, schedule)"
+            )
+        return scheduler_swaps(host, solver.scheduler(host.sampler_owner.noise_scheduler, timesteps), len(timesteps))
+    if num_steps is None or num_steps == host.num_steps:
+        return ()
+    if host.num_steps_at is not None:
+        return (Swap(*host.num_steps_at, num_steps),)
+    if host.num_steps is None:  # unknown before a run, which will check it
+        return ()
+    raise ScheduleError(
+        f"num_steps: bac does not know where {name} reads its number of denoising steps, {host.num_steps}; configure "
+        f"it for {num_steps} yourself, or cache it as it is: bac.wrap(policy, schedule)"
+    )
+
+
+@contextmanager
+def swapped(host: Host, swaps: Sequence[Swap]) -> Iterator[None]:
+    """Within it, every call of the policy's sampler has these values."""
+    put_on(host.sampler_owner, host.sampler_attribute, SolverInterceptor(swaps))
+    try:
+        yield
+    finally:
+        take_off(host.sampler_owner, host.sampler_attribute)

@@ -1,0 +1,177 @@
+"""A linear multistep solver whose coefficients are numbers in a table, so that they can be fitted.
+
+The next sample is a sum of five things that a step knows::
+
+    x_next = c0 clean + c1 noise + c2 x + c3 clean_before + c4 noise_before
+
+with the clean actions and the noise that the denoiser predicts at this step and at the one before. DDIM (Song et al.,
+ICLR 2021) is c0 = alpha, c1 = sigma of the next noise level and nothing else; DPM-Solver++(2M) (Lu et al., 2022) is
+another choice. Coefficients of its own for every step make a non-stationary solver (Shaul et al., 2024, arXiv
+2403.01329, who learn them by gradient; `bac.solvers.fitting` solves for them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bac.errors import RunError, ScheduleError
+
+TERMS = ("clean", "noise", "sample", "clean before", "noise before")
+Coefficients = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Multistep:
+    """Coefficients of every step. Frozen, and checked when made; printed, it is a table.
+
+    Attributes:
+        coefficients: `[K, 5]` in order of `TERMS`; the first step has no step before and takes three.
+
+    Raises:
+        ScheduleError: A row has another length, or a coefficient is not finite.
+    """
+
+    coefficients: tuple[Coefficients, ...]
+    name = "fitted multistep"
+
+    def __post_init__(self) -> None:
+        for step, row in enumerate(self.coefficients):
+            wanted = len(TERMS) if step else 3
+            if len(row) != wanted:
+                raise ScheduleError(
+                    f"coefficients of step {step}: must be {wanted} ({', '.join(TERMS[:wanted])}), got {len(row)}"
+                )
+            if not all(map(isfinite, row)):
+                raise ScheduleError(f"coefficients of step {step}: must be finite, got {row}; tune again")
+
+    def check(self, timesteps: Sequence[float]) -> None:
+        """Refuse more or fewer timesteps than steps.
+
+        Raises:
+            ScheduleError: There are.
+        """
+        if len(timesteps) != len(self.coefficients):
+            raise ScheduleError(
+                f"timesteps: must be {len(self.coefficients)}, one for each row of coefficients, got {len(timesteps)}"
+            )
+
+    def scheduler(self, trained: Any, timesteps: Sequence[float]) -> MultistepScheduler:
+        """See `bac.solvers.Solver.scheduler`."""
+        self.check(timesteps)
+        return MultistepScheduler(trained, timesteps, self.coefficients)
+
+    def __str__(self) -> str:
+        head = f"{'step':>4} " + " ".join(f"{term:>12}" for term in TERMS)
+        lines = [
+            f"{step:4} " + " ".join(f"{value:12.4f}" for value in row) for step, row in enumerate(self.coefficients)
+        ]
+        return "\n".join([head, *lines])
+
+
+class Stepped(NamedTuple):
+    """What a step returns, by the name that diffusers gives it."""
+
+    prev_sample: Tensor
+
+
+class MultistepScheduler:
+    """Steps by the coefficients; a noise scheduler as diffusers' samplers and pipelines use one.
+
+    Args:
+        trained: The noise scheduler that the denoiser belongs to: noise levels, what is predicted, how it is clipped.
+        timesteps: Decreasing, `[K]`.
+        coefficients: See `Multistep`.
+    """
+
+    order = 1  # evaluations per step, in diffusers' sense
+    init_noise_sigma = 1.0
+
+    def __init__(self, trained: Any, timesteps: Sequence[float], coefficients: Sequence[Coefficients]) -> None:
+        self.config, self.alphas_cumprod = trained.config, trained.alphas_cumprod
+        self.add_noise = trained.add_noise
+        self.timesteps = torch.tensor([int(timestep) for timestep in timesteps])
+        self.coefficients = coefficients
+        self.clip = clip_of(trained.config)
+        self.predicts = trained.config.get("prediction_type", "epsilon")
+        self.levels = [level(float(self.alphas_cumprod[int(timestep)])) for timestep in timesteps]
+        self.set_timesteps()
+
+    def set_timesteps(self, *_: Any, device: Any = None, **__: Any) -> None:
+        """Begin a run; the timesteps stay what they are."""
+        self.timesteps = self.timesteps.to(device or self.timesteps.device)
+        self._step = 0
+        self._before: tuple[Tensor, ...] = ()
+
+    def scale_model_input(self, sample: Tensor, *_: Any) -> Tensor:
+        """The denoiser sees the sample as it is."""
+        return sample
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any) -> Stepped:
+        """From one noise level to the next.
+
+        Args:
+            model_output: What the denoiser predicts, `[B, ...]`.
+            timestep: Ignored: steps are counted from `set_timesteps` on.
+            sample: `[B, ...]`.
+
+        Raises:
+            RunError: A run makes more steps than there are coefficients for.
+        """
+        if self._step == len(self.levels):
+            raise RunError(
+                f"step: these coefficients are for {len(self.levels)} steps, and this run makes another one. A run "
+                "begins with set_timesteps; one of another length needs a solver of its own: bac.tune(policy, batches)"
+            )
+        newest = predictions(model_output, sample, self.levels[self._step], self.predicts, self.clip)
+        after = self.combine((*newest, sample, *self._before))
+        self._before = newest
+        self._step += 1
+        if self._step == len(self.levels) and self.clip is not None:
+            after = after.clamp(-self.clip, self.clip)
+        return Stepped(after)
+
+    def combine(self, terms: Sequence[Tensor]) -> Tensor:
+        """The sum of this step's terms."""
+        first, *others = self.coefficients[self._step]
+        total = terms[0] * first
+        for term, weight in zip(terms[1:], others, strict=True):
+            total = torch.add(total, term, alpha=weight)
+        return total
+
+
+def level(alpha_cumprod: float) -> tuple[float, float]:
+    """Shares of clean actions and of noise in a sample."""
+    return sqrt(alpha_cumprod), sqrt(1 - alpha_cumprod)
+
+
+def clip_of(config: Any) -> float | None:
+    """Half-width of the clip of clean actions, or None."""
+    if config.get("clip_sample", config.get("thresholding", False)):
+        return float(config.get("clip_sample_range", config.get("sample_max_value", 1.0)))
+    return None
+
+
+def predictions(
+    output: Tensor, sample: Tensor, shares: tuple[float, float], predicts: str, clip: float | None
+) -> tuple[Tensor, Tensor]:
+    """Clean actions (clipped) and noise, whichever of them, or velocity, the denoiser predicts.
+
+    Raises:
+        ScheduleError: It predicts something else.
+    """
+    clean_share, noise_share = shares
+    if predicts == "epsilon":
+        clean, noise = (sample - noise_share * output) / clean_share, output
+    elif predicts == "sample":
+        clean, noise = output, (sample - clean_share * output) / noise_share
+    elif predicts == "v_prediction":
+        clean, noise = clean_share * sample - noise_share * output, clean_share * output + noise_share * sample
+    else:
+        raise ScheduleError(f"prediction_type: must be epsilon, sample or v_prediction, got {predicts!r}")
+    return (clean if clip is None else clean.clamp(-clip, clip)), noise

@@ -1,0 +1,31 @@
+"""Solvers by the names that files carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bac.errors import ScheduleError
+from bac.solvers.diffusers import SOLVERS
+from bac.solvers.multistep import Multistep
+from bac.solvers.solver import Solver
+
+_BY_NAME = {solver.name: solver for solver in SOLVERS}
+
+
+def solver_named(name: str, coefficients: Sequence[Sequence[float]] | None = None) -> Solver:
+    """The solver of a name.
+
+    Args:
+        name: ``DPM-Solver++``, ``DPM-Solver++ 1`` or ``fitted multistep``.
+        coefficients: Of the fitted multistep solver, `[K, 5]`; see `bac.solvers.Multistep`.
+
+    Raises:
+        ScheduleError: There is no such solver, or it lacks its coefficients.
+    """
+    if name == Multistep.name:
+        if coefficients is None:
+            raise ScheduleError(f"solver: {name} needs its coefficients; bac.tune(policy, batches, ...) fits them")
+        return Multistep(tuple(tuple(map(float, row)) for row in coefficients))
+    if name not in _BY_NAME:
+        raise ScheduleError(f"solver: must be one of {', '.join([*_BY_NAME, Multistep.name])}, got {name!r}")
+    return _BY_NAME[name]

@@ -1,0 +1,40 @@
+"""Observation batches: take some rows, cut them up, join them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Batch = Mapping[str, Any]
+
+
+def rows_of(batch: Batch, which: slice) -> Batch:
+    """Some observations of a batch; what is no tensor or list belongs to all of them."""
+    return {key: value[which] if isinstance(value, (Tensor, list)) else value for key, value in batch.items()}
+
+
+def num_rows(batch: Batch) -> int:
+    """Observations in a batch."""
+    return len(next(value for value in batch.values() if isinstance(value, (Tensor, list))))
+
+
+def in_parts(batch: Batch, size: int) -> list[Batch]:
+    """A batch cut into batches of `size` observations, the last one with what is left."""
+    return [rows_of(batch, slice(start, start + size)) for start in range(0, num_rows(batch), size)]
+
+
+def merged(batches: Sequence[Batch]) -> Batch:
+    """All observations in one batch; what is no tensor or list is taken from the first."""
+    first, *others = batches
+    if not others:
+        return first
+    return {key: _joined(value, [batch[key] for batch in others]) for key, value in first.items()}
+
+
+def _joined(value: Any, others: Sequence[Any]) -> Any:
+    if isinstance(value, Tensor):
+        return torch.cat([value, *others])
+    return sum(others, value) if isinstance(value, list) else value

@@ -1,0 +1,265 @@
+"""The phases of a comparison, each resumable: calibrate, latency, episodes, report.
+
+Everything computed is kept under `settings.folder`; a phase computes what is missing and no more. Latency alone is
+measured anew whenever its phase is asked for by name, since it wants an idle machine.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import bac
+from eval.compared.calibrated import Calibrated
+from eval.setup.cells import SOLVERS, Cell, core_cells, dense, equal_cost_cells, running, sweep_cells
+from eval.measure.action_error import action_chunks, action_error, reference_of
+from eval.measure.flops import policy_flops
+from eval.measure.latency import Latency
+from eval.compared.matching import SpacingChooser, matched_steps, measure_cells
+from eval.play.realtime import think_steps
+from eval.play.records import EpisodeLog, comparison_key, write_json
+from eval.play.rollout import EpisodeResult
+from eval.setup.settings import Settings
+from eval.play.workers import Unit, play_units, unit_key
+
+logger = logging.getLogger(__name__)
+_EAGER, _INTERCEPTED = "eager", "intercepted"
+PHASES = ("calibrate", "latency", "episodes", "report")
+
+
+class Comparison:
+    """One policy in one world, run in many ways.
+
+    Args:
+        settings: What to compare.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.loaded = settings.load_policy()
+        self.calibrated = Calibrated(settings, self.loaded)
+        self.log = EpisodeLog(settings.folder / "episodes.jsonl")
+        self._schedules: dict[Cell, bac.Schedule | None] = {}
+
+    @property
+    def published(self) -> Cell:
+        """BAC as published: the cell whose cost the rivals are given."""
+        return core_cells(self.settings.num_updates, self.settings.num_bubbled)[1]
+
+    @property
+    def cached_cells(self) -> tuple[Cell, ...]:
+        """Cells known after calibration: the core, and uniform and unified at BAC's true cost."""
+        core = core_cells(self.settings.num_updates, self.settings.num_bubbled)
+        return _unique([*core, *equal_cost_cells(self.schedule(self.published))])
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every row of the table: the dense reference, BAC and its variants, few-step rivals, then the sweep."""
+        sweep = sweep_cells(self.settings.sweep_updates, self.settings.sweep_bubbled)
+        return _unique([*self.cached_cells, *self.few_step_cells, *self.tuned_cells, *sweep])
+
+    @property
+    def tuned_cells(self) -> tuple[Cell, ...]:
+        """The policy as it was tuned, if that is asked for: ``tuned.json`` beside its weights.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        if not self.settings.tuned:
+            return ()
+        path = self.settings.checkpoint / "tuned.json"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"tuned: {path} is not there, so nobody knows how this policy was tuned. Leave tuned=true out, or "
+                "write there the cell to be run: a row of the table that python -m eval.experiments.methods.joint makes"
+            )
+        return tuple(Cell(**values) for values in json.loads(path.read_text()))
+
+    def schedule(self, cell: Cell) -> bac.Schedule | None:
+        """The cell's schedule; None if it is dense."""
+        if cell not in self._schedules:
+            self._schedules[cell] = self.calibrated.schedule(cell)
+        return self._schedules[cell]
+
+    def calibrate(self) -> None:
+        """Observations, calibrations, and one JSON per schedule."""
+        folder = self.settings.folder / "schedules"
+        folder.mkdir(parents=True, exist_ok=True)
+        for cell in self.cells:
+            schedule = self.schedule(cell)
+            if schedule is not None:
+                schedule.save(folder / f"{cell.name.replace(', ', '-').replace(' ', '-')}.json")
+        self.calibrated.observations("fidelity")
+
+    def measure_latency(self, *, anew: bool = False) -> None:
+        """Choose the few-step rivals that BAC's latency buys, then time every cell.
+
+        Args:
+            anew: Also if both is known. Otherwise rivals stay as they were chosen, and all cells are timed together as
+                soon as one of them has not been.
+        """
+        if anew or not self.few_step_cells:
+            self._choose_rivals()
+        if anew or not self.latency_is_known:
+            self._time()
+
+    def play(self) -> None:
+        """Every missing episode of every cell, then those with the world not waiting."""
+        settings = self.settings
+        seeds = tuple(settings.seeds)
+        units = [self.unit(cell, seeds) for cell in self.cells]
+        late = [self.realtime_unit(cell, seeds[: settings.realtime_n]) for cell in self.realtime_cells]
+        play_units(settings, units, self.log)
+        play_units(settings.realtime, late, self.log)
+
+    def unit(self, cell: Cell, seeds: tuple[int, ...], think: int = 0) -> Unit:
+        """Work for one cell."""
+        schedule, settings = self.schedule(cell), self.settings.realtime if think else self.settings
+        return Unit(unit_key(settings, cell, schedule, think), cell, schedule, seeds, think)
+
+    def realtime_unit(self, cell: Cell, seeds: tuple[int, ...]) -> Unit:
+        """Work for one cell with the world not waiting for its measured latency."""
+        return self.unit(cell, seeds, self.think_steps(cell))
+
+    @property
+    def realtime_cells(self) -> tuple[Cell, ...]:
+        """Dense, BAC as published, and the few-step rivals given BAC's latency; none before latency is known."""
+        if not self.settings.realtime_n or not self.latencies:
+            return ()
+        return (dense(), self.published, *self.few_step_cells[: len(SOLVERS)])
+
+    @cached_property
+    def control_hz(self) -> float:
+        """Control steps per second the world demands [Hz]."""
+        env = self.settings.make_env()
+        try:
+            return float(env.unwrapped.control_hz)
+        finally:
+            env.close()
+
+    @property
+    def latency_is_known(self) -> bool:
+        """Whether every cell has been timed."""
+        return bool(self.few_step_cells) and all(cell in self.latencies for cell in self.cells)
+
+    @property
+    def latencies(self) -> dict[Cell, Latency]:
+        """What the latency phase measured; cells it did not see are absent."""
+        stored = self._stored_latencies
+        keys = {cell: _cell_key(cell) for cell in self.cells}
+        return {cell: Latency(**stored[key]) for cell, key in keys.items() if key in stored}
+
+    @property
+    def eager_latency(self) -> Latency | None:
+        """Dense DDPM-100 without `bac`: what speed-ups refer to."""
+        stored = self._stored_latencies.get(_EAGER)
+        return Latency(**stored) if stored else None
+
+    @property
+    def intercepted_latency(self) -> Latency | None:
+        """BAC as published through interceptors alone."""
+        stored = self._stored_latencies.get(_INTERCEPTED)
+        return Latency(**stored) if stored else None
+
+    @property
+    def _stored_latencies(self) -> dict[str, Any]:
+        path = self._file("latency")
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def results(self, cell: Cell, think: int = 0) -> list[EpisodeResult]:
+        """Finished episodes of the comparison's seeds, in order of seed; `think` control steps pass per chunk."""
+        episodes = self.log.episodes(self.unit(cell, (), think).key)
+        return [episodes[seed] for seed in self.settings.seeds if seed in episodes]
+
+    def action_errors(self) -> dict[Cell, float | None]:
+        """Action error of every cell against its reference on fixed noise; None where undefined."""
+        batch = self.calibrated.observations("fidelity")
+        chunks: dict[Cell, Any] = {}
+
+        def chunks_of(cell: Cell) -> Any:
+            if cell not in chunks:
+                with running(self.loaded.policy, cell, self.schedule(cell)) as policy:
+                    chunks[cell] = action_chunks(policy, batch, num_draws=self.settings.num_draws)
+            return chunks[cell]
+
+        path = self.settings.folder / "action_error.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        for cell in self.cells:
+            reference = reference_of(cell)
+            key = unit_key(self.settings, cell, self.schedule(cell))
+            if key not in known:
+                known[key] = None if reference is None else action_error(chunks_of(cell), chunks_of(reference))
+        write_json(path, known)
+        return {cell: known[unit_key(self.settings, cell, self.schedule(cell))] for cell in self.cells}
+
+    def think_steps(self, cell: Cell) -> int:
+        """Control steps that pass while the cell computes a chunk."""
+        return think_steps(self.latencies[cell].p50_ms / 1e3, self.control_hz)
+
+    def flops(self, cell: Cell) -> int:
+        """FLOP of one action chunk."""
+        return policy_flops(self.loaded.policy, self.schedule(cell), cell.num_steps)
+
+    def sweeps(self, cell: Cell) -> float:
+        """Full evaluations' worth of block updates."""
+        schedule = self.schedule(cell)
+        return float(cell.num_steps) if schedule is None else schedule.num_sweeps
+
+    def _choose_rivals(self) -> None:
+        """Give the few-step solvers as many steps as BAC's latency buys, in the spacing that suits them best."""
+        settings = self.settings
+        published = self.schedule(self.published)
+        options = {"executor": settings.executor, "progress": settings.progress}
+        rounds = max(3, settings.latency_rounds // 3)
+        steps = matched_steps(self.loaded, self.published, published, self._one, rounds=rounds, **options)
+        observations = self.calibrated.observations("calibration")
+        choose = SpacingChooser(self.loaded.policy, observations, num_draws=settings.num_spacing_draws)
+        matched = [choose(solver, k) for solver, k in steps.items()]
+        curve = [choose(solver, k) for solver in SOLVERS[1:] for k in settings.few_steps]
+        write_json(self._file("few_steps"), [asdict(cell) for cell in _unique([*matched, *curve])])
+
+    def _time(self) -> None:
+        """Every cell, by turns."""
+        settings = self.settings
+        measured = measure_cells(
+            self.loaded,
+            {cell: self.schedule(cell) for cell in self.cells},
+            self._one,
+            rounds=settings.latency_rounds,
+            intercepted=(self.published,),
+            executor=settings.executor,
+            progress=settings.progress,
+        )
+        rows = {_cell_key(cell): latency.to_dict() for cell, latency in measured.cells.items()}
+        rows |= {_EAGER: measured.eager.to_dict(), _INTERCEPTED: measured.intercepted[self.published].to_dict()}
+        write_json(self._file("latency"), rows)
+
+    @property
+    def few_step_cells(self) -> tuple[Cell, ...]:
+        """The rivals: first one per solver at BAC's latency, then the curve; empty before latency is known."""
+        path = self._file("few_steps")
+        return tuple(Cell(**values) for values in json.loads(path.read_text())) if path.exists() else ()
+
+    @property
+    def _one(self) -> dict[str, Any]:
+        """A batch of one observation."""
+        return {key: values[:1] for key, values in self.calibrated.observations("fidelity").items()}
+
+    def _file(self, name: str) -> Path:
+        """A file that depends on the executor latencies were measured with."""
+        return self.settings.folder / f"{name}-{self.settings.executor}.json"
+
+
+def _cell_key(cell: Cell) -> str:
+    return comparison_key(cell.describe())
+
+
+def _unique(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Cells in order, without those that an earlier one already describes."""
+    by_key: dict[str, Cell] = {}
+    for cell in cells:
+        by_key.setdefault(_cell_key(cell), cell)
+    return tuple(by_key.values())

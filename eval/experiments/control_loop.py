@@ -1,0 +1,145 @@
+"""Does `bac.ControlLoop` keep its deadlines here? ``python -m eval.experiments.control_loop`` runs it for a minute at 50 Hz.
+
+A process beside it only sleeps from one control step to the next, on the same machine during the same minute: what that
+one misses is the operating system's own.
+"""
+
+import multiprocessing
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+
+import bac
+from bac.control import Quantiles, Statistics, Ticker, WallClock
+from eval.setup.config import CONFIGS, log_to_terminal
+from eval.setup.provenance import command_line, processor
+from eval.play.records import write_json
+
+START_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Bare:
+    """What a loop missed that did nothing but sleep.
+
+    Attributes:
+        missed_deadlines: As in `bac.control.Statistics`.
+        jitter_s: As there.
+    """
+
+    missed_deadlines: int
+    jitter_s: Quantiles
+
+
+class BusyPolicy:
+    """Multiplies matrices for a given time.
+
+    Args:
+        latency_s: How long a chunk takes [s].
+        chunk_steps: Actions per chunk T.
+    """
+
+    def __init__(self, latency_s: float, chunk_steps: int) -> None:
+        self._latency_s = latency_s
+        self._chunk = torch.zeros(1, chunk_steps, 1)
+        self._matrix = torch.eye(64)
+
+    def reset(self) -> None:
+        """There is nothing to forget."""
+
+    def predict_action_chunk(self, observation: object) -> torch.Tensor:
+        """No motion, after a while."""
+        end = time.perf_counter() + self._latency_s
+        while time.perf_counter() < end:
+            self._matrix @ self._matrix
+        return self._chunk
+
+
+class NoRobot:
+    """Sees and does nothing."""
+
+    def observe(self) -> None:
+        """Nothing."""
+
+    def act(self, action: object) -> None:
+        """Nothing."""
+
+
+def compare(
+    *, control_hz: float, num_steps: int, policy_s: float, chunk_steps: int, progress: bool = True
+) -> tuple[Statistics, Bare]:
+    """Run the loop and the bare one at the same time.
+
+    Args:
+        control_hz: Of both [Hz].
+        num_steps: Control steps of both.
+        policy_s: What a chunk takes [s].
+        chunk_steps: Actions per chunk.
+        progress: Say that it takes a while.
+
+    Raises:
+        RuntimeError: The process beside did not start, or died.
+    """
+    context = multiprocessing.get_context("spawn")
+    ready, go, results = context.Event(), context.Event(), context.Queue()
+    process = context.Process(target=_sleep_only, args=(control_hz, num_steps, ready, go, results), daemon=True)
+    process.start()
+    try:
+        if not ready.wait(START_TIMEOUT_S):
+            raise RuntimeError(f"the bare loop did not start within {START_TIMEOUT_S:g} s; run again")
+        if progress:
+            print(f"{num_steps / control_hz:g} s at {control_hz:g} Hz ...", flush=True)
+        go.set()
+        policy = BusyPolicy(policy_s, chunk_steps)
+        loop = bac.ControlLoop(policy, NoRobot(), control_hz=control_hz, safe_action=[0.0])
+        statistics = loop.run(num_steps)
+        return statistics, results.get(timeout=START_TIMEOUT_S)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _sleep_only(control_hz: float, num_steps: int, ready: Any, go: Any, results: Any) -> None:
+    ready.set()
+    go.wait()
+    ticker, lateness = Ticker(WallClock(), control_hz), []
+    while ticker.wait() < num_steps - 1:
+        lateness.append(ticker.lateness_s)
+    results.put(Bare(ticker.missed, Quantiles.of(lateness)))
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="loop")
+def main(config: Any) -> None:
+    """Run, print, and write if asked to."""
+    log_to_terminal()
+    torch.set_num_threads(1)
+    statistics, bare = compare(
+        control_hz=config.control_hz,
+        num_steps=round(config.seconds * config.control_hz),
+        policy_s=config.policy_ms / 1e3,
+        chunk_steps=config.chunk_steps,
+    )
+    beyond = max(0, statistics.missed_deadlines - bare.missed_deadlines)
+    drift_ms = 1e3 * (statistics.duration_s - (round(config.seconds * config.control_hz) - 1) / config.control_hz)
+    print(statistics)
+    print(f"a loop that only sleeps: {bare.missed_deadlines} missed deadlines; jitter [ms] {bare.jitter_s.scaled(1e3)}")
+    print(f"missed beyond the operating system's own: {beyond}; end of the run off by {drift_ms:+.2f} ms")
+    if config.output:
+        document = {
+            "command": command_line(),
+            "device": processor(),
+            "settings": {key: config[key] for key in ("control_hz", "seconds", "policy_ms", "chunk_steps")},
+            "loop": asdict(statistics),
+            "bare": asdict(bare),
+            "missed_beyond_the_operating_system": beyond,
+            "drift_ms": drift_ms,
+        }
+        write_json(Path(config.output), document)
+
+
+if __name__ == "__main__":
+    main()

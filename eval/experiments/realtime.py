@@ -1,0 +1,262 @@
+"""Success in a world that does not wait: ``python -m eval.experiments.realtime policy=pusht n=100``.
+
+Two curves for each method: against `control_hz`, each method at its own latency (the world plays faster, so the same
+latency lasts more control steps); and against latency at the world's own `control_hz`, the same for all methods. Both
+depend on the control steps that a chunk takes alone, so points that share them are played once. Episodes are simulated,
+paired, resumable, and the same on any machine: only the latencies are measured, or given (``recorded=FILE``).
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from matplotlib.lines import Line2D
+
+from eval.setup.cells import Cell, adaptive, dense
+from eval.compared.comparison import Comparison
+from eval.setup.config import CONFIGS, log_to_terminal, settings_of
+from eval.report.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, picture, plain_log_axis, reference_band
+from eval.report.film import film_cells
+from eval.compared.matching import SpacingChooser, measure_cells
+from eval.measure.intervals import mean_score, paired_score_difference, paired_success_difference, success_rate
+from eval.setup.provenance import provenance
+from eval.play.realtime import Pace
+from eval.play.records import EpisodeLog, comparison_key, write_json
+from eval.play.rollout import EpisodeResult
+from eval.play.workers import Unit, play_units
+
+logger = logging.getLogger(__name__)
+COLOURS = (BLACK, BLUE, GREEN, ORANGE, PINK)
+MARKERS = "osD^v"  # smaller and smaller, so that all are seen where methods are level
+STYLES = {"act": "-", "stand_still": (0, (2, 2))}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve.
+
+    Attributes:
+        curve: What it is drawn against, ``control_hz`` or ``latency``.
+        cell: The method.
+        mode: See `eval.play.realtime.MODES`.
+        control_hz: Control steps per second [Hz].
+        latency_ms: Median latency of a chunk [ms].
+        pace: What that makes of the world.
+    """
+
+    curve: str
+    cell: Cell
+    mode: str
+    control_hz: float
+    latency_ms: float
+    pace: Pace
+
+
+class Curves:
+    """The points of one policy in one world, their episodes and their table.
+
+    Args:
+        comparison: Policy, world, schedules and seeds.
+        options: `realtime_curves` of ``configs/eval.yaml``.
+    """
+
+    def __init__(self, comparison: Comparison, options: Any) -> None:
+        self.comparison, self.options = comparison, options
+        self.log = EpisodeLog(comparison.settings.folder / "realtime_curves.jsonl")
+        settings = comparison.settings
+        bac_cells = [
+            adaptive(settings.num_updates, settings.num_bubbled, force_last=last) for last in options.force_last
+        ]
+        placed = [*comparison.tuned_cells, *(Cell(**values) for values in options.cells)]
+        self.cells = (dense(), *self._few_step_cells(), *bac_cells, *placed)
+        self.latencies_ms = self._latencies()
+
+    @property
+    def points(self) -> list[Point]:
+        """Every point of both curves."""
+        nominal, points = self.comparison.control_hz, []
+        for mode in self.options.modes:
+            for cell in self.cells:
+                latencies = self.latencies_ms[cell.name]
+                median = sorted(latencies)[len(latencies) // 2]
+                for factor in self.options.rate_factors:
+                    pace = Pace.of(latencies, nominal * factor, mode)
+                    points.append(Point("control_hz", cell, mode, nominal * factor, median, pace))
+                for delay in self.options.delays:
+                    points.append(Point("latency", cell, mode, nominal, 1e3 * delay / nominal, Pace((delay,), mode)))
+        return points
+
+    def play(self) -> None:
+        """Every episode that is not in the log."""
+        seeds = tuple(self.comparison.settings.seeds)
+        units = {unit.key: unit for unit in (self._unit(point, seeds) for point in [*self.points, self._reference])}
+        play_units(self.comparison.settings.realtime, list(units.values()), self.log)
+
+    def results(self, point: Point) -> list[EpisodeResult]:
+        """Finished episodes of a point, in order of seed."""
+        episodes = self.log.episodes(self._unit(point, ()).key)
+        return [episodes[seed] for seed in self.comparison.settings.seeds if seed in episodes]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: plain JSON types. Differences are to dense in lock-step, pair by pair."""
+        return [self._row(point) for point in self.points]
+
+    @property
+    def _reference(self) -> Point:
+        nominal = self.comparison.control_hz
+        return Point("latency", dense(), "act", nominal, 0.0, Pace((0,)))
+
+    def _row(self, point: Point) -> dict[str, Any]:
+        results, before = self.results(point), self.results(self._reference)
+        success = success_rate(sum(result.success for result in results), len(results))
+        score = mean_score([result.score for result in results])
+        if self.comparison.settings.judged_by_score:
+            difference = paired_score_difference([r.score for r in before], [r.score for r in results])
+        else:
+            difference = paired_success_difference([r.success for r in before], [r.success for r in results])
+        return {
+            "curve": point.curve,
+            "name": point.cell.name,
+            "mode": point.mode,
+            "control_hz": point.control_hz,
+            "latency_ms": point.latency_ms,
+            "delay_steps": [point.pace.delays[0], point.pace.delays[-1]],
+            "n": len(results),
+            **{f"success{suffix}": value for suffix, value in _parts(success)},
+            **{f"score{suffix}": value for suffix, value in _parts(score)},
+            **{f"paired_difference{suffix}": value for suffix, value in _parts(difference)},
+        }
+
+    def _unit(self, point: Point, seeds: tuple[int, ...]) -> Unit:
+        schedule = self.comparison.schedule(point.cell)
+        updates = None if schedule is None else {name: list(steps) for name, steps in schedule.update_steps.items()}
+        # Without delay the two modes are one, lock-step.
+        pace = point.pace if point.pace.delays[-1] else Pace((0,))
+        parts = {"updates": updates, "pace": asdict(pace)}
+        identity = self.comparison.settings.realtime.identity
+        return Unit(comparison_key(identity, point.cell.describe(), parts), point.cell, schedule, seeds, pace=pace)
+
+    def _few_step_cells(self) -> list[Cell]:
+        """DDIM with few steps, spaced as well as it can be; chosen once."""
+        path = self.comparison.settings.folder / "realtime_rivals.json"
+        known = {cell.num_steps: cell for cell in _stored_cells(path) + list(self.comparison.few_step_cells)}
+        known = {steps: cell for steps, cell in known.items() if cell.solver == "DDIM"}
+        if any(steps not in known for steps in self.options.ddim_steps):
+            loaded, calibrated = self.comparison.loaded, self.comparison.calibrated
+            choose = SpacingChooser(loaded.policy, calibrated.observations("calibration"))
+            known |= {steps: choose("DDIM", steps) for steps in self.options.ddim_steps if steps not in known}
+        cells = [known[steps] for steps in self.options.ddim_steps]
+        write_json(path, [asdict(cell) for cell in cells])
+        return cells
+
+    def _latencies(self) -> Mapping[str, Sequence[float]]:
+        """Latencies of every cell [ms]: recorded, or the median measured here, by this or an earlier command."""
+        names = [cell.name for cell in self.cells]
+        if self.options.recorded:
+            recorded = json.loads(Path(self.options.recorded).read_text())
+            if absent := [name for name in names if not recorded.get(name)]:
+                raise ValueError(f"recorded: {self.options.recorded} has no latencies of {', '.join(absent)}")
+            return {name: list(recorded[name]) for name in names}
+        settings = self.comparison.settings
+        path = settings.folder / f"realtime_latency-{settings.executor}.json"
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        if any(name not in stored for name in names):
+            batch = {key: rows[:1] for key, rows in self.comparison.calibrated.observations("fidelity").items()}
+            measured = measure_cells(
+                self.comparison.loaded,
+                {cell: self.comparison.schedule(cell) for cell in self.cells},
+                batch,
+                executor=settings.executor,
+                rounds=settings.latency_rounds,
+                progress=settings.progress,
+            )
+            stored = {cell.name: [latency.p50_ms] for cell, latency in measured.cells.items()}
+            write_json(path, stored)
+        return {name: stored[name] for name in names}
+
+
+def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str, quantity: str) -> None:
+    """Both curves side by side.
+
+    Args:
+        path: PNG to write.
+        rows: The table.
+        title: What the picture shows.
+        quantity: ``success`` or ``score``.
+    """
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+    marks = {name: {"marker": MARKERS[i % len(MARKERS)], "ms": max(4, 9 - 1.2 * i)} for i, name in enumerate(names)}
+    axis = {"control_hz": "control_hz: control steps per second [Hz]", "latency": "latency of a chunk [ms]"}
+    start = next((row for row in rows if row["curve"] == "latency" and not row["delay_steps"][1]), None)
+    with picture(path, 1, 2, figsize=(10.4, 4.6), sharey=True) as (figure, grid):
+        for axes, (curve, label) in zip(grid[0], axis.items(), strict=True):
+            if start is not None:
+                reference_band(axes, *(start[f"{quantity}{suffix}"] for suffix in ("", "_low", "_high")))
+            for name, mode in dict.fromkeys((row["name"], row["mode"]) for row in rows):
+                line = [row for row in rows if (row["name"], row["mode"], row["curve"]) == (name, mode, curve)]
+                x = [row["control_hz" if curve == "control_hz" else "latency_ms"] for row in line]
+                y = [row[quantity] for row in line]
+                bars = [
+                    [max(0.0, row[quantity] - row[f"{quantity}_low"]) for row in line],
+                    [max(0.0, row[f"{quantity}_high"] - row[quantity]) for row in line],
+                ]
+                look = {"color": colours[name], "linestyle": STYLES[mode], "elinewidth": 0.6, **marks[name]}
+                axes.errorbar(x, y, bars, **look)
+            axes.set_xlabel(label)
+        plain_log_axis(grid[0, 0], sorted({row["control_hz"] for row in rows if row["curve"] == "control_hz"}))
+        grid[0, 0].set_ylabel(quantity if quantity == "score" else "success rate")
+        grid[0, 0].set_ylim(-0.03, 1.05)
+        grid[0, 0].set_title(f"{title}: each at its own latency")
+        grid[0, 1].set_title("the same latency for all")
+        handles = [Line2D([], [], color=colour, label=name, **marks[name]) for name, colour in colours.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncol=len(handles), frameon=False, fontsize=9)
+
+
+def publish(curves: Curves, folder: Path) -> list[dict[str, Any]]:
+    """Write ``table.json``, ``curves.png`` and ``provenance.json``; return the table."""
+    rows, settings = curves.rows(), curves.comparison.settings
+    write_json(folder / "table.json", rows)
+    source = "recorded" if curves.options.recorded else f"measured here, batch 1, one thread, {settings.executor}"
+    write_json(folder / "provenance.json", {**provenance(), "latency": source, "latencies_ms": curves.latencies_ms})
+    quantity = "score" if settings.judged_by_score else "success"
+    draw(folder / "curves.png", rows, title=f"{settings.task}, n = {rows[0]['n']}", quantity=quantity)
+    return rows
+
+
+def film_all(curves: Curves, folder: Path, control_hz: float) -> list[Path]:
+    """Film every method, acting while it thinks, each at its own latency."""
+    latencies_s = {cell: float(np.median(curves.latencies_ms[cell.name])) / 1e3 for cell in curves.cells}
+    return film_cells(curves.comparison, latencies_s, folder, mode="act", control_hz=control_hz, animate=False)
+
+
+def _parts(estimate: Any) -> list[tuple[str, float]]:
+    return [("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)]
+
+
+def _stored_cells(path: Path) -> list[Cell]:
+    return [Cell(**values) for values in json.loads(path.read_text())] if path.exists() else []
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
+def main(config: Any) -> None:
+    """Measure or read latencies, play what is missing, write the table and the picture."""
+    log_to_terminal()
+    curves = Curves(Comparison(settings_of(config)), config.realtime_curves)
+    for name, latencies in curves.latencies_ms.items():
+        print(f"{name:32} {sorted(latencies)[len(latencies) // 2]:8.1f} ms")
+    curves.play()
+    if config.realtime_curves.film_hz:
+        film_all(curves, Path(config.realtime_curves.results), config.realtime_curves.film_hz)
+    for row in publish(curves, Path(config.realtime_curves.results)):
+        place = f"{row['control_hz']:g} Hz, {row['latency_ms']:.0f} ms ({row['delay_steps'][1]} steps)"
+        print(f"{row['curve']:10} {row['mode']:11} {row['name']:32} {place:28} {row['success']:.3f} {row['score']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

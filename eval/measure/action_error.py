@@ -1,0 +1,132 @@
+"""How far a cell's actions are from the dense policy's on the same noise: the instrument, where success is the judge.
+
+The reference depends on the solver, since only runs that consume the same draws can be compared:
+
+- a cached DDPM cell against the dense run of the same DDPM, which injects the same noise at every step;
+- DDIM and DPM-Solver++ cells against dense DDIM-100 from the same initial noise (one deterministic path, finely cut);
+- DDPM with fewer steps draws other noise, so its error is undefined. Where its timestep spacing must be chosen, the
+  energy distance between its actions and those of dense DDPM-100 is used, which compares distributions.
+
+``python -m eval.experiments.methods preset=quick output=FILE.json`` measures methods of caching so (see `eval.experiments.methods.methods`).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from bac.tuning.bench import typical
+from eval.setup.cells import SPACINGS, Cell, dense, running
+from eval.play.rollout import Batch, chunk_generator
+
+logger = logging.getLogger(__name__)
+
+# Seeds of the noise on recorded observations: far from any episode's.
+FIRST_NOISE_SEED = 10_000_000
+
+
+def reference_of(cell: Cell) -> Cell | None:
+    """The dense cell that a cell's actions are compared with, or None where no draws are shared."""
+    if cell.solver != "DDPM":
+        return dense(100, "DDIM")
+    if cell.cache == "dense" and cell.num_steps != 100:
+        return None
+    return cell.sampler
+
+
+def action_chunks(policy: Any, batch: Batch, *, num_draws: int) -> torch.Tensor:
+    """Normalised action chunks for every observation and noise draw.
+
+    Args:
+        policy: Set to a cell, see `eval.setup.cells.running`.
+        batch: Preprocessed observations, `[B, To, D]` each.
+        num_draws: Noise draws per observation; draw d of row i is the same for every cell.
+
+    Returns:
+        The executed actions, `[num_draws, B, Ta, Da]`.
+    """
+    num_rows = len(next(iter(batch.values())))
+    policy.reset()
+    with torch.inference_mode():
+        chunks = [
+            policy.predict_action_chunk(
+                batch, generator=[chunk_generator(FIRST_NOISE_SEED + row, draw) for row in range(num_rows)]
+            )
+            for draw in range(num_draws)
+        ]
+    return torch.stack(chunks).float().cpu()
+
+
+def action_error(chunks: torch.Tensor, reference: torch.Tensor) -> float:
+    """Root mean square difference over all executed actions, in normalised units (the data span 2)."""
+    return float((chunks.double() - reference.double()).square().mean().sqrt())
+
+
+def typical_error(chunks: torch.Tensor, reference: torch.Tensor) -> float:
+    """The action error of every observation alone, and of these the geometric mean.
+
+    The few observations at which a run comes to a fork make most of the mean square; here they count as any other.
+
+    Args:
+        chunks: `[num_draws, B, Ta, Da]`.
+        reference: Likewise.
+    """
+    squares = (chunks.double() - reference.double()).square().mean(dim=(0, 2, 3))
+    return typical(squares.sqrt())
+
+
+def energy_distance(chunks: torch.Tensor, reference: torch.Tensor) -> float:
+    """How different two sets of samples are: 2 E|X - Y| - E|X - X'| - E|Y - Y'|, averaged over observations.
+
+    Zero if and only if the distributions agree (Szekely and Rizzo 2013); unbiased, so small samples may give less.
+
+    Args:
+        chunks: Samples of one method, `[num_draws, B, Ta, Da]`.
+        reference: Samples of the other, of the same shape.
+    """
+    x, y = (values.double().flatten(2).movedim(1, 0) for values in (chunks, reference))
+    num_draws = x.shape[1]
+    within = (torch.cdist(x, x) + torch.cdist(y, y)).sum(dim=(1, 2)) / (num_draws * (num_draws - 1))
+    return float((2 * torch.cdist(x, y).mean(dim=(1, 2)) - within).mean())
+
+
+def best_spacing(
+    policy: Any,
+    solver: str,
+    num_steps: int,
+    batch: Batch,
+    reference: torch.Tensor,
+    *,
+    spacings: Sequence[str] = SPACINGS,
+    distance: Callable[[torch.Tensor, torch.Tensor], float] | None = None,
+) -> tuple[str, dict[str, float]]:
+    """Choose the few-step solver's timestep spacing that comes closest to the dense policy.
+
+    Args:
+        policy: Untouched policy.
+        solver: One of `eval.setup.cells.SOLVERS`.
+        num_steps: Dense steps.
+        batch: Preprocessed observations, `[B, To, D]` each; not those the action error is reported on.
+        reference: Chunks of the solver's dense reference on `batch`, `[num_draws, B, Ta, Da]`.
+        spacings: Candidates.
+        distance: What the best has least of; by default the action error, or the energy distance for DDPM.
+
+    Returns:
+        The best spacing, and the distance of each.
+    """
+    distance = distance or (energy_distance if solver == "DDPM" else action_error)
+    found: dict[str, float] = {}
+    for spacing in spacings:
+        try:
+            with running(policy, dense(num_steps, solver, spacing), None):
+                found[spacing] = distance(action_chunks(policy, batch, num_draws=len(reference)), reference)
+        except ValueError as error:  # this spacing cannot place so many distinct timesteps
+            logger.info("%s-%d: spacing %s left out: %s", solver, num_steps, spacing, error)
+    return min(found, key=lambda spacing: found[spacing]), found
+
+
+if __name__ == "__main__":
+    from eval.experiments.methods.methods import main
+
+    main()

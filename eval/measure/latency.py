@@ -1,0 +1,155 @@
+"""Latency at batch 1 on one thread, of many cells at once, on a machine that others may be using.
+
+Absolute times drift with neighbours, so cells are measured **interleaved**: every round runs each cell once, and a
+speed-up compares medians of the same rounds. A sample during which the process did not get its core (wall clock well
+above CPU time) measured the neighbour and is rejected and counted.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+BUSY = 1.15
+MIN_CLEAN = 3
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time from observation batch to action chunk, batch 1, one thread.
+
+    Attributes:
+        p50_ms: Median [ms].
+        p95_ms: 95th percentile [ms].
+        speedup: Median of the first cell (eager dense) over this median.
+        num_samples: Rounds measured.
+        num_rejected: Rounds in which a neighbour held the core.
+        clock: ``wall``, or ``cpu`` if fewer than `MIN_CLEAN` samples were clean: then the numbers above are CPU time.
+    """
+
+    p50_ms: float
+    p95_ms: float
+    speedup: float
+    num_samples: int
+    num_rejected: int
+    clock: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def measure(
+    cells: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1, progress: bool = True
+) -> dict[str, Latency]:
+    """Time every cell `rounds` times, round-robin; the first cell is what speed-ups refer to.
+
+    Args:
+        cells: Name to a call that makes one action chunk.
+        rounds: Samples per cell, at least 1.
+        warmup: Untimed calls of each cell before.
+
+    Raises:
+        ValueError: No cell, or no round.
+    """
+    if not cells or rounds < 1:
+        raise ValueError(f"measure: needs at least one cell and one round, got {len(cells)} and {rounds}")
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in cells}
+    with _quiet():
+        for call in cells.values():
+            for _ in range(warmup):
+                call()
+        for _ in tqdm(range(rounds), desc="latency", unit="round", disable=not progress):
+            for name, call in cells.items():
+                samples[name].append(_time(call))
+    return summarise(samples)
+
+
+def summarise(samples: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Latency]:
+    """Quantiles over clean samples.
+
+    Args:
+        samples: Cell name to (wall, CPU) seconds of each round.
+    """
+    chosen = {name: _clean(np.asarray(pairs, dtype=float)) for name, pairs in samples.items()}
+    use_cpu = any(len(clean) < min(MIN_CLEAN, len(samples[name])) for name, clean in chosen.items())
+    if use_cpu:  # one clock for all, or the ratios would mean nothing
+        times = {name: np.asarray(pairs, dtype=float)[:, 1] for name, pairs in samples.items()}
+    else:
+        times = {name: clean[:, 0] for name, clean in chosen.items()}
+    reference = float(np.median(next(iter(times.values()))))
+    return {
+        name: Latency(
+            p50_ms=1e3 * float(np.median(seconds)),
+            p95_ms=1e3 * float(np.quantile(seconds, 0.95)),
+            speedup=reference / float(np.median(seconds)),
+            num_samples=len(samples[name]),
+            num_rejected=len(samples[name]) - len(chosen[name]),
+            clock="cpu" if use_cpu else "wall",
+        )
+        for name, seconds in times.items()
+    }
+
+
+def steps_within(budget_ms: float, few: tuple[int, float], many: tuple[int, float]) -> int:
+    """The most denoising steps a budget buys, if latency is a fixed part plus a part per step.
+
+    Args:
+        budget_ms: What may be spent [ms].
+        few: A measured (number of steps, latency [ms]).
+        many: Another with more steps.
+
+    Returns:
+        Whole steps, 1 to 99: a rival with 100 would not be one with fewer steps.
+
+    Raises:
+        ValueError: More steps took no longer, so the measurement is of the neighbours.
+    """
+    per_step = (many[1] - few[1]) / (many[0] - few[0])
+    if per_step <= 0:
+        raise ValueError(
+            f"latency: {many[0]} steps took {many[1]:.1f} ms and {few[0]} took {few[1]:.1f} ms; the machine is too "
+            "busy to measure on. Measure again when it is idle: python -m eval.compare phase=latency"
+        )
+    fixed = few[1] - few[0] * per_step
+    return min(99, max(1, int((budget_ms - fixed) // per_step)))
+
+
+def _clean(pairs: np.ndarray) -> np.ndarray:
+    return pairs[pairs[:, 0] <= BUSY * pairs[:, 1]]
+
+
+def _time(call: Callable[[], object]) -> tuple[float, float]:
+    cpu, wall = time.process_time(), time.perf_counter()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """One thread and no garbage collection, restored afterwards."""
+    threads, collecting = torch.get_num_threads(), gc.isenabled()
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        gc.unfreeze()
+        if collecting:
+            gc.enable()
+
+
+if __name__ == "__main__":
+    from eval.experiments.latency.__main__ import main
+
+    main()

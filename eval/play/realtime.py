@@ -1,0 +1,205 @@
+"""Real time: the world does not wait for the policy. Two ways to live with that.
+
+::
+
+    control steps  0 1 2 3 4 5 6 7 8 9 ...
+    act            h h a a a a b b b b c c ...      while b is computed the robot acts on a; b's first rows are late
+      policy       |a-|   |b-|    |c-|
+    stand_still    h h a a a a a a a a h h b b ...  while b is computed the robot holds, then does all of b
+      policy       |a-|               |b-|
+
+``act`` is what `bac.ControlLoop` does on a robot, with its own rule of which action belongs to which control step;
+latency makes the policy act on older observations. In ``stand_still`` it makes the robot stop between chunks, which
+these policies never saw in training, so even a fast policy loses there.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from bac.control import Timeline
+from eval.play.rollout import EnvPool, EpisodeResult, Hold, Slot, take_turns
+
+MODES = ("act", "stand_still")
+
+
+def think_steps(latency_s: float, control_hz: float) -> int:
+    """Control steps that pass while a chunk is computed: a step that has begun is a step that is held.
+
+    Args:
+        latency_s: Time from observation to chunk [s].
+        control_hz: Control steps per second the world demands [Hz].
+    """
+    return ceil(round(latency_s * control_hz, 9))
+
+
+def hold_of(env: str) -> Hold:
+    """What the robot does while it waits, by name of the environment.
+
+    Raises:
+        ValueError: Nobody said what holding means in this environment.
+    """
+    if env not in _HOLDS:
+        raise ValueError(f"env {env!r}: no hold action is known; add one to eval.play.realtime._HOLDS ({', '.join(_HOLDS)})")
+    return _HOLDS[env]
+
+
+def _stay_in_place(last_action: np.ndarray | None, observation: dict[str, np.ndarray]) -> np.ndarray:
+    """MetaWorld's actions are displacements: none, with the gripper as it was."""
+    hold = np.zeros(4, np.float32)
+    if last_action is not None:
+        hold[3] = last_action[3]
+    return hold
+
+
+def _keep_target(last_action: np.ndarray | None, observation: dict[str, np.ndarray]) -> np.ndarray:
+    """Push-T's actions are target positions: the last one, at first where the effector is."""
+    return observation["agent_pos"] if last_action is None else last_action
+
+
+_HOLDS: dict[str, Hold] = {"metaworld": _stay_in_place, "pusht": _keep_target}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far the world goes while a chunk is computed. Frozen, and checked when made.
+
+    Attributes:
+        delays: Control steps a chunk may take, equally likely, in increasing order; one of them is always the same.
+        mode: One of `MODES`.
+
+    Raises:
+        ValueError: No delay, a negative one, or an unknown mode.
+    """
+
+    delays: tuple[int, ...]
+    mode: str = "act"
+
+    def __post_init__(self) -> None:
+        if not self.delays or min(self.delays) < 0 or list(self.delays) != sorted(self.delays):
+            raise ValueError(f"delays: must be control steps >= 0 in increasing order, got {self.delays}")
+        if self.mode not in MODES:
+            raise ValueError(f"mode: must be one of {', '.join(MODES)}, got {self.mode!r}")
+
+    @classmethod
+    def of(cls, latencies_ms: Sequence[float], control_hz: float, mode: str = "act") -> "Pace":
+        """The pace of measured latencies.
+
+        Args:
+            latencies_ms: From observation to chunk [ms]: one, or as many as were recorded, here or on another machine.
+            control_hz: Control steps per second the world demands [Hz].
+            mode: One of `MODES`.
+        """
+        delays = sorted(think_steps(latency_ms / 1e3, control_hz) for latency_ms in latencies_ms)
+        return cls(tuple(delays[:1] if delays[0] == delays[-1] else delays), mode)
+
+    @property
+    def lead(self) -> int:
+        """Control steps before a chunk is needed at which it is begun: what 95 in 100 take at most."""
+        return self.delays[ceil(0.95 * len(self.delays)) - 1]
+
+    def delay(self, seed: int, chunk_index: int) -> int:
+        """Control steps that one chunk of one episode takes: the same quantile for every method, from a fixed hash."""
+        digest = hashlib.sha256(f"bac-delay:{seed}:{chunk_index}".encode()).digest()
+        return self.delays[int.from_bytes(digest[:8], "big") * len(self.delays) >> 64]
+
+
+class LiveSlot(Slot):
+    """One running episode in a world that does not wait.
+
+    Args:
+        env: The world.
+        num_obs_steps: Observations To the policy sees.
+        pace: How long it thinks.
+        hold: What the robot does without an action of its own.
+        execute_steps: Control steps after its observation for which a chunk is meant, Ta.
+        on_step: Called after every control step with whether the policy was still thinking.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        num_obs_steps: int,
+        pace: Pace,
+        hold: Hold,
+        execute_steps: int,
+        on_step: Callable[[bool], None] | None = None,
+    ) -> None:
+        super().__init__(env, num_obs_steps, on_step)
+        self._pace, self._hold, self._execute_steps = pace, hold, execute_steps
+
+    def start(self, seed: int) -> None:
+        """Reset the world to the episode of `seed`."""
+        super().start(seed)
+        self._timeline = Timeline()
+        self.held_steps = 0
+
+    def live(self, chunk: np.ndarray) -> None:
+        """Go on while `chunk` is computed from the newest observation, and until the next one is to be begun.
+
+        Args:
+            chunk: Actions from the newest observation on, `[T, Da]` in the environment's units.
+        """
+        observed, delay = self.num_control_steps, self._pace.delay(self.seed, self.chunk_index)
+        if self._pace.mode == "stand_still":
+            self.wait(delay, self._hold)
+            self.execute(chunk[: self._execute_steps])
+            return
+        self._act_until(observed + delay, thinking=True)
+        self._timeline.add(chunk, observed, self.num_control_steps)
+        self.chunk_index += 1
+        self._act_until(observed + max(1, self._execute_steps - self._pace.lead), thinking=False)
+
+    def _act_until(self, step: int, *, thinking: bool) -> None:
+        while self.num_control_steps < step and not self.done:
+            action = self._timeline.action(self.num_control_steps)
+            if action is None:
+                self.held_steps += 1
+                action = self._hold(self.last_action, self.newest)
+            self._step(action, thinking=thinking)
+
+
+@contextmanager
+def whole_chunks(policy: Any, mode: str) -> Iterator[int]:
+    """Where the robot acts while it thinks, let the policy return all it predicts: late chunks need the rows beyond Ta.
+
+    Gives Ta, the control steps a chunk is meant for.
+    """
+    config = policy.config
+    execute_steps = config.n_action_steps
+    if mode == "act" and hasattr(config, "horizon"):  # other policies return every row they predict
+        config.n_action_steps = config.horizon - config.n_obs_steps + 1
+    try:
+        yield execute_steps
+    finally:
+        config.n_action_steps = execute_steps
+
+
+def play_realtime(
+    loaded: Any, pool: EnvPool, seeds: Sequence[int], pace: Pace, hold: Hold, *, pool_size: int = 50
+) -> Iterator[EpisodeResult]:
+    """Play one episode per seed in a world that does not wait, and yield each as it ends.
+
+    Without delay it is lock-step. Nothing is timed: how long thinking takes is `pace`'s to say, so results depend on
+    the seed alone.
+
+    Args:
+        loaded: Policy with its processors, as `policies.load` returns it; already set to a cell.
+        pool: Environments to play in.
+        seeds: One per episode.
+        pace: How long a chunk takes, and what the robot does meanwhile.
+        hold: What the robot does without an action of its own.
+        pool_size: Episodes that run side by side, and so the largest policy batch.
+    """
+    loaded.policy.eval()
+    with whole_chunks(loaded.policy, pace.mode) as execute_steps:
+        loaded.policy.reset()
+        num_obs_steps = loaded.policy.config.n_obs_steps
+        slots = [LiveSlot(pool[i], num_obs_steps, pace, hold, execute_steps) for i in range(min(pool_size, len(seeds)))]
+        yield from take_turns(loaded, slots, seeds, LiveSlot.live)

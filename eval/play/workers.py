@@ -1,0 +1,89 @@
+"""Episodes of many cells by several workers, one thread each; every finished episode goes straight to the log.
+
+A unit of work is one cell and some seeds. Because an episode depends on its seed alone (see `eval.play.rollout`), it does
+not matter which worker plays it or beside which others: `eval.play.launchers` says where the workers are.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import batched
+from typing import Any
+
+from tqdm import tqdm
+
+import bac
+from eval.setup.cells import Cell, running
+from eval.play.launchers import launcher_named
+from eval.play.realtime import Pace, hold_of, play_realtime
+from eval.play.records import EpisodeLog, comparison_key
+from eval.play.rollout import EnvPool, EpisodeResult, play
+from eval.setup.settings import Settings
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One cell, its schedule, and seeds to play.
+
+    While a chunk is computed the robot stands still for `think_steps` control steps, or lives as `pace` says.
+    """
+
+    key: str
+    cell: Cell
+    schedule: bac.Schedule | None
+    seeds: tuple[int, ...]
+    think_steps: int = 0
+    pace: Pace | None = None
+
+
+class Player:
+    """Plays units with one policy and one pool of environments."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loaded = settings.load_policy()
+        self._pool = EnvPool(settings.make_env)
+
+    def play(self, unit: Unit) -> Iterator[EpisodeResult]:
+        """Yield each episode of the unit as it ends."""
+        hold = hold_of(self._settings.env) if unit.think_steps or unit.pace else None
+        options: dict[str, Any] = {"pool_size": self._settings.pool_size, "hold": hold}
+        with running(self._loaded.policy, unit.cell, unit.schedule):
+            if unit.pace is not None:
+                yield from play_realtime(self._loaded, self._pool, unit.seeds, unit.pace, **options)
+            else:
+                yield from play(self._loaded, self._pool, unit.seeds, think_steps=unit.think_steps, **options)
+
+
+def unit_key(settings: Settings, cell: Cell, schedule: bac.Schedule | None, think_steps: int = 0) -> str:
+    """Key of everything an episode depends on besides its seed."""
+    updates = None if schedule is None else {name: list(steps) for name, steps in schedule.update_steps.items()}
+    return comparison_key(settings.identity, cell.describe(), {"updates": updates, "think_steps": think_steps})
+
+
+def missing(unit: Unit, log: EpisodeLog) -> Unit:
+    """The unit without the seeds that are in the log."""
+    done = log.episodes(unit.key)
+    return replace(unit, seeds=tuple(seed for seed in unit.seeds if seed not in done))
+
+
+def play_units(settings: Settings, units: Sequence[Unit], log: EpisodeLog) -> None:
+    """Play what is missing, by `settings.launcher` with `settings.workers` workers, longest cells first.
+
+    Raises:
+        RuntimeError: A worker failed or died; what it had finished is in the log, run the command again.
+    """
+    launcher = launcher_named(settings.launcher, workers=settings.workers, address=settings.launcher_address)
+    todo = [missing(unit, log) for unit in units]
+    parts = [replace(unit, seeds=seeds) for unit in todo for seeds in batched(unit.seeds, settings.pool_size)]
+    parts.sort(key=lambda unit: -_sweeps(unit) * len(unit.seeds))
+    total = sum(len(unit.seeds) for unit in units)
+    done = total - sum(len(unit.seeds) for unit in parts)
+    with tqdm(total=total, initial=done, desc="episodes", unit="episode", disable=not settings.progress) as bar:
+        for key, result in launcher.run(partial(Player, settings), parts):
+            log.add(key, result)
+            bar.update()
+
+
+def _sweeps(unit: Unit) -> float:
+    return unit.cell.num_steps if unit.schedule is None else unit.schedule.num_sweeps

@@ -1,0 +1,75 @@
+"""Film an episode of each of some methods in real time, on the same seed."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import gymnasium as gym
+import torch
+
+from eval.report.camera import Camera
+from eval.setup.cells import Cell, running
+from eval.compared.comparison import Comparison
+from eval.play.realtime import LiveSlot, Pace, hold_of, whole_chunks
+from eval.play.rollout import predict_chunks
+from eval.report.video import Clip, write_video
+
+MOST_FRAMES_HZ = 20  # of world time
+
+
+def film_cells(
+    comparison: Comparison,
+    latencies_s: Mapping[Cell, float],
+    folder: Path,
+    *,
+    mode: str = "stand_still",
+    control_hz: float | None = None,
+    animate: bool = True,
+) -> list[Path]:
+    """Film methods on the comparison's first seed, and write them side by side.
+
+    Args:
+        comparison: Policy, world and schedules.
+        latencies_s: How long a chunk of each method takes [s]; they stand in this order.
+        folder: Where to; see `eval.report.video.write_video`.
+        mode: What the robot does while it waits, one of `eval.play.realtime.MODES`.
+        control_hz: Control steps per second [Hz]; the world's own by default.
+        animate: Write the GIF too.
+
+    Returns:
+        The files.
+    """
+    with closing(comparison.settings.realtime.make_env()) as env:
+        hz = control_hz or float(env.unwrapped.control_hz)
+        clips = [_clip(comparison, env, cell, latency_s, mode, hz) for cell, latency_s in latencies_s.items()]
+    return write_video(clips, folder, animate=animate)
+
+
+def _clip(comparison: Comparison, env: gym.Env, cell: Cell, latency_s: float, mode: str, control_hz: float) -> Clip:
+    """Play the episode with one method and film it."""
+    loaded, settings = comparison.loaded, comparison.settings.realtime
+    stride = max(1, round(control_hz / MOST_FRAMES_HZ))
+    clip = Clip(cell.name, latency_s, control_hz / stride)
+    camera = Camera(env, settings.env)
+    pace = Pace.of([1e3 * latency_s], control_hz, mode)
+
+    def shoot(thinking: bool) -> None:
+        clip.frames.append(camera.picture(slot.newest))
+        clip.thinking.append(thinking)
+
+    def on_step(thinking: bool) -> None:
+        if slot.num_control_steps % stride == 0:
+            shoot(thinking)
+
+    with running(loaded.policy, cell, comparison.schedule(cell)), whole_chunks(loaded.policy, mode) as execute_steps:
+        slot = LiveSlot(env, loaded.policy.config.n_obs_steps, pace, hold_of(settings.env), execute_steps, on_step)
+        slot.start(settings.first_seed)
+        loaded.policy.reset()
+        shoot(True)
+        with torch.inference_mode():
+            while not slot.done:
+                slot.live(predict_chunks(loaded, [slot])[0])
+    result = slot.result()
+    shoot(False)
+    clip.success, clip.duration_s = result.success, result.num_control_steps / control_hz
+    return clip

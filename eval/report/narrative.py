@@ -1,0 +1,111 @@
+"""A report in words: what the columns mean, what the numbers say, how they were made."""
+
+from pathlib import Path
+from typing import Any
+
+from eval.setup.cells import SOLVERS, Cell, dense
+from eval.compared.comparison import Comparison
+from eval.report.table import paired_difference
+
+CAPTIONS = {
+    "success_vs_hz.png": "Success against inference rate. Lines: solvers with fewer dense steps; numbers: steps.",
+    "sweep.png": "BAC on DDPM-100 over S and n, against its true cost.",
+    "schedule.png": "Which block updates at which denoising step.",
+    "similarity.png": "How alike a block's outputs are at two denoising steps; dots: BAC's updates.",
+    "caching_error.png": "Error of each block's output in the cached run, on the dense run's draws.",
+    "realtime.png": "The world does not wait: dense above, BAC below; see realtime.mp4.",
+}
+EXECUTION = {
+    "interpret": "dense runs eager, cached ones through interceptors",
+    "auto": "every run, dense ones too, replayed from a recorded plan",
+    "replay": "every run, dense ones too, replayed from a recorded plan",
+}
+NOTES = """
+- n = {n} episodes, seeds {first} to {last}, the same worlds and the same noise for every method. **success**: rate with
+  95 % Wilson interval. **{quantity} - dense**: difference to dense DDPM-100 on the same episodes ({interval}).
+- **Latency**: observation batch to action chunk, batch 1, one thread, float32, {device}; {execution}. Medians of
+  interleaved rounds; a sample during which the process lost its core was rejected. **speed-up**: over eager dense
+  DDPM-100{beside}.
+  inference_hz = chunks per second, actions/s = {num_actions} executed actions per chunk times that.{clock}
+- **FLOP ratio**: dense DDPM-100 over this method, by formula. **sweeps**: block updates in full evaluations.
+- **action error**: RMS difference of the executed actions, normalised units, on {observations} states of other
+  episodes of the dense policy x {draws} noise draws. Cached DDPM against dense DDPM-100 on the same draws; DDIM and
+  DPM-Solver++ against dense DDIM-100 from the same initial noise; undefined for DDPM with fewer steps.
+- Few-step rivals have as many steps as BAC's measured latency buys, in the timestep spacing that came closest to
+  dense on the calibration states. uniform and unified have BAC's number of updates, not its S.
+"""
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """What the numbers say, in sentences.
+
+    BAC against dense and the few-step rivals at its latency; what was tuned against dense and rivals of as many steps.
+    """
+    rivals, published = comparison.few_step_cells, comparison.published
+    pairs = [(published, rival) for rival in (dense(), *rivals[: len(SOLVERS)])]
+    for tuned in comparison.tuned_cells:
+        pairs += [(tuned, rival) for rival in (dense(), *(r for r in rivals if r.num_steps == tuned.num_steps))]
+    return [sentence for pair in pairs if (sentence := _compared(comparison, *pair))]
+
+
+def _compared(comparison: Comparison, cell: Cell, rival: Cell) -> str:
+    judged_by_score = comparison.settings.judged_by_score
+    results = comparison.results(cell)
+    difference = paired_difference(results, comparison.results(rival), judged_by_score=judged_by_score)
+    if difference is None:
+        return ""
+    word = "below" if difference.high < 0 else "above" if difference.low > 0 else "not told apart from"
+    what = "score" if judged_by_score else "success"
+    return (
+        f"{cell.name} is {word} {rival.name}: {what} {difference.value:+.3f} "
+        f"[{difference.low:+.3f}, {difference.high:+.3f}] on {len(results)} paired episodes."
+    )
+
+
+def _beside(comparison: Comparison) -> str:
+    """What was timed in the same rounds and is no row of the table."""
+    eager, intercepted = comparison.eager_latency, comparison.intercepted_latency
+    if eager is None or intercepted is None:
+        return ""
+    return (
+        f" ({eager.p50_ms:.1f} / {eager.p95_ms:.1f} ms in the same rounds). Through interceptors, without a plan, "
+        f"{comparison.published.name} takes {intercepted.p50_ms:.1f} / {intercepted.p95_ms:.1f} ms: "
+        f"{intercepted.speedup:.2f}x"
+    )
+
+
+def report_text(comparison: Comparison, table: str, source: dict[str, Any], folder: Path) -> str:
+    """The whole report in Markdown; pictures that lie in `folder` are shown.
+
+    Args:
+        comparison: What was compared.
+        table: The table in Markdown.
+        source: Where the numbers come from.
+        folder: Where the report will be written.
+    """
+    settings = comparison.settings
+    clock = " **The machine was busy: these are CPU times.**" if "cpu" in source["latency_clock"] else ""
+    notes = NOTES.format(
+        quantity="score" if settings.judged_by_score else "success",
+        n=settings.n,
+        first=settings.first_seed,
+        last=settings.first_seed + settings.n - 1,
+        interval="Student's t" if settings.judged_by_score else "Newcombe's paired score interval",
+        device=source["device"],
+        execution=EXECUTION[settings.executor],
+        num_actions=comparison.loaded.policy.config.n_action_steps,
+        clock=clock,
+        beside=_beside(comparison),
+        observations=settings.num_observations,
+        draws=settings.num_draws,
+    )
+    pictures = [f"![{text}]({name})\n\n*{text}*" for name, text in CAPTIONS.items() if (folder / name).exists()]
+    calibration = source["calibration"]
+    spread = (
+        f"Calibrated on {calibration['runs']} runs; similarity varies by {calibration['similarity_std']:.3f} (standard "
+        f"deviation) between them, and {calibration['acs_updates_that_differ_between_halves']} of "
+        f"{calibration['acs_updates']} ACS updates differ between schedules of the two halves."
+    )
+    made = f"Made by `{source['command']}` on {source['date']}, {source['device']}; see provenance.json."
+    parts = [f"# {settings.task}", *verdict(comparison), table, notes.strip(), spread, *pictures, made]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,75 @@
+"""From hydra's configuration (configs/eval.yaml) to settings and cells."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from eval.setup.cells import Cell
+from eval.setup.settings import Settings
+
+CONFIGS = str(Path(__file__).parent.parent / "configs")
+
+
+def settings_of(config: Any) -> Settings:
+    """The comparison a configuration describes."""
+    cache = config.cache
+    return Settings(
+        policy=config.checkpoint,
+        env=config.env.name,
+        task=config.env.task,
+        env_options=env_options(OmegaConf.to_container(config.env, resolve=True)),
+        realtime_options=OmegaConf.to_container(config.env.realtime, resolve=True),
+        n=config.n,
+        first_seed=config.first_seed,
+        workers=config.workers,
+        launcher=config.launcher.name,
+        launcher_address=config.launcher.address,
+        pool_size=config.pool_size,
+        num_updates=cache.num_updates or 10,
+        num_bubbled=cache.num_bubbled,
+        num_observations=config.num_observations,
+        num_draws=config.num_draws,
+        num_observation_episodes=config.num_observation_episodes,
+        executor=config.executor,
+        latency_rounds=config.latency_rounds,
+        few_steps=tuple(config.few_steps),
+        sweep_updates=tuple(config.sweep.updates),
+        sweep_bubbled=tuple(config.sweep.bubbled),
+        tuned=config.tuned,
+        realtime_n=config.realtime_n,
+        outputs=Path(config.outputs),
+    )
+
+
+def cell_of(config: Any) -> Cell:
+    """The one cell that `cache` and `solver` describe."""
+    cache, solver = config.cache, config.solver
+    title = f"{solver.name}-{solver.num_steps}"
+    if cache.name != "dense":
+        title = f"{cache.name} S={cache.num_updates} n={cache.num_bubbled} on {title}"
+    return Cell(
+        title,
+        solver.name,
+        solver.num_steps,
+        cache.name,
+        cache.num_updates,
+        cache.num_bubbled,
+        cache.force_last,
+        solver.timestep_spacing,
+    )
+
+
+def env_options(env: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `envs.make`: all but the name, and the task only where a simulator has several."""
+    left_out = {"name", "realtime"} if env["name"] == "metaworld" else {"name", "task", "realtime"}
+    return {key: value for key, value in env.items() if key not in left_out}
+
+
+def log_to_terminal() -> None:
+    """Messages of the libraries' own kind, plain, on standard output."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    for noisy in ("matplotlib", "imageio", "imageio_ffmpeg", "PIL", "lerobot", "diffusers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

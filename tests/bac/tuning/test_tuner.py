@@ -1,0 +1,207 @@
+"""`bac.tune`, whole, on policies small enough to be tuned in seconds."""
+
+import importlib
+import json
+
+import pytest
+import torch
+
+import bac
+from bac.errors import CalibrationError
+from bac.caching.interceptors.patch import interceptors
+from bac.tuning import BudgetError
+from bac.tuning.bench import Bench, Latency
+from bac.tuning.machine import Machine
+from bac.tuning.tuner import split
+from tests.bac.models import TinyTransformerPolicy, obs, sweep
+
+OPTIONS = {"executor": "interpret", "rounds": 2, "evaluations": 6, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    return bac.tune(policy, [obs(2, seed) for seed in range(4)], target_latency_s=5.0, **OPTIONS)
+
+
+def test_without_a_choice_of_solver_its_own_steps_are_cached(tuned):
+    assert {row.candidate.solver for row in tuned.rows} == {None}
+    assert {row.candidate.method for row in tuned.rows} >= {"dense", "together", "adaptive + bubbling"}
+
+
+def test_where_everything_is_affordable_everything_is_computed(tuned):
+    assert (tuned.chosen.candidate.method, tuned.chosen.fit_error, tuned.chosen.error) == ("dense", 0.0, 0.0)
+
+
+def test_the_choice_was_run_on_other_observations_and_timed(tuned):
+    assert tuned.chosen.error is not None and tuned.chosen.p95_s >= tuned.chosen.p50_s > 0
+
+
+def test_no_row_of_the_front_is_beaten(tuned):
+    for row in tuned.front:
+        assert not any(other.p50_s <= row.p50_s and other.typical_error < row.typical_error for other in tuned.rows)
+
+
+def test_the_report_says_budget_machine_and_choice(tuned):
+    text = str(tuned)
+    assert "target_latency_s=5: p95 below 4500.0 ms (10% kept free)" in text
+    assert "x sweeps" in text and "-> dense, its own solver, 6 steps" in text
+
+
+def test_the_report_is_kept_and_drawn(tuned, tmp_path):
+    pytest.importorskip("matplotlib")
+    tuned.save(tmp_path / "tuned.json")
+    stored = json.loads((tmp_path / "tuned.json").read_text())
+    assert stored["chosen"]["name"] == tuned.chosen.candidate.name and len(stored["rows"]) == len(tuned.rows)
+    tuned.plot(tmp_path / "front.png")
+    assert (tmp_path / "front.png").stat().st_size > 10_000
+
+
+def test_an_error_budget_takes_the_fastest_that_keeps_it():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    batches = [obs(2, seed) for seed in range(2)]
+    loose = bac.tune(policy, batches, max_action_error=10.0, **OPTIONS)
+    strict = bac.tune(policy, batches, max_action_error=1e-12, **OPTIONS)
+    assert loose.chosen.candidate.sweeps < strict.chosen.candidate.sweeps == 6
+    assert loose.chosen.error <= 10.0
+
+
+def test_an_impossible_demand_is_refused_with_what_is_reachable():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    with pytest.raises(
+        BudgetError, match=r"not reachable on this machine.*chunks per second.*Ask for at least"
+    ) as refusal:
+        bac.tune(policy, [obs(4)], control_hz=1e6, n_action_steps=1, **OPTIONS)
+    assert "control_hz=1e+06, n_action_steps=1" in str(refusal.value)
+
+
+def test_what_it_was_told_to_reach_can_be_reached(monkeypatch):
+    machine = Machine(0.1, 0.01, 0.5)
+
+    def latencies(self, candidates, rounds):
+        return [Latency(machine.seconds(candidate), 1.05 * machine.seconds(candidate)) for candidate in candidates]
+
+    monkeypatch.setattr(Bench, "latencies", latencies)
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    with pytest.raises(BudgetError) as refusal:
+        bac.tune(policy, [obs(4)], target_latency_s=1e-6, **OPTIONS)
+    told = float(str(refusal.value).split("target_latency_s=")[-1].split(",")[0])
+    assert bac.tune(policy, [obs(4)], target_latency_s=told, **OPTIONS).chosen.p95_s <= told
+
+
+def test_the_policy_is_left_as_it_was():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    before = {name: vars(module).copy() for name, module in policy.named_modules()}
+    state = torch.get_rng_state()
+    bac.tune(policy, [obs(4)], target_latency_s=5.0, **OPTIONS)
+    assert {name: vars(module) for name, module in policy.named_modules()} == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_half_of_the_observations_only_judge():
+    fit, judge = split([obs(4)])
+    assert torch.equal(fit[0]["obs"], obs(4)["obs"][::2]) and torch.equal(judge[0]["obs"], obs(4)["obs"][1::2])
+    assert split([1, 2, 3]) == ([1, 3], [2])
+
+
+@pytest.mark.parametrize("batches", [[], [obs(1)]])
+def test_one_observation_cannot_both_fit_and_judge(batches):
+    with pytest.raises(CalibrationError, match="at least two observations"):
+        split(batches)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_with_a_choice_of_solver_tuned_fewer_steps_are_never_better_on_what_was_fitted(monkeypatch):
+    pytest.importorskip("lerobot")
+    from tests.policies.models import observations, small_policy
+
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 0.9)))  # 5 of 8 sweeps in 4.5 s
+    monkeypatch.setattr(importlib.import_module("bac.tuning.tuner"), "PESSIMISTIC", 0.0)  # and it stays so slow
+    policy = small_policy(n_layer=1, noise_scheduler_type="DDIM")
+    policy.diffusion.use_solver("DDIM", 8)
+    tuned = bac.tune(policy, [observations(4)], target_latency_s=5.0, sweeps=(2, 5), **OPTIONS)
+    rivals = [row for row in tuned.rows if row.candidate.method == "fewer steps"]
+    assert max(row.candidate.num_steps for row in rivals) == 5
+    assert 0 < tuned.chosen.fit_error <= min(row.fit_error for row in rivals)
+    assert tuned.chosen.candidate.sweeps <= 5
+    undo = tuned.apply(policy, executor="interpret")
+    assert policy.diffusion.num_inference_steps == tuned.chosen.candidate.num_steps
+    undo()
+    assert policy.diffusion.num_inference_steps == 8
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_flow_policy_s_own_solver_with_fewer_steps_is_a_rival_too(monkeypatch):
+    pytest.importorskip("lerobot")
+    from tests.lerobot import models
+
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.9, 0.0)))  # 5 of 7 steps in 4.5 s
+    monkeypatch.setattr(importlib.import_module("bac.tuning.tuner"), "PESSIMISTIC", 0.0)  # and it stays so slow
+    policy = models.smolvla()
+    batches = [models.observation(2), models.observation(2)]
+    tuned = bac.tune(policy, batches, target_latency_s=5.0, sweeps=(2, 5), **{**OPTIONS, "evaluations": 0})
+    looked_at = {(row.candidate.method, row.candidate.num_steps) for row in tuned.rows}
+    assert looked_at == {("fewer steps", 2), ("fewer steps", 5)}
+    assert tuned.chosen.typical_error == min(row.typical_error for row in tuned.rows)
+    undo = tuned.apply(policy, executor="interpret")
+    assert policy.config.num_steps == tuned.chosen.candidate.num_steps
+    undo()
+    assert policy.config.num_steps == 7
+
+
+def test_every_candidate_is_one_row_of_the_report(tuned):
+    unsigned = [(row.candidate.name, row.candidate.sweeps, str(row.candidate.schedule)) for row in tuned.rows]
+    assert len(set(unsigned)) == len(unsigned)
+    assert tuned.rows.count(tuned.chosen) == 1
+
+
+def test_a_wrapped_policy_is_refused_and_stays_wrapped():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    bac.wrap(policy, sweep(policy, (0, 3), 6), executor="interpret")
+    with pytest.raises(CalibrationError, match=r"bac\.unwrap\(policy\)"):
+        bac.tune(policy, [obs(4)], target_latency_s=5.0, **OPTIONS)
+    assert any(True for _ in interceptors(policy))
+
+
+def test_one_batch_instead_of_a_list_is_refused():
+    with pytest.raises(CalibrationError, match=r"pass \[batch\]"):
+        bac.tune(TinyTransformerPolicy(), obs(4), target_latency_s=5.0, **OPTIONS)
+
+
+def test_where_nothing_was_looked_at_the_refusal_says_what_to_change(monkeypatch):
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 1.0)))
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    with pytest.raises(BudgetError, match=r"none of 0 candidates .* sweeps= and evaluations="):
+        bac.tune(policy, [obs(4)], target_latency_s=2.0, sweeps=(5,), **{**OPTIONS, "evaluations": 0})
+
+
+def test_what_is_no_tensor_belongs_to_every_observation():
+    fit, judge = split([{**obs(4), "task": "push the block"}])
+    assert fit[0]["task"] == judge[0]["task"] == "push the block"
+
+
+def test_a_machine_that_was_busy_when_it_was_measured_is_asked_again(monkeypatch):
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    batches = [obs(2, seed) for seed in range(2)]
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 0.9)))  # 5 of 6 sweeps in 4.5 s
+    tuned = bac.tune(policy, batches, target_latency_s=5.0, **OPTIONS)
+    assert tuned.chosen.candidate.method == "dense"
+    assert tuned.machine.per_sweep_s < 0.5
+
+
+def test_if_what_was_searched_for_is_late_what_is_in_time_is_searched_for(monkeypatch):
+    machine = Machine(0.0, 0.0, 1.0)
+
+    def latencies(self, candidates, rounds):
+        return [Latency(machine.seconds(candidate), 1.3 * machine.seconds(candidate)) for candidate in candidates]
+
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: machine))
+    monkeypatch.setattr(Bench, "latencies", latencies)
+    policy = TinyTransformerPolicy(num_steps=8, num_layers=1)
+    # 5 sweeps should take 5 s of 5.4, and take 6.5 at the 95th percentile; 4 take 5.2.
+    tuned = bac.tune(policy, [obs(2, seed) for seed in range(2)], target_latency_s=6.0, sweeps=(1,), **OPTIONS)
+    assert tuned.chosen.candidate.sweeps == 4 and tuned.chosen.p95_s == pytest.approx(5.2)
+    assert {row.candidate.sweeps for row in tuned.rows if row.p95_s is not None} == {5, 1, 4}  # 1 was not searched for
+    assert tuned.rows.count(tuned.chosen) == 1

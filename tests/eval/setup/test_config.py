@@ -1,0 +1,77 @@
+"""Command lines: what hydra composes is what is compared."""
+
+import pytest
+
+pytest.importorskip("hydra")
+from hydra import compose, initialize_config_dir
+
+from eval.setup.cells import Cell
+from eval.setup.config import CONFIGS, cell_of, settings_of
+from eval.demo import demo_settings, parse
+
+
+def _compose(*overrides: str):
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        return compose("eval", overrides=list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("policy", "checkpoint", "env", "options"),
+    [
+        ("assembly", "assembly-v3", "metaworld", {"task": "assembly-v3", "max_episode_steps": 300}),
+        (
+            "pick_out_of_hole",
+            "pick-out-of-hole-v3",
+            "metaworld",
+            {"task": "pick-out-of-hole-v3", "max_episode_steps": 300},
+        ),
+        ("pusht", "pusht", "pusht", {"max_episode_steps": 300}),
+    ],
+)
+def test_a_policy_brings_its_world(policy, checkpoint, env, options):
+    settings = settings_of(_compose(f"policy={policy}"))
+    assert (settings.policy, settings.env, settings.task) == (checkpoint, env, checkpoint)
+    assert dict(settings.env_options) == options
+    assert settings.judged_by_score == (env == "pusht")
+    assert (settings.n, settings.num_updates, settings.num_bubbled) == (200, 10, 5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cell"),
+    [
+        (("cache=bac", "solver=ddpm"), Cell("bac S=10 n=5 on DDPM-100", "DDPM", 100, "bac", 10, 5)),
+        (("cache=acs", "solver=ddim"), Cell("acs S=10 n=0 on DDIM-100", "DDIM", 100, "acs", 10)),
+        (("cache=dense", "solver=dpmpp"), Cell("DPM-Solver++-20", "DPM-Solver++", 20)),
+        (
+            ("cache=uniform", "cache.num_updates=7", "solver=ddim", "solver.timestep_spacing=trailing"),
+            Cell("uniform S=7 n=0 on DDIM-100", "DDIM", 100, "uniform", 7, timestep_spacing="trailing"),
+        ),
+        (
+            ("cache=unified", "cache.force_last=3"),
+            Cell("unified S=15 n=0 on DDPM-100", "DDPM", 100, "unified", 15, 0, 3),
+        ),
+    ],
+)
+def test_cache_and_solver_make_the_cell(overrides, cell):
+    assert cell_of(_compose(*overrides)) == cell
+
+
+def test_the_sweep_is_asked_for_by_name():
+    assert settings_of(_compose()).sweep_updates == ()
+    swept = settings_of(_compose("sweep=full"))
+    assert (swept.sweep_updates, swept.sweep_bubbled) == ((5, 10, 15, 20, 30), (0, 2, 5, 12, 24))
+
+
+def test_the_demo_plays_at_least_fifty_episodes_and_calibrates_on_sixteen_observations():
+    settings = demo_settings(parse([]))
+    assert (settings.n, settings.num_observations, settings.num_draws) == (50, 16, 2)
+    assert settings.task == "assembly-v3"
+    assert demo_settings(parse(["--quick"])).n == 2
+
+
+def test_the_demo_teaches(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "dense DDPM-100" in shown
+    assert "it goes on where it stopped" in shown
