@@ -104,7 +104,7 @@ class Certificate:
             if (found := file_hash(file)) != wanted:
                 raise MismatchError(
                     f"{path}: is for a {file.name} of hash {wanted}, the one beside it has {found}. Remove the "
-                    f"certificate, or certify anew: python -m eval.certify certify.schedule={schedule_path}"
+                    f"certificate, or certify anew: python -m eval.certify certify.file={schedule_path}"
                 )
         return certificate
 

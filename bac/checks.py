@@ -24,9 +24,12 @@ def check_fits(denoising: Denoising, host: Host, *, strict: bool) -> None:
         ScheduleError: Its blocks are not the policy's, one does not update where it must, its estimator has parameters
             to be fitted, or the policy does not take its solver or number of steps.
         MismatchError: Its fingerprint is not the policy's.
-        UnsupportedPolicyError: Its estimator looks back an action chunk and the policy cannot be reset.
+        UnsupportedPolicyError: A block cannot be reached; or its estimator looks back an action chunk and the policy
+            cannot be reset.
     """
     estimator = denoising.estimator_on(host.timesteps)
+    for block in host.blocks:
+        block.require_owner()
     if isinstance(denoising.schedule, Schedule):
         check_schedule(denoising.schedule, host)
     if estimator.crosses_chunks and not host.can_reset:
@@ -73,13 +76,13 @@ def _why_not_replayed(host: Host, denoising: Denoising) -> str | None:
         return f"a call of {type(host.policy).__name__} makes pictures of arguments that no tensor holds"
     if isinstance(denoising.schedule, OnlineRule):
         return f"{type(denoising.schedule).__name__} makes a run depend on what it sees"
-    if denoising.estimator is not None and denoising.estimator.crosses_chunks:
-        return f"{denoising.estimator.name} makes a run depend on the run before"
+    if (estimator := denoising.estimator_on(host.timesteps)).crosses_chunks:
+        return f"{estimator.name} makes a run depend on the run before"
     return None
 
 
 def _check_blocks(schedule: Schedule, blocks: Sequence[Block]) -> None:
-    names = [block.name for block in blocks if block.require_owner()]
+    names = [block.name for block in blocks]
     unknown = [name for name in schedule.block_names if name not in names]
     missing = [name for name in names if name not in schedule.block_names]
     if unknown or missing:
@@ -107,6 +110,8 @@ def _check_fingerprint(denoising: Denoising, host: Host) -> None:
         expected = replace(expected, num_steps=None, solver=None, timesteps=())
     elif denoising.num_steps is not None:
         expected = replace(expected, num_steps=None, timesteps=())
+    elif isinstance(denoising.schedule, Schedule):  # of a schedule that was made with a solver, the policy is signed
+        expected = replace(expected, num_steps=denoising.schedule.num_steps)
     differences = expected.differences(host.fingerprint())
     if differences:
         raise MismatchError(

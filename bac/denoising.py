@@ -83,8 +83,7 @@ class Denoising:
         name = self.schedule.estimator if self.estimator is None else self.estimator.name
         fingerprint = self.fingerprint or self.schedule.fingerprint
         schedule = replace(self.schedule, estimator=name, fingerprint=fingerprint)
-        named = not (self.estimator is None or self.estimator.is_fitted or name.endswith("-timestep"))
-        if named and self.estimator == estimator_named(name):
+        if self.estimator is not None and self.estimator == _of_name(name, self.timesteps):
             object.__setattr__(self, "estimator", None)
         object.__setattr__(self, "schedule", schedule)
         object.__setattr__(self, "fingerprint", fingerprint)
@@ -261,9 +260,17 @@ def _schedule(document: Any, fingerprint: Fingerprint | None, estimator: str) ->
     return Schedule(document["num_steps"], steps, fingerprint, estimator)
 
 
+def _of_name(name: str, timesteps: tuple[int, ...]) -> Estimator | None:
+    """The estimator of which its name, as a schedule carries it, says all; None for a fitted or a home-made one."""
+    try:
+        return estimator_named(name, timesteps)
+    except ScheduleError:
+        return None
+
+
 def _estimator_document(denoising: Denoising) -> dict[str, Any]:
     name, estimator = denoising.estimator_name, denoising.estimator
-    if estimator is None or name.endswith("-timestep"):
+    if estimator is None:
         return {"name": name}
     if isinstance(estimator, Fitted):
         return {"name": name, "parameters": estimator.to_document()}

@@ -62,13 +62,14 @@ def read_denoising(path: str | Path) -> dict[str, Any]:
     found = document.get("format"), document.get("version")
     if found == (FORMAT, VERSION):
         return document
-    if found not in _OLDER:
+    update = next((update for known, update in _OLDER.items() if known == found), None)
+    if update is None:
         raise ScheduleError(
             f"{path}: is no bac.json that this bac reads (format {document.get('format')!r}, version "
             f"{document.get('version')!r}). Write one: bac tune, bac calibrate, or denoising.save(path)"
         )
     try:
-        return _OLDER[found](document)
+        return update(document)
     except (KeyError, TypeError) as error:
         raise ScheduleError(f"{path}: a part is missing or of another type ({error!r}); save it again") from error
 

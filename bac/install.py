@@ -93,6 +93,9 @@ def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Sched
     """Put interceptors on all blocks, on what a run computes again and again, and on what tells its contexts."""
     schedule, estimator = denoising.schedule, denoising.estimator_on(host.timesteps)
     gate = None if host.evaluation is None else Gate(host.evaluation.applies)
+    if schedule is None and denoising.num_steps is not None and host.num_steps is None:  # only the run can count them
+        every = tuple(range(denoising.num_steps))
+        schedule = Schedule(denoising.num_steps, dict.fromkeys((block.name for block in host.blocks), every))
     if schedule is None:
         run = DenoisingRun((), denoising.num_steps or host.num_steps or 1, host.num_contexts)
     elif isinstance(schedule, OnlineRule):

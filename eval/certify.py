@@ -1,17 +1,17 @@
 """Is it good enough? ``python -m eval.certify policy=assembly cache=bac margin=0.05`` plays until it is known.
 
-The dense policy and the one in question play the same worlds with the same noise, pair by pair, and the comparison
-stops as soon as it is shown or refuted that less is lost than the margin (see `eval.measure.sequential`). In question is the
+The dense policy and the one in question play the same worlds with the same noise, pair by pair. The comparison stops as
+soon as it is shown or refuted that less is lost than the margin (see `eval.measure.sequential`). In question is the
 cache that is configured; or, with ``tuned=true``, the policy as it was tuned; or what a file holds,
-``certify.schedule=bac.json`` of `bac calibrate` or `bac tune`. Seeds begin where nothing else does, so that no world is
-met that any of it was made or chosen in. ``bac.json`` and ``certificate.json`` go to one folder, to be copied beside a
+``certify.file=bac.json`` of `bac calibrate` or `bac tune`. Seeds begin where nothing else does, so that no world is met
+that any of it was made or chosen in. ``bac.json`` and ``certificate.json`` go to one folder, to be copied beside a
 checkpoint's weights.
 """
 
 import csv
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,16 @@ import numpy as np
 from tqdm import tqdm
 
 import bac
-from bac import tuning
 from bac.certificate import CERTIFICATE_NAME, Certificate, file_hash
-from eval.setup.candidates import as_candidate, as_cell
-from eval.setup.cells import Cell, dense
 from eval.compared.comparison import Comparison
-from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
-from eval.setup.provenance import command_line, processor
+from eval.measure.sequential import bounds, non_inferiority
 from eval.play.records import EpisodeLog
 from eval.play.rollout import EpisodeResult
-from eval.measure.sequential import bounds, non_inferiority
-from eval.setup.settings import Settings
 from eval.play.workers import Player, Unit, missing, unit_key
+from eval.setup.cells import Cell, dense, holding
+from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
+from eval.setup.provenance import command_line, processor
+from eval.setup.settings import Settings
 
 logger = logging.getLogger(__name__)
 QUANTITIES = ("success", "score")
@@ -43,21 +41,12 @@ class Subject:
     """What is to be certified.
 
     Attributes:
-        cell: Its solver, and its name.
-        schedule: Its cache, None if every block is computed at every step.
-        stored: What ``bac.json`` is to hold, for LeRobot's commands to follow.
+        cell: How the policy is configured, and the method's name.
+        denoising: What is put on it, and what ``bac.json`` will hold for LeRobot's commands to follow.
     """
 
     cell: Cell
-    schedule: bac.Schedule | None
-    stored: bac.Schedule | tuning.Candidate
-
-    def save(self, path: Path) -> None:
-        """Write ``bac.json``."""
-        if isinstance(self.stored, tuning.Candidate):
-            tuning.save(self.stored, path)
-        else:
-            self.stored.save(path)
+    denoising: bac.Denoising
 
 
 class Pairs:
@@ -76,7 +65,7 @@ class Pairs:
         self._settings, self._options = settings, options
         self._log = EpisodeLog(settings.folder / "certify.jsonl")
         self._player = Player(settings)
-        self._cells = ((dense(), None), (subject.cell, subject.schedule))
+        self._ways = ((dense(), bac.Denoising()), (subject.cell, subject.denoising))
         self.seen: list[tuple[int, float, float]] = []  # seed, reference, method
 
     def differences(self) -> Iterator[float]:
@@ -85,7 +74,7 @@ class Pairs:
         with tqdm(total=count, desc="pairs", unit="pair", disable=not self._settings.progress) as bar:
             for start in range(first, first + count, step):
                 seeds = range(start, min(start + step, first + count))
-                reference, method = (self._play(cell, schedule, seeds) for cell, schedule in self._cells)
+                reference, method = (self._play(cell, denoising, seeds) for cell, denoising in self._ways)
                 for seed, *pair in zip(seeds, reference, method, strict=True):
                     bar.update()
                     before, after = (float(getattr(result, self.quantity)) for result in pair)
@@ -99,8 +88,8 @@ class Pairs:
             writer.writerow(["seed", f"{self.quantity} of reference", f"{self.quantity} of method"])
             writer.writerows((seed, f"{before:.6g}", f"{after:.6g}") for seed, before, after in self.seen)
 
-    def _play(self, cell: Cell, schedule: bac.Schedule | None, seeds: Sequence[int]) -> list[EpisodeResult]:
-        unit = Unit(unit_key(self._settings, cell, schedule), cell, schedule, tuple(seeds))
+    def _play(self, cell: Cell, denoising: bac.Denoising, seeds: Sequence[int]) -> list[EpisodeResult]:
+        unit = Unit(unit_key(self._settings, cell, denoising), cell, denoising, tuple(seeds))
         for result in self._player.play(missing(unit, self._log)):
             self._log.add(unit.key, result)
         episodes = self._log.episodes(unit.key)
@@ -130,7 +119,7 @@ def certify(
     outcome = non_inferiority(pairs.differences(), margin, confidence=confidence)
     low, high = bounds(outcome.differences, confidence=confidence)
     folder.mkdir(parents=True, exist_ok=True)
-    subject.save(folder / "bac.json")
+    subject.denoising.save(folder / "bac.json")
     pairs.save(folder / "pairs.csv")
     certificate = Certificate(
         verdict=outcome.verdict,
@@ -156,53 +145,36 @@ def certify(
 
 
 def subject_of(config: Any, settings: Settings) -> Subject:
-    """What the configuration asks to certify.
+    """What the configuration asks to certify: a file, the policy as it was tuned, or a cache.
 
     Raises:
         SystemExit: That is the reference itself.
     """
-    if config.certify.schedule:
-        return stored_subject(Path(config.certify.schedule), cell_of(config))
-    if settings.tuned:
-        comparison = Comparison(settings)
-        cell, *_ = comparison.tuned_cells
-        schedule = comparison.schedule(cell)
-        return Subject(cell, schedule, as_candidate(cell, schedule).signed(comparison.loaded.policy))
+    if config.certify.file:
+        return stored_subject(Path(config.certify.file), cell_of(config))
+    if settings.tuned is not None:
+        return stored_subject(settings.checkpoint / settings.tuned, cell_of(config))
     cell = cell_of(config)
-    if cell.cache == "dense":
-        raise SystemExit("cache: dense is the reference itself; name a cache, tuned=true, or certify.schedule=FILE")
-    schedule = Comparison(settings).schedule(cell)
-    assert schedule is not None  # cached, then
-    return Subject(cell, schedule, schedule)
+    if cell.is_dense:
+        raise SystemExit("cache: dense is the reference itself; name a cache, tuned=true, or certify.file=FILE")
+    return Subject(cell, Comparison(settings).denoising(cell))
 
 
 def stored_subject(path: Path, sampler: Cell) -> Subject:
-    """What a file holds: a schedule, or what `bac tune` chose.
+    """What a file holds.
 
     Args:
         path: A ``bac.json``.
-        sampler: Solver and spacing that a schedule is run with, and what `bac tune` chose if it left the policy's own.
+        sampler: How the policy is configured: what the file leaves as the policy has it.
     """
-    own = replace(sampler.sampler, name=f"{path} on {sampler.solver_name}")
-    if not tuning.is_candidate(path):
-        schedule = bac.Schedule.load(path)
-        return Subject(_with_estimator(own, schedule), schedule, schedule)
-    candidate = tuning.load(path)
-    if candidate.solver is None:
-        cell = replace(own, num_steps=candidate.num_steps)
-    else:
-        cell = as_cell(replace(candidate, schedule=None), candidate.name)
-    return Subject(_with_estimator(cell, candidate.schedule), candidate.schedule, candidate)
-
-
-def _with_estimator(cell: Cell, schedule: bac.Schedule | None) -> Cell:
-    """Episodes are told apart by update steps and cell, so the cell has to say what stands in for a block."""
-    return cell if schedule is None or schedule.estimator == "hold" else replace(cell, estimator=schedule.estimator)
+    denoising = bac.load(path)
+    title = denoising.name if denoising.solver else f"{path} on {sampler.solver_name}"
+    return Subject(holding(denoising, title, on=sampler.sampler), denoising)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
-    """Certify the configured cell, the tuned policy, or what a file holds."""
+    """Certify the configured cell, the policy as it was tuned, or what a file holds."""
     log_to_terminal()
     settings = settings_of(config)
     folder = Path(config.certify.folder)

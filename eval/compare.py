@@ -12,10 +12,10 @@ from typing import Any
 import hydra
 
 from eval.compared.comparison import PHASES, Comparison
-from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 from eval.report.narrative import verdict
 from eval.report.publish import publish
 from eval.report.table import plain_table
+from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.compared.comparison import Comparison
-from eval.setup.config import log_to_terminal
 from eval.report.narrative import verdict
 from eval.report.publish import publish
 from eval.report.table import plain_table
-from eval.setup.settings import Settings
+from eval.setup.config import log_to_terminal
+from eval.setup.settings import SHIPPED, Settings
 
 logger = logging.getLogger(__name__)
 MIN_OBSERVATIONS = 16
@@ -55,7 +55,7 @@ def demo_settings(options: argparse.Namespace) -> Settings:
         num_observation_episodes=4,
         num_spacing_draws=2,
         latency_rounds=3 if options.quick else 10,
-        tuned=True,
+        tuned=SHIPPED,
         outputs=options.output / "work",
     )
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comparison = Comparison(demo_settings(options))
     logger.info("1/4 calibrate: watch the untouched policy on states it visits, choose each block's updates")
     comparison.calibrate()
-    print(comparison.schedule(comparison.published))
+    print(comparison.denoising(comparison.published).schedule)
     logger.info("2/4 latency: batch 1, one thread, all methods in turn")
     comparison.measure_latency()
     logger.info("3/4 closed loop: %d paired episodes per method", comparison.settings.n)

@@ -9,12 +9,14 @@ from typing import Any
 
 import hydra
 
-from eval.setup.cells import dense
+from bac.plan.replay import replay_named
 from eval.compared.comparison import Comparison
-from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
 from eval.compared.matching import measure_cells
-from eval.report.table import make_row, plain_table
 from eval.play.workers import play_units
+from eval.report.table import make_row, plain_table
+from eval.setup.batches import one_of
+from eval.setup.cells import dense
+from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +28,14 @@ def main(config: Any) -> None:
     cell = cell_of(config)
     settings = settings_of(config)
     comparison = Comparison(settings)
-    schedule = comparison.schedule(cell)
-    if schedule is not None:
-        print(schedule)
+    denoising = comparison.denoising(cell)
+    print(denoising)
     play_units(settings, [comparison.unit(cell, tuple(settings.seeds))], comparison.log)
     latency = None
     if config.latency:
-        batch = {key: values[:1] for key, values in comparison.calibrated.observations("fidelity").items()}
-        options = {"executor": settings.executor, "rounds": settings.latency_rounds, "progress": settings.progress}
-        latency = measure_cells(comparison.loaded, {cell: schedule}, batch, **options).cells[cell]
+        batch, replay = one_of(comparison.calibrated.observations("fidelity")), replay_named(settings.executor)
+        options = {"replay": replay, "rounds": settings.latency_rounds, "progress": settings.progress}
+        latency = measure_cells(comparison.loaded, {cell: denoising}, batch, **options).cells[cell]
     row = make_row(
         cell,
         settings.task,

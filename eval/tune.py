@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
 import bac
+from bac.plan.replay import replay_named
 from bac.tuning import Tuned
-from eval.setup.config import CONFIGS, log_to_terminal, settings_of
+from bac.tuning.batches import in_parts
 from eval.measure.latency import measure
-from eval.experiments.methods.methods import visited
+from eval.play.visit import visited
+from eval.setup.batches import Batch, one_of
+from eval.setup.config import CONFIGS, log_to_terminal, settings_of
+from eval.setup.files import write_json
 from eval.setup.provenance import provenance
-from eval.play.records import write_json
-from eval.play.rollout import Batch
 from eval.setup.settings import CALIBRATION_SEED
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def second_run(policy: Any, tuned: Tuned, batch: Batch, *, rounds: int) -> dict[
     Returns:
         ``p50_ms`` and ``p95_ms``.
     """
-    tuned.apply(policy)
+    bac.wrap(policy, tuned.denoising)
     generator = torch.Generator().manual_seed(0)
     calls = {"tuned": lambda: policy.predict_action_chunk(batch, generator=generator)}
     latency = measure(calls, rounds=rounds, warmup=3, progress=False)["tuned"]
@@ -55,7 +56,7 @@ def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
     tuned.save(folder / "tuned.json")
     (folder / "tuned.txt").write_text(f"{tuned}\n\nrun again: {json.dumps(dict(again))}\n")
     tuned.plot(folder / "front.png")
-    tuned.save_choice(folder / "bac.json")
+    tuned.denoising.save(folder / "bac.json")
     write_json(folder / "provenance.json", {**provenance(), "second_run": dict(again)})
 
 
@@ -66,17 +67,17 @@ def main(config: Any) -> None:
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(config.tune, resolve=True)
     folder, count, rounds = Path(options.pop("results")), options.pop("num_observations"), options.pop("rounds")
+    options["replay"] = replay_named(options.pop("executor"))
     settings = settings_of(config)
     loaded = settings.load_policy()
     batch = visited(loaded, settings.make_env, CALIBRATION_SEED, count)
-    parts = np.array_split(np.arange(count), max(2, count // BATCH))
-    batches = [{key: values[torch.from_numpy(part)] for key, values in batch.items()} for part in parts]
+    batches = in_parts(batch, min(BATCH, count // 2))
     loaded.policy.diffusion.use_solver(*REFERENCE)
     tuned = bac.tune(loaded.policy, batches, rounds=rounds, **options)
     print(tuned)
     fresh = settings.load_policy().policy
     fresh.diffusion.use_solver(*REFERENCE)
-    again = second_run(fresh, tuned, {key: values[:1] for key, values in batch.items()}, rounds=5 * rounds)
+    again = second_run(fresh, tuned, one_of(batch), rounds=5 * rounds)
     print(f"again: p50 {again['p50_ms']:.1f} ms, p95 {again['p95_ms']:.1f} ms; {tuned.budget}")
     publish(folder, tuned, again)
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import bac
 from bac.adapters import find_host
+from bac.caching.interceptors.patch import interceptors
 from bac.errors import RunError, ScheduleError
 from bac.recording import record_features
-from bac.denoising import fewer_of_its_own
 
 
 class AdapterContract(ABC):
@@ -26,7 +26,7 @@ class AdapterContract(ABC):
     one_run_per_sample: bool = False
     goes_into_eval_mode: bool = False
     calls_outside_the_loop: int = 0
-    takes_fewer_steps: bool = False  # of its own solver, from `bac.tune`
+    takes_fewer_steps: bool = False  # of its own solver: `bac.Denoising(num_steps=...)`
 
     @abstractmethod
     def make_policy(self) -> nn.Module:
@@ -79,7 +79,7 @@ class AdapterContract(ABC):
         assert bac.unwrap(policy) is policy
         after = [dict(vars(module)) for module in policy.modules()]
         assert [sorted(names) for names in after] == [sorted(names) for names in before]
-        assert not [v for names in after for v in names.values() if isinstance(v, bac.caching.interceptors.patch.Interceptor)]
+        assert not list(interceptors(policy))
         assert torch.equal(self.predict(policy), dense)
 
     def test_every_block_is_computed_exactly_at_its_update_steps(self) -> None:
@@ -87,7 +87,7 @@ class AdapterContract(ABC):
         schedule, counts = self.staggered(policy), {}
         for block in find_host(policy).blocks:
             count_calls(block, counts)
-        bac.wrap(policy, schedule, executor="interpret")
+        bac.wrap(policy, schedule, replay=False)
         self.predict(policy)
         runs = 3 if self.one_run_per_sample else 1
         outside = self.calls_outside_the_loop
@@ -129,17 +129,20 @@ class AdapterContract(ABC):
 
     def test_fewer_steps_of_its_own_solver_are_those_it_makes_if_configured_so(self) -> None:
         policy, configured = self.make_policy(), self.make_policy()
-        dense, fewer = self.predict(policy), fewer_of_its_own(self.num_steps - 1)
+        dense, fewer, known = self.predict(policy), bac.Denoising(num_steps=self.num_steps - 1), find_host(policy).num_steps
         if self.takes_fewer_steps:
             self.set_num_steps(configured, self.num_steps - 1)
-            undo = fewer.signed(policy).put_on(policy, executor="interpret")
-            assert find_host(policy).num_steps == self.num_steps - 1
+            bac.wrap(policy, fewer, replay=False)
             assert torch.equal(self.predict(policy), self.predict(configured))
-            undo()
+            assert find_host(policy).num_steps == known == self.num_steps  # its own, between two calls
+        elif known is None:
+            bac.wrap(policy, fewer, replay=False)
+            with pytest.raises(RunError, match=f"evaluated {self.num_steps} times .* is for {self.num_steps - 1}"):
+                self.predict(policy)
         else:
             with pytest.raises(ScheduleError, match="bac does not know where .* reads its number of denoising steps"):
-                fewer.put_on(policy)
-        assert torch.equal(self.predict(policy), dense)
+                bac.wrap(policy, fewer)
+        assert torch.equal(self.predict(bac.unwrap(policy)), dense)
 
     def test_wrapping_again_reconfigures(self) -> None:
         policy = self.make_policy()

@@ -244,7 +244,9 @@ def _load(file: Path | None, policy_path: Path) -> Denoising:
     """What a command is to follow."""
     path = file or policy_path / "bac.json"
     if not path.is_file():
-        raise bac.BacError(f"{path}: is not there; make one first: bac tune --policy-path {policy_path}")
+        raise bac.BacError(
+            f"{path}: is not there; make one first: bac tune, or bac calibrate, --policy-path {policy_path}"
+        )
     return bac.load(path)
 
 

@@ -7,23 +7,26 @@ measured anew whenever its phase is asked for by name, since it wants an idle ma
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import bac
+from bac.plan.replay import replay_named
 from eval.compared.calibrated import Calibrated
-from eval.setup.cells import SOLVERS, Cell, core_cells, dense, equal_cost_cells, running, sweep_cells
+from eval.compared.matching import SpacingChooser, matched_steps, measure_cells
 from eval.measure.action_error import action_chunks, action_error, reference_of
 from eval.measure.flops import policy_flops
 from eval.measure.latency import Latency
-from eval.compared.matching import SpacingChooser, matched_steps, measure_cells
 from eval.play.realtime import think_steps
-from eval.play.records import EpisodeLog, comparison_key, write_json
+from eval.play.records import EpisodeLog
 from eval.play.rollout import EpisodeResult
-from eval.setup.settings import Settings
 from eval.play.workers import Unit, play_units, unit_key
+from eval.setup.batches import one_of
+from eval.setup.cells import SOLVERS, Cell, core_cells, dense, equal_cost_cells, running, stored, sweep_cells
+from eval.setup.files import write_json
+from eval.setup.keys import comparison_key
+from eval.setup.settings import Settings
 
 logger = logging.getLogger(__name__)
 _EAGER, _INTERCEPTED = "eager", "intercepted"
@@ -42,7 +45,7 @@ class Comparison:
         self.loaded = settings.load_policy()
         self.calibrated = Calibrated(settings, self.loaded)
         self.log = EpisodeLog(settings.folder / "episodes.jsonl")
-        self._schedules: dict[Cell, bac.Schedule | None] = {}
+        self._denoisings: dict[Cell, bac.Denoising] = {}
 
     @property
     def published(self) -> Cell:
@@ -53,7 +56,7 @@ class Comparison:
     def cached_cells(self) -> tuple[Cell, ...]:
         """Cells known after calibration: the core, and uniform and unified at BAC's true cost."""
         core = core_cells(self.settings.num_updates, self.settings.num_bubbled)
-        return _unique([*core, *equal_cost_cells(self.schedule(self.published))])
+        return _unique([*core, *equal_cost_cells(self.denoising(self.published))])
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -63,35 +66,29 @@ class Comparison:
 
     @property
     def tuned_cells(self) -> tuple[Cell, ...]:
-        """The policy as it was tuned, if that is asked for: ``tuned.json`` beside its weights.
+        """The policy as it was tuned, if that is asked for: what a file beside its weights holds.
 
         Raises:
-            FileNotFoundError: It is not there.
+            ScheduleError: There is no such file, or it holds nothing that `bac.load` reads.
         """
-        if not self.settings.tuned:
+        if self.settings.tuned is None:
             return ()
-        path = self.settings.checkpoint / "tuned.json"
-        if not path.exists():
-            raise FileNotFoundError(
-                f"tuned: {path} is not there, so nobody knows how this policy was tuned. Leave tuned=true out, or "
-                "write there the cell to be run: a row of the table that python -m eval.experiments.methods.joint makes"
-            )
-        return tuple(Cell(**values) for values in json.loads(path.read_text()))
+        return (stored(self.settings.checkpoint / self.settings.tuned),)
 
-    def schedule(self, cell: Cell) -> bac.Schedule | None:
-        """The cell's schedule; None if it is dense."""
-        if cell not in self._schedules:
-            self._schedules[cell] = self.calibrated.schedule(cell)
-        return self._schedules[cell]
+    def denoising(self, cell: Cell) -> bac.Denoising:
+        """What the cell puts on the policy; `bac.Denoising()` if that is nothing."""
+        if cell not in self._denoisings:
+            self._denoisings[cell] = self.calibrated.denoising(cell)
+        return self._denoisings[cell]
 
     def calibrate(self) -> None:
-        """Observations, calibrations, and one JSON per schedule."""
-        folder = self.settings.folder / "schedules"
+        """Observations, calibrations, and one JSON for what each cell puts on."""
+        folder = self.settings.folder / "denoisings"
         folder.mkdir(parents=True, exist_ok=True)
         for cell in self.cells:
-            schedule = self.schedule(cell)
-            if schedule is not None:
-                schedule.save(folder / f"{cell.name.replace(', ', '-').replace(' ', '-')}.json")
+            denoising = self.denoising(cell)
+            if denoising != bac.Denoising():
+                denoising.save(folder / f"{cell.name.replace(', ', '-').replace(' ', '-')}.json")
         self.calibrated.observations("fidelity")
 
     def measure_latency(self, *, anew: bool = False) -> None:
@@ -117,8 +114,8 @@ class Comparison:
 
     def unit(self, cell: Cell, seeds: tuple[int, ...], think: int = 0) -> Unit:
         """Work for one cell."""
-        schedule, settings = self.schedule(cell), self.settings.realtime if think else self.settings
-        return Unit(unit_key(settings, cell, schedule, think), cell, schedule, seeds, think)
+        denoising, settings = self.denoising(cell), self.settings.realtime if think else self.settings
+        return Unit(unit_key(settings, cell, denoising, think), cell, denoising, seeds, think)
 
     def realtime_unit(self, cell: Cell, seeds: tuple[int, ...]) -> Unit:
         """Work for one cell with the world not waiting for its measured latency."""
@@ -181,7 +178,7 @@ class Comparison:
 
         def chunks_of(cell: Cell) -> Any:
             if cell not in chunks:
-                with running(self.loaded.policy, cell, self.schedule(cell)) as policy:
+                with running(self.loaded.policy, cell, self.denoising(cell)) as policy:
                     chunks[cell] = action_chunks(policy, batch, num_draws=self.settings.num_draws)
             return chunks[cell]
 
@@ -189,11 +186,11 @@ class Comparison:
         known = json.loads(path.read_text()) if path.exists() else {}
         for cell in self.cells:
             reference = reference_of(cell)
-            key = unit_key(self.settings, cell, self.schedule(cell))
+            key = unit_key(self.settings, cell, self.denoising(cell))
             if key not in known:
                 known[key] = None if reference is None else action_error(chunks_of(cell), chunks_of(reference))
         write_json(path, known)
-        return {cell: known[unit_key(self.settings, cell, self.schedule(cell))] for cell in self.cells}
+        return {cell: known[unit_key(self.settings, cell, self.denoising(cell))] for cell in self.cells}
 
     def think_steps(self, cell: Cell) -> int:
         """Control steps that pass while the cell computes a chunk."""
@@ -201,36 +198,35 @@ class Comparison:
 
     def flops(self, cell: Cell) -> int:
         """FLOP of one action chunk."""
-        return policy_flops(self.loaded.policy, self.schedule(cell), cell.num_steps)
+        return policy_flops(self.loaded.policy, self.denoising(cell).schedule, cell.steps)
 
     def sweeps(self, cell: Cell) -> float:
         """Full evaluations' worth of block updates."""
-        schedule = self.schedule(cell)
-        return float(cell.num_steps) if schedule is None else schedule.num_sweeps
+        return float(self.denoising(cell).sweeps or cell.steps)
 
     def _choose_rivals(self) -> None:
         """Give the few-step solvers as many steps as BAC's latency buys, in the spacing that suits them best."""
         settings = self.settings
-        published = self.schedule(self.published)
-        options = {"executor": settings.executor, "progress": settings.progress}
+        published = self.denoising(self.published)
+        options = {"replay": replay_named(settings.executor), "progress": settings.progress}
         rounds = max(3, settings.latency_rounds // 3)
         steps = matched_steps(self.loaded, self.published, published, self._one, rounds=rounds, **options)
         observations = self.calibrated.observations("calibration")
         choose = SpacingChooser(self.loaded.policy, observations, num_draws=settings.num_spacing_draws)
         matched = [choose(solver, k) for solver, k in steps.items()]
         curve = [choose(solver, k) for solver in SOLVERS[1:] for k in settings.few_steps]
-        write_json(self._file("few_steps"), [asdict(cell) for cell in _unique([*matched, *curve])])
+        write_json(self._file("few_steps"), [cell.to_document() for cell in _unique([*matched, *curve])])
 
     def _time(self) -> None:
         """Every cell, by turns."""
         settings = self.settings
         measured = measure_cells(
             self.loaded,
-            {cell: self.schedule(cell) for cell in self.cells},
+            {cell: self.denoising(cell) for cell in self.cells},
             self._one,
             rounds=settings.latency_rounds,
             intercepted=(self.published,),
-            executor=settings.executor,
+            replay=replay_named(settings.executor),
             progress=settings.progress,
         )
         rows = {_cell_key(cell): latency.to_dict() for cell, latency in measured.cells.items()}
@@ -241,12 +237,12 @@ class Comparison:
     def few_step_cells(self) -> tuple[Cell, ...]:
         """The rivals: first one per solver at BAC's latency, then the curve; empty before latency is known."""
         path = self._file("few_steps")
-        return tuple(Cell(**values) for values in json.loads(path.read_text())) if path.exists() else ()
+        return tuple(map(Cell.from_document, json.loads(path.read_text()))) if path.exists() else ()
 
     @property
     def _one(self) -> dict[str, Any]:
         """A batch of one observation."""
-        return {key: values[:1] for key, values in self.calibrated.observations("fidelity").items()}
+        return one_of(self.calibrated.observations("fidelity"))
 
     def _file(self, name: str) -> Path:
         """A file that depends on the executor latencies were measured with."""

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 import bac
-from eval.setup.cells import SOLVERS, Cell, dense, running, use_solver_of
+from bac.tuning.timing import WARM_UP
 from eval.measure.action_error import action_chunks, best_spacing, reference_of
 from eval.measure.latency import Latency, measure, steps_within
-from eval.play.rollout import Batch
+from eval.setup.batches import Batch
+from eval.setup.cells import SOLVERS, Cell, configure, dense, running
 
 logger = logging.getLogger(__name__)
 PROBES = (6, 24)
-WARMUP = {"interpret": 1, "auto": 3, "replay": 3}  # a replay records and checks its plan in its first calls
 _EAGER, _INTERCEPTED = "eager dense", "intercepted "
 
 
@@ -25,7 +25,7 @@ class Timings:
     """Latencies of the same interleaved rounds.
 
     Attributes:
-        cells: Of every cell, by the executor asked for.
+        cells: Of every cell, replayed or not as asked for.
         eager: Of dense DDPM-100 as it is without `bac`: what speed-ups refer to.
         intercepted: Of cells asked for, through interceptors alone.
     """
@@ -36,43 +36,43 @@ class Timings:
 
 
 def caller(
-    loaded: Any, cell: Cell, schedule: bac.Schedule | None, batch: Batch, *, executor: str = "interpret"
+    loaded: Any, cell: Cell, denoising: bac.Denoising, batch: Batch, *, replay: bool | bac.Replay = False
 ) -> Callable[[], object]:
     """A call that makes one action chunk the cell's way, on a copy of the policy of its own.
 
     Args:
         loaded: Untouched policy with its processors.
-        cell: How to run it.
-        schedule: The cell's schedule; None if dense.
+        cell: How the policy is configured.
+        denoising: What is put on it.
         batch: One preprocessed observation, `[1, To, D]` each.
-        executor: ``interpret`` runs dense cells eagerly and caches through interceptors; ``auto`` and ``replay``
-            replay both from plans (see `bac.wrap`), so that nobody wins by the executor.
+        replay: As for `bac.wrap`. False runs dense cells eagerly and caches through interceptors; with replay all run
+            from plans, so that nobody wins by the executor.
     """
     policy = copy.deepcopy(loaded.policy)
     policy.reset()
-    use_solver_of(policy, cell)
-    if schedule is not None or executor != "interpret":
-        bac.wrap(policy, schedule, executor=executor)
+    configure(policy, cell)
+    if replay or denoising != bac.Denoising():
+        bac.wrap(policy, denoising, replay=replay)
     generator = torch.Generator().manual_seed(0)
     return lambda: policy.predict_action_chunk(batch, generator=generator)
 
 
 def measure_cells(
     loaded: Any,
-    cells: Mapping[Cell, bac.Schedule | None],
+    cells: Mapping[Cell, bac.Denoising],
     batch: Batch,
     *,
-    executor: str = "interpret",
+    replay: bool | bac.Replay = False,
     rounds: int,
     progress: bool,
     intercepted: tuple[Cell, ...] = (),
 ) -> Timings:
     """Latency of every cell, interleaved with eager dense DDPM-100 and with some cells through interceptors alone."""
-    is_eager_there = executor == "interpret" and next(iter(cells)) == dense()
-    calls = {} if is_eager_there else {_EAGER: caller(loaded, dense(), None, batch)}
-    calls |= {cell.name: caller(loaded, cell, cells[cell], batch, executor=executor) for cell in cells}
+    is_eager_there = not replay and next(iter(cells)) == dense()
+    calls = {} if is_eager_there else {_EAGER: caller(loaded, dense(), bac.Denoising(), batch)}
+    calls |= {cell.name: caller(loaded, cell, cells[cell], batch, replay=replay) for cell in cells}
     calls |= {_INTERCEPTED + cell.name: caller(loaded, cell, cells[cell], batch) for cell in intercepted}
-    measured = measure(calls, rounds=rounds, warmup=WARMUP[executor], progress=progress)
+    measured = measure(calls, rounds=rounds, warmup=WARM_UP if replay else 1, progress=progress)
     return Timings(
         {cell: measured[cell.name] for cell in cells},
         next(iter(measured.values())),
@@ -80,7 +80,7 @@ def measure_cells(
     )
 
 
-def matched_steps(loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batch, **options: Any) -> dict[str, int]:
+def matched_steps(loaded: Any, target: Cell, denoising: bac.Denoising, batch: Batch, **options: Any) -> dict[str, int]:
     """For each solver, the most dense steps that take no longer than `target`.
 
     A line through two measured points proposes a number; its neighbours are then measured beside the target.
@@ -88,15 +88,15 @@ def matched_steps(loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batc
     Args:
         loaded: Untouched policy with its processors.
         target: The cell whose latency is the budget.
-        schedule: Its schedule.
+        denoising: What it puts on.
         batch: One preprocessed observation, `[1, To, D]` each.
-        options: As for `measure_cells`; the rivals get the same executor.
+        options: As for `measure_cells`; the rivals are replayed if the target is.
 
     Returns:
         Solver to number of steps, at least 1.
     """
-    probes = {_timed(k, solver): None for solver in SOLVERS for k in PROBES}
-    first = measure_cells(loaded, {target: schedule, **probes}, batch, **options).cells
+    probes = {_timed(k, solver): bac.Denoising() for solver in SOLVERS for k in PROBES}
+    first = measure_cells(loaded, {target: denoising, **probes}, batch, **options).cells
     few, many = PROBES
     guesses = {
         solver: steps_within(
@@ -107,7 +107,7 @@ def matched_steps(loaded: Any, target: Cell, schedule: bac.Schedule, batch: Batc
         for solver in SOLVERS
     }
     near = [_timed(k, s) for s, guess in guesses.items() for k in (guess - 1, guess, guess + 1) if 1 <= k <= 99]
-    second = measure_cells(loaded, {target: schedule, **dict.fromkeys(near)}, batch, **options).cells
+    second = measure_cells(loaded, {target: denoising, **dict.fromkeys(near, bac.Denoising())}, batch, **options).cells
     budget = second[target].p50_ms
     affordable = [cell for cell in near if second[cell].p50_ms <= budget]
     return {
@@ -143,6 +143,6 @@ class SpacingChooser:
 
     def _reference(self, cell: Cell) -> torch.Tensor:
         if cell not in self._references:
-            with running(self._policy, cell, None):
+            with running(self._policy, cell):
                 self._references[cell] = action_chunks(self._policy, self._batch, num_draws=self._num_draws)
         return self._references[cell]

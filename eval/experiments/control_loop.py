@@ -1,7 +1,7 @@
-"""Does `bac.ControlLoop` keep its deadlines here? ``python -m eval.experiments.control_loop`` runs it for a minute at 50 Hz.
+"""Does `bac.ControlLoop` keep its deadlines here? ``python -m eval.experiments.control_loop`` runs it for a minute.
 
 A process beside it only sleeps from one control step to the next, on the same machine during the same minute: what that
-one misses is the operating system's own.
+one misses is the operating system's own. With ``output=`` it writes the loop.json of results/realtime.
 """
 
 import multiprocessing
@@ -16,8 +16,8 @@ import torch
 import bac
 from bac.control import Quantiles, Statistics, Ticker, WallClock
 from eval.setup.config import CONFIGS, log_to_terminal
+from eval.setup.files import write_json
 from eval.setup.provenance import command_line, processor
-from eval.play.records import write_json
 
 START_TIMEOUT_S = 120.0
 
@@ -112,33 +112,42 @@ def _sleep_only(control_hz: float, num_steps: int, ready: Any, go: Any, results:
     results.put(Bare(ticker.missed, Quantiles.of(lateness)))
 
 
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="loop")
+def document_of(config: Any, statistics: Statistics, bare: Bare) -> dict[str, Any]:
+    """What both did, and the difference; plain JSON types."""
+    last_step = _num_steps(config) - 1
+    return {
+        "command": command_line(),
+        "device": processor(),
+        "settings": {key: config[key] for key in ("control_hz", "seconds", "policy_ms", "chunk_steps")},
+        "loop": asdict(statistics),
+        "bare": asdict(bare),
+        "missed_beyond_the_operating_system": max(0, statistics.missed_deadlines - bare.missed_deadlines),
+        "drift_ms": 1e3 * (statistics.duration_s - last_step / config.control_hz),
+    }
+
+
+def _num_steps(config: Any) -> int:
+    return round(config.seconds * config.control_hz)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="control_loop")
 def main(config: Any) -> None:
     """Run, print, and write if asked to."""
     log_to_terminal()
     torch.set_num_threads(1)
     statistics, bare = compare(
         control_hz=config.control_hz,
-        num_steps=round(config.seconds * config.control_hz),
+        num_steps=_num_steps(config),
         policy_s=config.policy_ms / 1e3,
         chunk_steps=config.chunk_steps,
     )
-    beyond = max(0, statistics.missed_deadlines - bare.missed_deadlines)
-    drift_ms = 1e3 * (statistics.duration_s - (round(config.seconds * config.control_hz) - 1) / config.control_hz)
+    found = document_of(config, statistics, bare)
+    beyond, drift_ms = found["missed_beyond_the_operating_system"], found["drift_ms"]
     print(statistics)
     print(f"a loop that only sleeps: {bare.missed_deadlines} missed deadlines; jitter [ms] {bare.jitter_s.scaled(1e3)}")
     print(f"missed beyond the operating system's own: {beyond}; end of the run off by {drift_ms:+.2f} ms")
     if config.output:
-        document = {
-            "command": command_line(),
-            "device": processor(),
-            "settings": {key: config[key] for key in ("control_hz", "seconds", "policy_ms", "chunk_steps")},
-            "loop": asdict(statistics),
-            "bare": asdict(bare),
-            "missed_beyond_the_operating_system": beyond,
-            "drift_ms": drift_ms,
-        }
-        write_json(Path(config.output), document)
+        write_json(Path(config.output), found)
 
 
 if __name__ == "__main__":

@@ -17,18 +17,22 @@ import hydra
 import numpy as np
 from matplotlib.lines import Line2D
 
-from eval.setup.cells import Cell, adaptive, dense
+from bac.plan.replay import replay_named
 from eval.compared.comparison import Comparison
-from eval.setup.config import CONFIGS, log_to_terminal, settings_of
-from eval.report.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, picture, plain_log_axis, reference_band
-from eval.report.film import film_cells
 from eval.compared.matching import SpacingChooser, measure_cells
 from eval.measure.intervals import mean_score, paired_score_difference, paired_success_difference, success_rate
-from eval.setup.provenance import provenance
 from eval.play.realtime import Pace
-from eval.play.records import EpisodeLog, comparison_key, write_json
+from eval.play.records import EpisodeLog
 from eval.play.rollout import EpisodeResult
-from eval.play.workers import Unit, play_units
+from eval.play.workers import Unit, play_units, updates_of
+from eval.report.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, picture, plain_log_axis, reference_band
+from eval.report.film import film_cells
+from eval.setup.batches import one_of
+from eval.setup.cells import Cell, adaptive, dense, stored
+from eval.setup.config import CONFIGS, log_to_terminal, settings_of
+from eval.setup.files import write_json
+from eval.setup.keys import comparison_key
+from eval.setup.provenance import provenance
 
 logger = logging.getLogger(__name__)
 COLOURS = (BLACK, BLUE, GREEN, ORANGE, PINK)
@@ -62,7 +66,7 @@ class Curves:
 
     Args:
         comparison: Policy, world, schedules and seeds.
-        options: `realtime_curves` of ``configs/eval.yaml``.
+        options: `realtime` of ``configs/eval.yaml``.
     """
 
     def __init__(self, comparison: Comparison, options: Any) -> None:
@@ -72,7 +76,7 @@ class Curves:
         bac_cells = [
             adaptive(settings.num_updates, settings.num_bubbled, force_last=last) for last in options.force_last
         ]
-        placed = [*comparison.tuned_cells, *(Cell(**values) for values in options.cells)]
+        placed = [*comparison.tuned_cells, *(stored(Path(file)) for file in options.files)]
         self.cells = (dense(), *self._few_step_cells(), *bac_cells, *placed)
         self.latencies_ms = self._latencies()
 
@@ -133,13 +137,12 @@ class Curves:
         }
 
     def _unit(self, point: Point, seeds: tuple[int, ...]) -> Unit:
-        schedule = self.comparison.schedule(point.cell)
-        updates = None if schedule is None else {name: list(steps) for name, steps in schedule.update_steps.items()}
+        denoising = self.comparison.denoising(point.cell)
         # Without delay the two modes are one, lock-step.
         pace = point.pace if point.pace.delays[-1] else Pace((0,))
-        parts = {"updates": updates, "pace": asdict(pace)}
+        parts = {"updates": updates_of(denoising), "pace": asdict(pace)}
         identity = self.comparison.settings.realtime.identity
-        return Unit(comparison_key(identity, point.cell.describe(), parts), point.cell, schedule, seeds, pace=pace)
+        return Unit(comparison_key(identity, point.cell.describe(), parts), point.cell, denoising, seeds, pace=pace)
 
     def _few_step_cells(self) -> list[Cell]:
         """DDIM with few steps, spaced as well as it can be; chosen once."""
@@ -151,7 +154,7 @@ class Curves:
             choose = SpacingChooser(loaded.policy, calibrated.observations("calibration"))
             known |= {steps: choose("DDIM", steps) for steps in self.options.ddim_steps if steps not in known}
         cells = [known[steps] for steps in self.options.ddim_steps]
-        write_json(path, [asdict(cell) for cell in cells])
+        write_json(path, [cell.to_document() for cell in cells])
         return cells
 
     def _latencies(self) -> Mapping[str, Sequence[float]]:
@@ -164,20 +167,20 @@ class Curves:
             return {name: list(recorded[name]) for name in names}
         settings = self.comparison.settings
         path = settings.folder / f"realtime_latency-{settings.executor}.json"
-        stored = json.loads(path.read_text()) if path.exists() else {}
-        if any(name not in stored for name in names):
-            batch = {key: rows[:1] for key, rows in self.comparison.calibrated.observations("fidelity").items()}
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if any(name not in known for name in names):
+            batch = one_of(self.comparison.calibrated.observations("fidelity"))
             measured = measure_cells(
                 self.comparison.loaded,
-                {cell: self.comparison.schedule(cell) for cell in self.cells},
+                {cell: self.comparison.denoising(cell) for cell in self.cells},
                 batch,
-                executor=settings.executor,
+                replay=replay_named(settings.executor),
                 rounds=settings.latency_rounds,
                 progress=settings.progress,
             )
-            stored = {cell.name: [latency.p50_ms] for cell, latency in measured.cells.items()}
-            write_json(path, stored)
-        return {name: stored[name] for name in names}
+            known = {cell.name: [latency.p50_ms] for cell, latency in measured.cells.items()}
+            write_json(path, known)
+        return {name: known[name] for name in names}
 
 
 def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str, quantity: str) -> None:
@@ -240,20 +243,20 @@ def _parts(estimate: Any) -> list[tuple[str, float]]:
 
 
 def _stored_cells(path: Path) -> list[Cell]:
-    return [Cell(**values) for values in json.loads(path.read_text())] if path.exists() else []
+    return list(map(Cell.from_document, json.loads(path.read_text()))) if path.exists() else []
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
     """Measure or read latencies, play what is missing, write the table and the picture."""
     log_to_terminal()
-    curves = Curves(Comparison(settings_of(config)), config.realtime_curves)
+    curves = Curves(Comparison(settings_of(config)), config.realtime)
     for name, latencies in curves.latencies_ms.items():
         print(f"{name:32} {sorted(latencies)[len(latencies) // 2]:8.1f} ms")
     curves.play()
-    if config.realtime_curves.film_hz:
-        film_all(curves, Path(config.realtime_curves.results), config.realtime_curves.film_hz)
-    for row in publish(curves, Path(config.realtime_curves.results)):
+    if config.realtime.film_hz:
+        film_all(curves, Path(config.realtime.results), config.realtime.film_hz)
+    for row in publish(curves, Path(config.realtime.results)):
         place = f"{row['control_hz']:g} Hz, {row['latency_ms']:.0f} ms ({row['delay_steps'][1]} steps)"
         print(f"{row['curve']:10} {row['mode']:11} {row['name']:32} {place:28} {row['success']:.3f} {row['score']:.3f}")
 

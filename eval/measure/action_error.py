@@ -6,8 +6,6 @@ The reference depends on the solver, since only runs that consume the same draws
 - DDIM and DPM-Solver++ cells against dense DDIM-100 from the same initial noise (one deterministic path, finely cut);
 - DDPM with fewer steps draws other noise, so its error is undefined. Where its timestep spacing must be chosen, the
   energy distance between its actions and those of dense DDPM-100 is used, which compares distributions.
-
-``python -m eval.experiments.methods preset=quick output=FILE.json`` measures methods of caching so (see `eval.experiments.methods.methods`).
 """
 
 import logging
@@ -17,8 +15,9 @@ from typing import Any
 import torch
 
 from bac.tuning.bench import typical
+from eval.setup.batches import Batch
 from eval.setup.cells import SPACINGS, Cell, dense, running
-from eval.play.rollout import Batch, chunk_generator
+from eval.setup.noise import chunk_generator
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +27,9 @@ FIRST_NOISE_SEED = 10_000_000
 
 def reference_of(cell: Cell) -> Cell | None:
     """The dense cell that a cell's actions are compared with, or None where no draws are shared."""
-    if cell.solver != "DDPM":
+    if cell.solver != "DDPM" or (cell.denoising is not None and cell.denoising.solver is not None):
         return dense(100, "DDIM")
-    if cell.cache == "dense" and cell.num_steps != 100:
+    if cell.is_dense and cell.num_steps != 100:
         return None
     return cell.sampler
 
@@ -119,14 +118,8 @@ def best_spacing(
     found: dict[str, float] = {}
     for spacing in spacings:
         try:
-            with running(policy, dense(num_steps, solver, spacing), None):
+            with running(policy, dense(num_steps, solver, spacing)):
                 found[spacing] = distance(action_chunks(policy, batch, num_draws=len(reference)), reference)
         except ValueError as error:  # this spacing cannot place so many distinct timesteps
             logger.info("%s-%d: spacing %s left out: %s", solver, num_steps, spacing, error)
     return min(found, key=lambda spacing: found[spacing]), found
-
-
-if __name__ == "__main__":
-    from eval.experiments.methods.methods import main
-
-    main()

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import bac
 from bac.adapters import find_host
+from bac.caching.block import BlockKind
 
 LAYER = re.compile(r"\.decoder\.layers\.\d+$")
 
@@ -33,7 +34,7 @@ def paper_gflop(num_feed_forward: int, num_self_attention: int, num_cross_attent
     return 0.4116 + 0.01048 * num_feed_forward + 0.005294 * num_self_attention + 0.003424 * num_cross_attention
 
 
-def block_flops(kind: bac.BlockKind, *, tokens: int, width: int, memory_tokens: int) -> int:
+def block_flops(kind: BlockKind, *, tokens: int, width: int, memory_tokens: int) -> int:
     """FLOP of one evaluation of one block.
 
     Args:
@@ -46,11 +47,11 @@ def block_flops(kind: bac.BlockKind, *, tokens: int, width: int, memory_tokens: 
         ValueError: There is no formula for this kind.
     """
     match kind:
-        case bac.BlockKind.FEED_FORWARD:
+        case BlockKind.FEED_FORWARD:
             return 16 * tokens * width**2
-        case bac.BlockKind.SELF_ATTENTION:
+        case BlockKind.SELF_ATTENTION:
             return 8 * tokens * width**2 + 2 * tokens**2 * width
-        case bac.BlockKind.CROSS_ATTENTION:
+        case BlockKind.CROSS_ATTENTION:
             return 4 * tokens * width**2 + 4 * memory_tokens * width**2 + 2 * tokens * memory_tokens * width
     raise ValueError(f"block kind {kind.value!r}: formulas exist for attention and feed-forward blocks only")
 

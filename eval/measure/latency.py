@@ -5,8 +5,6 @@ speed-up compares medians of the same rounds. A sample during which the process 
 above CPU time) measured the neighbour and is rejected and counted.
 """
 
-import gc
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+
+from bac.tuning.timing import interleaved
 
 BUSY = 1.15
 MIN_CLEAN = 3
@@ -54,21 +53,15 @@ def measure(
         cells: Name to a call that makes one action chunk.
         rounds: Samples per cell, at least 1.
         warmup: Untimed calls of each cell before.
+        progress: Show a progress bar.
 
     Raises:
         ValueError: No cell, or no round.
     """
     if not cells or rounds < 1:
         raise ValueError(f"measure: needs at least one cell and one round, got {len(cells)} and {rounds}")
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in cells}
-    with _quiet():
-        for call in cells.values():
-            for _ in range(warmup):
-                call()
-        for _ in tqdm(range(rounds), desc="latency", unit="round", disable=not progress):
-            for name, call in cells.items():
-                samples[name].append(_time(call))
-    return summarise(samples)
+    with _one_thread():
+        return summarise(interleaved(cells, rounds, warm_up=warmup, progress=progress))
 
 
 def summarise(samples: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Latency]:
@@ -125,31 +118,11 @@ def _clean(pairs: np.ndarray) -> np.ndarray:
     return pairs[pairs[:, 0] <= BUSY * pairs[:, 1]]
 
 
-def _time(call: Callable[[], object]) -> tuple[float, float]:
-    cpu, wall = time.process_time(), time.perf_counter()
-    call()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """One thread and no garbage collection, restored afterwards."""
-    threads, collecting = torch.get_num_threads(), gc.isenabled()
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    gc.collect()
-    gc.freeze()
-    gc.disable()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
-        gc.unfreeze()
-        if collecting:
-            gc.enable()
-
-
-if __name__ == "__main__":
-    from eval.experiments.latency.__main__ import main
-
-    main()

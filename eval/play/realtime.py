@@ -24,7 +24,7 @@ import gymnasium as gym
 import numpy as np
 
 from bac.control import Timeline
-from eval.play.rollout import EnvPool, EpisodeResult, Hold, Slot, take_turns
+from eval.play.rollout import EnvPool, EpisodeResult, HoldAction, Slot, take_turns
 
 MODES = ("act", "stand_still")
 
@@ -39,14 +39,16 @@ def think_steps(latency_s: float, control_hz: float) -> int:
     return ceil(round(latency_s * control_hz, 9))
 
 
-def hold_of(env: str) -> Hold:
+def hold_of(env: str) -> HoldAction:
     """What the robot does while it waits, by name of the environment.
 
     Raises:
         ValueError: Nobody said what holding means in this environment.
     """
     if env not in _HOLDS:
-        raise ValueError(f"env {env!r}: no hold action is known; add one to eval.play.realtime._HOLDS ({', '.join(_HOLDS)})")
+        raise ValueError(
+            f"env {env!r}: no hold action is known; add one to eval.play.realtime._HOLDS ({', '.join(_HOLDS)})"
+        )
     return _HOLDS[env]
 
 
@@ -63,7 +65,7 @@ def _keep_target(last_action: np.ndarray | None, observation: dict[str, np.ndarr
     return observation["agent_pos"] if last_action is None else last_action
 
 
-_HOLDS: dict[str, Hold] = {"metaworld": _stay_in_place, "pusht": _keep_target}
+_HOLDS: dict[str, HoldAction] = {"metaworld": _stay_in_place, "pusht": _keep_target}
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class LiveSlot(Slot):
         env: gym.Env,
         num_obs_steps: int,
         pace: Pace,
-        hold: Hold,
+        hold: HoldAction,
         execute_steps: int,
         on_step: Callable[[bool], None] | None = None,
     ) -> None:
@@ -182,7 +184,7 @@ def whole_chunks(policy: Any, mode: str) -> Iterator[int]:
 
 
 def play_realtime(
-    loaded: Any, pool: EnvPool, seeds: Sequence[int], pace: Pace, hold: Hold, *, pool_size: int = 50
+    loaded: Any, pool: EnvPool, seeds: Sequence[int], pace: Pace, hold: HoldAction, *, pool_size: int = 50
 ) -> Iterator[EpisodeResult]:
     """Play one episode per seed in a world that does not wait, and yield each as it ends.
 

@@ -1,26 +1,17 @@
 """Finished episodes on disk: one JSON line each, so that an interrupted comparison loses nothing but the running ones.
 
-A line carries the key of everything that decided it (`comparison_key`), so results of other weights, worlds or cells
+A line carries the key of everything that decided it (`eval.setup.keys`), so results of other weights, worlds or cells
 are never mixed up, and running the same command again skips what is there.
 """
 
-import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from eval.play.rollout import EpisodeResult
 
 logger = logging.getLogger(__name__)
-
-
-def comparison_key(*parts: Mapping[str, Any]) -> str:
-    """A short hash of plain JSON values, the same in every process and on every machine."""
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 class EpisodeLog:
@@ -59,11 +50,3 @@ class EpisodeLog:
             logger.warning("%s: the last line is torn (%d characters), cut it off", self.path, len(torn))
             self.path.write_text(whole + "\n" if whole else "")
         return [line for line in whole.split("\n") if line]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON in one go, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(path.suffix + ".part")
-    draft.write_text(json.dumps(value, indent=1) + "\n")
-    draft.replace(path)

@@ -6,7 +6,6 @@ from a generator seeded by (s, c) alone. Results therefore depend neither on the
 and two methods that play the same seeds meet the same worlds and the same noise.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from eval.setup.batches import Batch
+from eval.setup.noise import chunk_generator
+
 # What LeRobot calls the two observations of our environments.
 LEROBOT_KEY = {"agent_pos": "observation.state", "environment_state": "observation.environment_state"}
-Batch = dict[str, torch.Tensor]
-Hold = Callable[[np.ndarray | None, dict[str, np.ndarray]], np.ndarray]
+HoldAction = Callable[[np.ndarray | None, dict[str, np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Slot:
         """Fresh noise for the next chunk, the same for every method."""
         return chunk_generator(self.seed, self.chunk_index)
 
-    def wait(self, num_steps: int, hold: Hold) -> None:
+    def wait(self, num_steps: int, hold: HoldAction) -> None:
         """Let the world go on for `num_steps` control steps while the policy thinks."""
         for _ in range(num_steps):
             if not self.done:
@@ -125,12 +126,6 @@ class Slot:
 AnySlot = TypeVar("AnySlot", bound=Slot)
 
 
-def chunk_generator(seed: int, chunk_index: int) -> torch.Generator:
-    """The noise of one chunk of one episode: a generator seeded by a fixed hash of (seed, chunk_index)."""
-    digest = hashlib.sha256(f"bac-eval:{seed}:{chunk_index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
 def predict_chunks(loaded: Any, slots: Sequence[Slot], observe: Callable[[Batch], None] | None = None) -> np.ndarray:
     """One batched policy call: the next chunk of every slot, `[B, Ta, Da]` float32 in the environment's units."""
     raw = {
@@ -151,7 +146,7 @@ def play(
     *,
     pool_size: int = 50,
     think_steps: int = 0,
-    hold: Hold | None = None,
+    hold: HoldAction | None = None,
     observe: Callable[[Batch], None] | None = None,
 ) -> Iterator[EpisodeResult]:
     """Play one episode per seed and yield each as it ends.

@@ -1,7 +1,7 @@
 """Episodes of many cells by several workers, one thread each; every finished episode goes straight to the log.
 
-A unit of work is one cell and some seeds. Because an episode depends on its seed alone (see `eval.play.rollout`), it does
-not matter which worker plays it or beside which others: `eval.play.launchers` says where the workers are.
+A unit of work is one cell and some seeds. An episode depends on its seed alone (see `eval.play.rollout`), so it does
+not matter which worker plays it or beside which others. `eval.play.launchers` says where the workers are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,24 +13,25 @@ from typing import Any
 from tqdm import tqdm
 
 import bac
-from eval.setup.cells import Cell, running
 from eval.play.launchers import launcher_named
 from eval.play.realtime import Pace, hold_of, play_realtime
-from eval.play.records import EpisodeLog, comparison_key
+from eval.play.records import EpisodeLog
 from eval.play.rollout import EnvPool, EpisodeResult, play
+from eval.setup.cells import Cell, running
+from eval.setup.keys import comparison_key
 from eval.setup.settings import Settings
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One cell, its schedule, and seeds to play.
+    """One cell, what is put on the policy, and seeds to play.
 
     While a chunk is computed the robot stands still for `think_steps` control steps, or lives as `pace` says.
     """
 
     key: str
     cell: Cell
-    schedule: bac.Schedule | None
+    denoising: bac.Denoising
     seeds: tuple[int, ...]
     think_steps: int = 0
     pace: Pace | None = None
@@ -48,17 +49,24 @@ class Player:
         """Yield each episode of the unit as it ends."""
         hold = hold_of(self._settings.env) if unit.think_steps or unit.pace else None
         options: dict[str, Any] = {"pool_size": self._settings.pool_size, "hold": hold}
-        with running(self._loaded.policy, unit.cell, unit.schedule):
+        with running(self._loaded.policy, unit.cell, unit.denoising):
             if unit.pace is not None:
                 yield from play_realtime(self._loaded, self._pool, unit.seeds, unit.pace, **options)
             else:
                 yield from play(self._loaded, self._pool, unit.seeds, think_steps=unit.think_steps, **options)
 
 
-def unit_key(settings: Settings, cell: Cell, schedule: bac.Schedule | None, think_steps: int = 0) -> str:
+def unit_key(settings: Settings, cell: Cell, denoising: bac.Denoising, think_steps: int = 0) -> str:
     """Key of everything an episode depends on besides its seed."""
-    updates = None if schedule is None else {name: list(steps) for name, steps in schedule.update_steps.items()}
-    return comparison_key(settings.identity, cell.describe(), {"updates": updates, "think_steps": think_steps})
+    return comparison_key(
+        settings.identity, cell.describe(), {"updates": updates_of(denoising), "think_steps": think_steps}
+    )
+
+
+def updates_of(denoising: bac.Denoising) -> dict[str, list[int]] | None:
+    """Update steps of every block, as plain JSON types; None if every block updates at every step."""
+    schedule = denoising.schedule
+    return None if schedule is None else {name: list(steps) for name, steps in schedule.update_steps.items()}
 
 
 def missing(unit: Unit, log: EpisodeLog) -> Unit:
@@ -86,4 +94,4 @@ def play_units(settings: Settings, units: Sequence[Unit], log: EpisodeLog) -> No
 
 
 def _sweeps(unit: Unit) -> float:
-    return unit.cell.num_steps if unit.schedule is None else unit.schedule.num_sweeps
+    return unit.denoising.sweeps or unit.cell.steps

@@ -9,7 +9,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
 import bac
-from eval.setup.cells import Cell
+from bac.caching.block import BlockKind
+from bac.caching.calibration import Calibration
+from eval.measure.intervals import Estimate
 from eval.report.drawing import (
     BLACK,
     BLUE,
@@ -23,12 +25,12 @@ from eval.report.drawing import (
     plain_log_axis,
     reference_band,
 )
-from eval.measure.intervals import Estimate
+from eval.setup.cells import Cell
 
 KINDS = {
-    bac.BlockKind.SELF_ATTENTION: ("self-attention", BLUE),
-    bac.BlockKind.CROSS_ATTENTION: ("cross-attention", GREEN),
-    bac.BlockKind.FEED_FORWARD: ("feed-forward", ORANGE),
+    BlockKind.SELF_ATTENTION: ("self-attention", BLUE),
+    BlockKind.CROSS_ATTENTION: ("cross-attention", GREEN),
+    BlockKind.FEED_FORWARD: ("feed-forward", ORANGE),
 }
 SHORT = dict(zip(KINDS, ("SA", "CA", "FFN"), strict=True))
 
@@ -72,7 +74,7 @@ def success_against_hz(path: Path, points: Sequence[Point], *, title: str, quant
             axes.plot(_hz(line), _values(line), color=_colour(line[0].cell) if line else BLACK, linewidth=1)
         for point in shown:
             bars = _bars([point])
-            marker = "D" if point.cell.cache != "dense" else "o" if point.cell.timesteps is None else "^"
+            marker = "D" if point.cell.cache != "dense" else "o" if point.cell.is_dense else "^"
             axes.errorbar(
                 _hz([point]), _values([point]), bars, color=_colour(point.cell), marker=marker, ms=5, elinewidth=0.7
             )
@@ -114,7 +116,7 @@ def schedule_grid(path: Path, blocks: Sequence[bac.Block], before: bac.Schedule,
         key(axes, [*KINDS.values(), ("added by BUA", BLACK)])
 
 
-def similarity_matrices(path: Path, calibration: bac.Calibration, schedule: bac.Schedule) -> None:
+def similarity_matrices(path: Path, calibration: Calibration, schedule: bac.Schedule) -> None:
     """Draw the similarity between steps for the first, middle and last layer; dots are the update steps."""
     layers = sorted({block.layer for block in calibration.blocks})
     layers = [layers[0], layers[len(layers) // 2], layers[-1]]
@@ -193,7 +195,7 @@ def sweep_lines(path: Path, points: Sequence[Point], *, title: str, quantity: st
 def _label(point: Point, points: Sequence[Point]) -> Label:
     """A cache by its name; of a solver's line the fastest point by name and the others by their steps."""
     cell, hz = point.cell, point.inference_hz or 0.0
-    if cell.cache != "dense" or cell.timesteps is not None:
+    if not cell.is_dense:
         return Label(hz, point.result.value, cell.name, _colour(cell))
     line = [p for p in points if _on_line(p.cell, cell.solver)]
     if hz < max(_hz(line)):
@@ -203,7 +205,7 @@ def _label(point: Point, points: Sequence[Point]) -> Label:
 
 def _on_line(cell: Cell, solver: str) -> bool:
     """Fewer steps, spaced evenly; where they are tuned they are a point of their own."""
-    return cell.cache == "dense" and cell.solver == solver and cell.timesteps is None
+    return cell.is_dense and cell.solver == solver
 
 
 def _colour(cell: Cell) -> str:
@@ -211,6 +213,8 @@ def _colour(cell: Cell) -> str:
         return ORANGE
     if cell.cache in ("uniform", "unified"):
         return PINK
+    if not cell.is_dense:
+        return GREEN
     return {"DDPM": BLACK, "DDIM": BLUE}.get(cell.solver, GREEN)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import gymnasium as gym
 import torch
 
-from eval.report.camera import Camera
-from eval.setup.cells import Cell, running
 from eval.compared.comparison import Comparison
 from eval.play.realtime import LiveSlot, Pace, hold_of, whole_chunks
 from eval.play.rollout import predict_chunks
+from eval.report.camera import Camera
 from eval.report.video import Clip, write_video
+from eval.setup.cells import Cell, running
 
 MOST_FRAMES_HZ = 20  # of world time
 
@@ -61,7 +61,7 @@ def _clip(comparison: Comparison, env: gym.Env, cell: Cell, latency_s: float, mo
         if slot.num_control_steps % stride == 0:
             shoot(thinking)
 
-    with running(loaded.policy, cell, comparison.schedule(cell)), whole_chunks(loaded.policy, mode) as execute_steps:
+    with running(loaded.policy, cell, comparison.denoising(cell)), whole_chunks(loaded.policy, mode) as execute_steps:
         slot = LiveSlot(env, loaded.policy.config.n_obs_steps, pace, hold_of(settings.env), execute_steps, on_step)
         slot.start(settings.first_seed)
         loaded.policy.reset()

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from eval.setup.cells import SOLVERS, Cell, dense
 from eval.compared.comparison import Comparison
 from eval.report.table import paired_difference
+from eval.setup.cells import SOLVERS, Cell, dense
 
 CAPTIONS = {
     "success_vs_hz.png": "Success against inference rate. Lines: solvers with fewer dense steps; numbers: steps.",
@@ -44,7 +44,7 @@ def verdict(comparison: Comparison) -> list[str]:
     rivals, published = comparison.few_step_cells, comparison.published
     pairs = [(published, rival) for rival in (dense(), *rivals[: len(SOLVERS)])]
     for tuned in comparison.tuned_cells:
-        pairs += [(tuned, rival) for rival in (dense(), *(r for r in rivals if r.num_steps == tuned.num_steps))]
+        pairs += [(tuned, rival) for rival in (dense(), *(r for r in rivals if r.steps == tuned.steps))]
     return [sentence for pair in pairs if (sentence := _compared(comparison, *pair))]
 
 

@@ -10,18 +10,18 @@ import numpy as np
 
 import bac
 from bac.recording import record_features
-from eval import figures
-from eval.setup.cells import Cell, adaptive, dense, running
 from eval.compared.comparison import Comparison
+from eval.measure.intervals import Estimate, mean_score, success_rate
+from eval.measure.latency import Latency
+from eval.play.rollout import EpisodeResult
+from eval.report import figures
 from eval.report.figures import Point
 from eval.report.film import film_cells
-from eval.measure.latency import Latency
-from eval.measure.intervals import Estimate, mean_score, success_rate
 from eval.report.narrative import EXECUTION, report_text
-from eval.setup.provenance import provenance
-from eval.play.records import write_json
 from eval.report.table import Row, make_row, markdown_table, table_json
-from eval.play.rollout import EpisodeResult
+from eval.setup.cells import Cell, adaptive, dense, running
+from eval.setup.files import write_json
+from eval.setup.provenance import provenance
 
 logger = logging.getLogger(__name__)
 FEATURE_BATCH = 8
@@ -65,7 +65,7 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
     write_json(folder / "table.json", table_json(rows))
     source = _source(comparison)
     write_json(folder / "provenance.json", source)
-    comparison.schedule(comparison.published).save(folder / "bac_schedule.json")
+    comparison.denoising(comparison.published).save(folder / "bac_schedule.json")
     _write_episodes(comparison, folder / "episodes.csv")
     draw(comparison, folder)
     if video and comparison.latencies:
@@ -119,7 +119,7 @@ def draw(comparison: Comparison, folder: Path) -> None:
     published = comparison.published
     calibration = comparison.calibrated.calibration(published)
     alone = adaptive(settings.num_updates, 0)
-    before, after = comparison.schedule(alone), comparison.schedule(published)
+    before, after = (comparison.denoising(cell).schedule for cell in (alone, published))
     figures.schedule_grid(folder / "schedule.png", calibration.blocks, before, after)
     figures.similarity_matrices(folder / "similarity.png", calibration, after)
     errors = {
@@ -137,9 +137,9 @@ def relative_errors(comparison: Comparison, cell: Cell) -> np.ndarray:
     observations = comparison.calibrated.observations("fidelity")
     batch = {key: values[:FEATURE_BATCH] for key, values in observations.items()}
     policy = comparison.loaded.policy
-    with running(policy, cell.sampler, None):
+    with running(policy, cell.sampler):
         reference = record_features(policy, batch)
-    with running(policy, cell, comparison.schedule(cell)):
+    with running(policy, cell, comparison.denoising(cell)):
         cached = record_features(policy, batch)
     return np.stack(
         [

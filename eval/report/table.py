@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.setup.cells import Cell
-from eval.measure.latency import Latency
 from eval.measure.intervals import Estimate, paired_score_difference, paired_success_difference, success_rate
+from eval.measure.latency import Latency
 from eval.play.rollout import EpisodeResult
+from eval.setup.cells import Cell
 
 
 @dataclass(frozen=True)

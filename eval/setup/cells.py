@@ -1,19 +1,19 @@
-"""A cell of the comparison: which solver, how many denoising steps, which cache. What the table has rows of."""
+"""A cell: one row of a comparison. How the policy itself is configured, and what `bac` puts on it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import bac
+from bac.caching.calibration import Calibration
 from bac.caching.schedulers.unified import unified_schedule
 from bac.caching.schedulers.uniform import uniform_schedule
-from bac.tuning import Multistep
 
 SOLVERS = ("DDPM", "DDIM", "DPM-Solver++")  # in every comparison
-FITTED = "fitted multistep"
-OTHER_SOLVERS = ("DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC", FITTED)
-CACHES = ("dense", "uniform", "unified", "acs", "bac", "placed")
+OTHER_SOLVERS = ("DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC")
+CACHES = ("dense", "uniform", "unified", "acs", "bac")
 SPACINGS = ("leading", "trailing", "linspace")
 FORCED_LAST = 3
 
@@ -22,21 +22,22 @@ FORCED_LAST = 3
 class Cell:
     """One way to run a policy. Frozen, and checked when made.
 
+    The policy is configured with a solver, a number of steps and a spacing of its own. On top of that `bac` puts a way
+    to denoise: `denoising` as it stands, or the schedule that a recipe (`cache` and its numbers) makes from a
+    calibration.
+
     Attributes:
         name: Title in tables and figures, unique within a comparison.
-        solver: Noise scheduler, one of `SOLVERS` or `OTHER_SOLVERS`.
-        num_steps: Denoising steps K.
+        solver: Noise scheduler the policy is configured with, one of `SOLVERS` or `OTHER_SOLVERS`.
+        num_steps: Denoising steps K it is configured with.
         cache: ``dense`` evaluates every block at every step; ``uniform`` and ``unified`` update all blocks together
-            at evenly spaced or ACS-chosen steps; ``acs`` chooses steps per block; ``bac`` adds bubbling (BUA);
-            ``placed`` updates all blocks at `update_steps`.
+            at evenly spaced or ACS-chosen steps; ``acs`` chooses steps per block; ``bac`` adds bubbling (BUA).
         num_updates: Updates per block before bubbling (the paper's S), None for ``dense``.
         num_bubbled: Most fragile blocks that bubble (the paper's n), only with ``bac``.
         force_last: Final steps at which every block updates.
         timestep_spacing: One of `SPACINGS`, or None for the solver's own.
-        timesteps: The solver's timesteps, `[K]`, decreasing, instead of a spacing.
-        update_steps: Of all blocks, with ``placed`` only.
-        estimator: What stands in for a block if not ``hold``, with ``placed`` or a schedule; see `bac.caching.estimators`.
-        weights: Of the fitted multistep solver, `[K, 5]`, with that solver only; see `bac.tuning.Multistep`.
+        denoising: What is put on, with ``dense`` only.
+        family: What kind of method it is, for tables that group them.
 
     Raises:
         ValueError: A value is unknown or does not fit the others.
@@ -50,43 +51,35 @@ class Cell:
     num_bubbled: int = 0
     force_last: int = 0
     timestep_spacing: str | None = None
-    timesteps: tuple[int, ...] | None = None
-    update_steps: tuple[int, ...] | None = None
-    estimator: str | None = None
-    weights: tuple[tuple[float, ...], ...] | None = None
+    denoising: bac.Denoising | None = None
+    family: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         _check_member("solver", self.solver, (*SOLVERS, *OTHER_SOLVERS))
         _check_member("cache", self.cache, CACHES)
         if self.timestep_spacing is not None:
             _check_member("timestep_spacing", self.timestep_spacing, SPACINGS)
-        for places in ("timesteps", "update_steps"):  # lists, if read from JSON
-            if getattr(self, places) is not None:
-                object.__setattr__(self, places, tuple(getattr(self, places)))
-        if self.weights is not None:
-            object.__setattr__(self, "weights", tuple(map(tuple, self.weights)))
-        if (self.solver == FITTED) != (self.weights is not None and self.timesteps is not None):
-            raise ValueError(f"{self.name}: solver={self.solver}; {FITTED} needs timesteps and weights, no other does")
-        if (self.cache == "placed") != (self.update_steps is not None):
-            raise ValueError(
-                f"{self.name}: cache={self.cache} with update_steps={self.update_steps}; placed needs them"
-            )
-        if (self.cache in ("dense", "placed")) != (self.num_updates is None):
+        if (self.cache == "dense") != (self.num_updates is None):
             raise ValueError(f"{self.name}: cache={self.cache} with num_updates={self.num_updates}; dense takes none")
         if self.num_bubbled and self.cache != "bac":
             raise ValueError(f"{self.name}: num_bubbled={self.num_bubbled} needs cache=bac, got {self.cache}")
+        if self.denoising is not None and self.cache != "dense":
+            raise ValueError(f"{self.name}: cache={self.cache} beside a denoising; a cell has one of the two")
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing is put on the policy."""
+        return self.cache == "dense" and self.denoising is None
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps K that a run makes."""
+        return (self.denoising and self.denoising.num_evaluations) or self.num_steps
 
     @property
     def sampler(self) -> "Cell":
-        """The dense cell with the same solver: what a schedule for this cell is calibrated on."""
-        return Cell(
-            self.solver_name,
-            self.solver,
-            self.num_steps,
-            timestep_spacing=self.timestep_spacing,
-            timesteps=self.timesteps,
-            weights=self.weights,
-        )
+        """The dense cell with the same configuration: what a schedule for this cell is calibrated on."""
+        return Cell(self.solver_name, self.solver, self.num_steps, timestep_spacing=self.timestep_spacing)
 
     @property
     def solver_name(self) -> str:
@@ -94,66 +87,88 @@ class Cell:
         return f"{self.solver}-{self.num_steps}" + (f" {self.timestep_spacing}" if self.timestep_spacing else "")
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the result, as plain JSON types; the title is not among it."""
-        later = (
-            "timesteps",
-            "update_steps",
-            "estimator",
-            "weights",
-        )  # absent where unset: results stay those of before
-        return {
-            key: _plain(value)
-            for key, value in asdict(self).items()
-            if key != "name" and (value is not None or key not in later)
-        }
+        """Everything that decides the result, as plain JSON types; title, family and fingerprint are not among it."""
+        values = asdict(replace(self, denoising=None))
+        values = {key: value for key, value in values.items() if key not in ("name", "family", "denoising")}
+        if self.denoising is not None:
+            document = self.denoising.to_document()
+            values["denoising"] = {key: value for key, value in document.items() if key != "fingerprint"}
+        return values
+
+    def to_document(self) -> dict[str, Any]:
+        """The cell in plain JSON types."""
+        document = None if self.denoising is None else self.denoising.to_document()
+        return {"name": self.name, "family": self.family, **self.describe(), "denoising": document}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Cell":
+        """Inverse of `to_document`."""
+        stored = document["denoising"]
+        denoising = None if stored is None else bac.Denoising.from_document(stored, document["name"])
+        return cls(**{**document, "denoising": denoising})
 
 
-def _plain(value: Any) -> Any:
-    return list(map(_plain, value)) if isinstance(value, tuple) else value
-
-
-def build_schedule(cell: Cell, calibration: bac.Calibration) -> bac.Schedule | None:
-    """The cell's schedule from the calibration of its solver; None if the cell is dense."""
-    match cell.cache, cell.num_updates:
-        case "placed", _:
-            steps = dict.fromkeys(calibration.block_names, cell.update_steps)
-            return bac.Schedule(cell.num_steps, steps, calibration.fingerprint, cell.estimator or "hold")
+def build_denoising(cell: Cell, calibration: Calibration) -> bac.Denoising:
+    """What a cell's recipe puts on, from the calibration of its solver."""
+    updates, last = cell.num_updates, cell.force_last
+    match cell.cache, updates:
         case _, None:
-            return None
-        case "uniform", updates:
-            return uniform_schedule(calibration, updates, force_last=cell.force_last)
-        case "unified", updates:
-            return unified_schedule(calibration, updates, force_last=cell.force_last)
-        case _, updates:
-            return bac.adaptive_schedule(calibration, updates, num_bubbled=cell.num_bubbled, force_last=cell.force_last)
+            return cell.denoising or bac.Denoising()
+        case "uniform", _:
+            schedule = uniform_schedule(calibration, updates, force_last=last)
+        case "unified", _:
+            schedule = unified_schedule(calibration, updates, force_last=last)
+        case _:
+            schedule = bac.adaptive_schedule(calibration, updates, num_bubbled=cell.num_bubbled, force_last=last)
+    return bac.Denoising(schedule=schedule)
 
 
 @contextmanager
-def running(policy: Any, cell: Cell, schedule: bac.Schedule | None) -> Iterator[Any]:
-    """Set the policy to the cell's solver and cache for the duration of a `with`; no trace of the cache is left.
+def running(policy: Any, cell: Cell, denoising: bac.Denoising | None = None) -> Iterator[Any]:
+    """Within it, the policy is configured as the cell says and follows a way to denoise; then it is unwrapped.
 
     The blocks are intercepted, not replayed: a plan would be recorded for every batch size a pool of episodes passes
     through, and replays the same bits.
+
+    Args:
+        policy: Untouched.
+        cell: How it is configured.
+        denoising: What is put on; None for what the cell itself holds, nothing if that is nothing.
     """
-    use_solver_of(policy, cell)
-    if schedule is None:
+    configure(policy, cell)
+    chosen = denoising or cell.denoising or bac.Denoising()
+    if chosen == bac.Denoising():
         yield policy
         return
-    bac.wrap(policy, schedule, executor="interpret")
+    bac.wrap(policy, chosen, replay=False)
     try:
         yield policy
     finally:
         bac.unwrap(policy)
 
 
-def use_solver_of(policy: Any, cell: Cell) -> None:
-    """Set the policy to the cell's solver and timesteps."""
-    if cell.weights is not None:
-        policy.diffusion.use_solver("DDIM", cell.num_steps, timesteps=cell.timesteps)
-        Multistep(cell.weights).apply(policy.diffusion, cell.timesteps)
-        return
-    placed = {} if cell.timesteps is None else {"timesteps": cell.timesteps}
-    policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing, **placed)
+def configure(policy: Any, cell: Cell) -> None:
+    """Set the policy's own solver, number of steps and spacing."""
+    policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing)
+
+
+def holding(denoising: bac.Denoising, name: str | None = None, *, on: Cell | None = None) -> Cell:
+    """The cell of a way to denoise.
+
+    Args:
+        denoising: What is put on.
+        name: Title; by default solver and steps, ``fitted multistep-4``.
+        on: How the policy is configured below it; by default dense DDIM-100, which `bac.tune` is given.
+    """
+    below = on or dense(solver="DDIM")
+    solver = below.solver if denoising.solver is None else denoising.solver.name
+    title = name or f"{solver}-{denoising.num_evaluations or below.num_steps}"
+    return replace(below.sampler, name=title, denoising=denoising, family="tuned")
+
+
+def stored(path: Path, *, on: Cell | None = None) -> Cell:
+    """The cell of what a ``bac.json`` holds; see `holding`."""
+    return holding(bac.load(path), on=on)
 
 
 def dense(num_steps: int = 100, solver: str = "DDPM", spacing: str | None = None) -> Cell:
@@ -189,9 +204,10 @@ def core_cells(num_updates: int = 10, num_bubbled: int = 5) -> tuple[Cell, ...]:
     )
 
 
-def equal_cost_cells(schedule: bac.Schedule) -> tuple[Cell, ...]:
+def equal_cost_cells(published: bac.Denoising) -> tuple[Cell, ...]:
     """Uniform and unified with as many updates as BAC really makes: its sweeps, rounded, not its S."""
-    updates = round(schedule.num_sweeps)
+    assert published.sweeps is not None  # a schedule tells
+    updates = round(published.sweeps)
     return together("uniform", updates), together("unified", updates)
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from eval.setup.cells import Cell
 from eval.setup.settings import Settings
 
-CONFIGS = str(Path(__file__).parent.parent / "configs")
+CONFIGS = str(Path(__file__).parents[2] / "configs")
 
 
 def settings_of(config: Any) -> Settings:
@@ -38,10 +38,15 @@ def settings_of(config: Any) -> Settings:
         few_steps=tuple(config.few_steps),
         sweep_updates=tuple(config.sweep.updates),
         sweep_bubbled=tuple(config.sweep.bubbled),
-        tuned=config.tuned,
+        tuned=tuned_file(config.tuned),
         realtime_n=config.realtime_n,
         outputs=Path(config.outputs),
     )
+
+
+def tuned_file(tuned: bool | str | None) -> str | None:
+    """The file that ``tuned=`` names: none, ``bac.json`` for true, or a file of that name beside the weights."""
+    return "bac.json" if tuned is True else tuned or None
 
 
 def cell_of(config: Any) -> Cell:

@@ -12,12 +12,13 @@ import torch
 import envs
 import policies
 from bac.certificate import file_hash
-from eval.play.records import comparison_key
+from eval.setup.keys import comparison_key
 
 # Worlds in which the dense policy visits the states that calibration and action error look at. Evaluation takes
 # seeds from 0, demonstrations from 100,000: no world is met twice.
 CALIBRATION_SEED = 1_000_000
 FIDELITY_SEED = 2_000_000
+SHIPPED = "fitted_4.json"  # beside the shipped weights: four fitted steps; no command follows it by itself
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Settings:
         few_steps: Numbers of dense steps of the few-step solvers' curve; empty for none.
         sweep_updates: Values of S of the sweep; empty for none.
         sweep_bubbled: Values of n of the sweep.
-        tuned: Also run the policy as it was tuned: ``tuned.json`` beside its weights, a list of cells.
+        tuned: File beside the policy's weights that says how it was tuned, to be run too: ``bac.json``, which
+            LeRobot's commands follow, or another. None for none.
         realtime_n: Episodes per cell with the world not waiting; 0 for none.
         realtime_options: Options of the environment that are other there, such as a time limit that leaves room for
             thinking.
@@ -76,7 +78,7 @@ class Settings:
     few_steps: tuple[int, ...] = ()
     sweep_updates: tuple[int, ...] = ()
     sweep_bubbled: tuple[int, ...] = ()
-    tuned: bool = False
+    tuned: str | None = None
     realtime_n: int = 0
     realtime_options: Mapping[str, Any] = field(default_factory=dict)
     outputs: Path = Path("outputs")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 import bac
+from bac.adapters import find_host
+from bac.caching.block import BlockKind
 
 
 class Tick(nn.Module):
@@ -41,7 +43,7 @@ class TickPolicy(nn.Module):
                 x = x + tick(batch["obs"])
         return x
 
-    def blocks(self, kind: bac.BlockKind = bac.BlockKind.FEED_FORWARD) -> list[bac.Block]:
+    def blocks(self, kind: BlockKind = BlockKind.FEED_FORWARD) -> list[bac.Block]:
         return [bac.Block(f"tick{i}", kind, i, tick) for i, tick in enumerate(self.ticks)]
 
 
@@ -76,5 +78,5 @@ def obs(batch_size: int = 1, seed: int = 0) -> dict[str, Tensor]:
 
 def sweep(policy: nn.Module, steps: tuple[int, ...], num_steps: int) -> bac.Schedule:
     """The same update steps for every block of a policy made of PyTorch layers."""
-    names = [block.name for block in bac.recording.find_host(policy).blocks]
+    names = [block.name for block in find_host(policy).blocks]
     return bac.Schedule(num_steps, dict.fromkeys(names, steps))

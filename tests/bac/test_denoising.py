@@ -1,152 +1,202 @@
-"""Candidates on a small DP-T: what the timesteps, the cache and both together give."""
+"""One way to denoise, as a value: what it takes, what it refuses, what it says of itself."""
 
-import math
+from __future__ import annotations
+
+import copy
+import pickle
 
 import pytest
 import torch
 
 import bac
-from bac.adapters import find_host
-from bac.caching.interceptors.patch import interceptors
-from bac.plan.executor import Replayer
-from bac.tuning import SOLVERS, Candidate, solvers_of
-from bac.denoising import fewer_steps, together
-from bac.solvers.multistep import Multistep, level
+from bac.caching.estimators import Estimator, Hold, Taylor
+from bac.errors import ScheduleError
+from bac.fingerprint import Fingerprint
+from bac.published import FirstBlock, Newton, PreviousChunk, ScaleShift
+from bac.solvers import DPMSolver, Multistep
+from tests.bac.models import TickPolicy
 
-pytest.importorskip("lerobot")
-
-from tests.policies.models import observations, small_policy
-
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
-FIRST_ORDER, SECOND_ORDER = SOLVERS
-GRID = tuple(range(99, -1, -5))
+FITTED = Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1)))
+TWO_OF_FOUR = bac.Schedule(4, {"tick0": (0, 2), "tick1": (0,)})
 
 
-@pytest.fixture
-def policy():
-    made = small_policy(n_layer=1, noise_scheduler_type="DDIM")
-    made.diffusion.use_solver("DDIM", len(GRID))
-    return made
+class Tenfold(Estimator):
+    """Ten times the last output; at home in no file."""
+
+    name = "tenfold"
+
+    def store(self, state, at, x, output):
+        return output
+
+    def estimate(self, state, at, x):
+        return 10 * state
 
 
-def names_of(policy):
-    return [block.name for block in find_host(policy).blocks]
+# What it takes
 
 
-def chunk(policy, candidate=None):
-    undo = (lambda: None) if candidate is None else candidate.put_on(policy, executor="interpret")
-    try:
-        return policy.predict_action_chunk(observations(2), generator=torch.Generator().manual_seed(0))
-    finally:
-        undo()
+def test_nothing_given_it_is_the_policy_itself():
+    nothing = bac.Denoising()
+    assert (nothing.solver, nothing.timesteps, nothing.schedule, nothing.num_evaluations) == (None, (), None, None)
+    assert nothing.name == "own solver, own steps"
 
 
-def test_a_diffusion_policy_can_be_put_to_both_solvers(policy):
-    assert solvers_of(find_host(policy)) == SOLVERS
+def test_a_solver_may_be_given_by_name():
+    by_name, by_value = (bac.Denoising(solver, (94, 69, 4)) for solver in ("DPM-Solver++", DPMSolver(2)))
+    assert by_name == by_value and hash(by_name) == hash(by_value)
+    assert bac.Denoising("DPM-Solver++ 1", (3,)).solver == DPMSolver(1)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_solver_is_the_policy_s_own_of_that_name(policy, solver):
-    places = (1, 6, 13, 19)
-    found = chunk(policy, fewer_steps(solver, GRID, places))
-    policy.diffusion.use_solver(solver.name, 4, timesteps=[GRID[place] for place in places])
-    assert torch.equal(found, chunk(policy))
+def test_timesteps_say_the_number_of_steps_and_may_come_as_whole_floats():
+    denoising = bac.Denoising("DPM-Solver++", [94.0, 69.0, 4.0])
+    assert (denoising.timesteps, denoising.num_steps, denoising.num_evaluations) == ((94, 69, 4), 3, 3)
 
 
-def test_where_nothing_is_clipped_the_first_order_is_ddim():
-    policy = small_policy(n_layer=1, noise_scheduler_type="DDIM", clip_sample=False)
-    policy.diffusion.use_solver("DDIM", len(GRID))
-    places = (4, 9, 14, 19)
-    found = chunk(policy, fewer_steps(FIRST_ORDER, GRID, places))
-    policy.diffusion.use_solver("DDIM", 4, timesteps=[GRID[place] for place in places])
-    torch.testing.assert_close(found, chunk(policy), rtol=1e-4, atol=1e-4)
+def test_a_schedule_alone_leaves_the_number_of_steps_to_the_policy_and_says_how_many_it_is_for():
+    denoising = bac.Denoising(schedule=TWO_OF_FOUR)
+    assert (denoising.num_steps, denoising.num_evaluations, denoising.made_for.num_steps) == (None, 4, 4)
 
 
-def second_order(policy, timesteps):
-    """DPM-Solver++(2M), equation 13 of Lu et al. (2022), as coefficients; its last step is of first order."""
-    shares = [level(float(policy.diffusion.noise_scheduler.alphas_cumprod[t])) for t in timesteps]
-    half_log_snr = [math.log(clean / noise) for clean, noise in shares]
-    rows = []
-    for step in range(len(timesteps) - 1):
-        (_, here), (clean, there) = shares[step : step + 2]
-        h = half_log_snr[step + 1] - half_log_snr[step]
-        gain = -clean * math.expm1(-h)
-        slope = gain * 0.5 * h / (half_log_snr[step] - half_log_snr[step - 1]) if step else 0.0
-        rows.append((gain + slope, 0.0, there / here, -slope, 0.0)[: 5 if step else 3])
-    return Multistep((*rows, (1.0, 0.0, 0.0, 0.0, 0.0)))
+@pytest.mark.parametrize(
+    ("denoising", "sweeps"),
+    [
+        (bac.Denoising(), None),
+        (bac.Denoising(num_steps=7), 7),
+        (bac.Denoising("DPM-Solver++", (9, 3)), 2),
+        (bac.Denoising(schedule=TWO_OF_FOUR), 1.5),
+        (bac.Denoising(schedule=FirstBlock(4, 0.1)), None),
+    ],
+)
+def test_sweeps_are_updates_per_block(denoising, sweeps):
+    assert denoising.sweeps == sweeps
 
 
-def test_a_fitted_solver_is_replayed_bit_for_bit(policy):
-    candidate = fewer_steps(Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1))), GRID, (1, 9))
-    expected = chunk(policy, candidate)
-    undo = candidate.put_on(policy, executor="replay")
-    assert torch.equal(chunk(policy), expected)
-    (replayer,) = (found for _, _, found in interceptors(policy) if isinstance(found, Replayer))
-    assert len(replayer.plans) == 1 and not replayer.refusals
-    undo()
+def test_an_estimator_that_a_name_says_all_of_is_the_schedule_s():
+    given, named = Taylor(2), bac.Schedule(4, dict(TWO_OF_FOUR.update_steps), estimator="taylor-2")
+    denoising = bac.Denoising(schedule=TWO_OF_FOUR, estimator=given)
+    assert denoising == bac.Denoising(schedule=named)
+    assert (denoising.estimator, denoising.schedule.estimator, denoising.estimator_name) == (None, "taylor-2", "taylor-2")
+    assert denoising.estimator_on(()) == given
 
 
-def test_dpm_solver_is_one_choice_of_coefficients():
-    policy = small_policy(n_layer=1, noise_scheduler_type="DDIM", clip_sample=False)
-    policy.diffusion.use_solver("DDIM", len(GRID))
-    places = (1, 6, 13, 19)
-    solver = second_order(policy, [GRID[place] for place in places])
-    found = chunk(policy, fewer_steps(solver, GRID, places))
-    torch.testing.assert_close(found, chunk(policy, fewer_steps(SECOND_ORDER, GRID, places)), rtol=1e-4, atol=1e-4)
+def test_an_estimator_along_the_solver_s_timesteps_is_too_and_along_another_axis_it_is_not():
+    along = Newton(1, (9, 3, 2, 0))
+    schedule = {"solver": "DPM-Solver++", "timesteps": (9, 3, 2, 0), "schedule": TWO_OF_FOUR}
+    assert bac.Denoising(**schedule, estimator=along).estimator is None
+    assert bac.Denoising(**schedule, estimator=along).estimator_on((7.0, 5.0)) == along
+    other = Newton(1, (8, 3, 2, 0))
+    assert bac.Denoising(**schedule, estimator=other).estimator_on((7.0, 5.0)) == other
 
 
-def test_a_cache_that_updates_at_every_step_changes_nothing(policy):
-    every = range(len(GRID))
-    cached = together(FIRST_ORDER, GRID, every, names_of(policy), "taylor-1")
-    assert torch.equal(chunk(policy, cached), chunk(policy, fewer_steps(FIRST_ORDER, GRID, every)))
+@pytest.mark.parametrize("estimator", [PreviousChunk(refresh=3), ScaleShift({}), Tenfold()])
+def test_an_estimator_with_more_to_it_than_its_name_is_kept(estimator):
+    denoising = bac.Denoising(schedule=TWO_OF_FOUR, estimator=estimator)
+    assert denoising.estimator is estimator
+    assert denoising.schedule.estimator == denoising.estimator_name == estimator.name
 
 
-def test_between_updates_lie_the_grid_s_timesteps_or_every_so_many(policy):
-    dense_grid = together(FIRST_ORDER, GRID, (2, 4), names_of(policy), "hold")
-    assert dense_grid.timesteps == GRID[2:]
-    coarse = together(FIRST_ORDER, GRID, (2, 4, 11), names_of(policy), "hold", stride=8)
-    assert coarse.timesteps == (GRID[2], GRID[4], GRID[10], GRID[11], GRID[18])
-    assert coarse.schedule.update_steps[names_of(policy)[0]] == (0, 1, 3)
+def test_a_home_made_estimator_gives_a_reused_block_s_value():
+    policy = TickPolicy(num_steps=3)
+    denoising = bac.Denoising(schedule=bac.Schedule(3, {"tick0": (0, 2)}), estimator=Tenfold())
+    bac.wrap(policy, denoising, blocks=policy.blocks())
+    assert policy.predict_action_chunk({"obs": torch.zeros(1, 1)}).item() == 1 + 10 * 1 + 2
 
 
-@pytest.mark.parametrize("own", ["DDPM", "DPM-Solver++", "UniPC"])
-def test_solvers_are_the_same_whatever_the_policy_s_own_was(policy, own):
-    candidate = fewer_steps(SECOND_ORDER, GRID, (1, 6, 13))
-    expected = chunk(policy, candidate)
-    policy.diffusion.use_solver(own, len(GRID))
-    assert torch.equal(chunk(policy, candidate), expected)
+def test_value_and_schedule_are_for_the_same_policy():
+    mine, its = Fingerprint(policy="a.Policy"), Fingerprint(policy="b.Policy")
+    signed = bac.Schedule(4, {"a": (0,)}, its)
+    assert bac.Denoising(schedule=signed).fingerprint == its
+    overruled = bac.Denoising(schedule=signed, fingerprint=mine)
+    assert overruled.fingerprint == overruled.schedule.fingerprint == overruled.made_for == mine
 
 
-def test_a_candidate_that_is_refused_leaves_the_policy_as_it_was(policy):
-    before = {name: vars(module).copy() for name, module in policy.named_modules()}
-    with pytest.raises(bac.BacError, match="other blocks"):
-        together(FIRST_ORDER, GRID, (1, 6), ["no such block"], "hold").put_on(policy)
-    assert {name: vars(module) for name, module in policy.named_modules()} == before
+def test_wrap_takes_a_schedule_a_rule_or_nothing_as_a_denoising():
+    for what in (TWO_OF_FOUR, FirstBlock(4, 0.1), None):
+        assert bac.Denoising.of(what) == bac.Denoising(schedule=what)
+    denoising = bac.Denoising(num_steps=3)
+    assert bac.Denoising.of(denoising) is denoising
 
 
-@pytest.mark.parametrize("stride", [1, 5])
-def test_a_candidate_taken_off_leaves_no_trace(policy, stride):
-    before = {name: vars(module).copy() for name, module in policy.named_modules()}
-    chunk(policy, together(FIRST_ORDER, GRID, (1, 6), names_of(policy), "taylor-1", stride))
-    assert {name: vars(module) for name, module in policy.named_modules()} == before
+def test_pickle_and_deepcopy_keep_it():
+    denoising = bac.Denoising(FITTED, (9, 3), schedule=bac.Schedule(2, {"a": (0,)}, estimator="taylor-1"))
+    for kept in (pickle.loads(pickle.dumps(denoising)), copy.deepcopy(denoising)):
+        assert kept == denoising and hash(kept) == hash(denoising)
 
 
-def test_a_copy_of_a_policy_keeps_its_timesteps(policy):
-    import copy
-
-    fewer_steps(FIRST_ORDER, GRID, (1, 6)).put_on(policy, executor="interpret")
-    copied = copy.deepcopy(policy)
-    expected = chunk(policy)
-    policy.diffusion.noise_scheduler.set_timesteps = None
-    assert torch.equal(chunk(copied), expected)
+# What it refuses
 
 
-def test_a_signed_schedule_is_refused_at_other_timesteps(policy):
-    schedule = together(FIRST_ORDER, GRID, (1, 6), names_of(policy), "hold").signed(policy).schedule
-    with pytest.raises(bac.BacError, match="timesteps"):
-        bac.wrap(policy, schedule)
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"solver": "DPM-Solver++", "timesteps": (3, 9)}, "timesteps: must be whole numbers from 0 on, each below the"),
+        ({"solver": "DPM-Solver++", "timesteps": (9, 9)}, "each below the one before, got (9, 9)"),
+        ({"solver": "DPM-Solver++", "timesteps": (9, 3.5)}, "timesteps: must be whole numbers from 0 on"),
+        ({"solver": "DPM-Solver++", "timesteps": (9, -1)}, "timesteps: must be whole numbers from 0 on"),
+        ({"solver": "DPM-Solver++", "timesteps": (float("nan"),)}, "timesteps: must be whole numbers from 0 on"),
+        ({"solver": "DPM-Solver++"}, "a solver needs them: bac.Denoising(solver='DPM-Solver++', timesteps=(91, 47"),
+        ({"timesteps": (9, 3)}, "timesteps: belong to a solver, and a solver needs them"),
+        ({"solver": "Euler", "timesteps": (3,)}, "solver: must be one of DPM-Solver++ 1, DPM-Solver++, fitted multistep"),
+        ({"solver": "fitted multistep", "timesteps": (3,)}, "solver: fitted multistep needs its coefficients"),
+        ({"solver": FITTED, "timesteps": (9, 3, 1)}, "timesteps: must be 2, one for each row of coefficients, got 3"),
+        ({"solver": FITTED, "timesteps": (9, 3), "num_steps": 3}, "num_steps: timesteps are for 2 steps, got 3"),
+        ({"solver": FITTED, "timesteps": (9, 3), "schedule": TWO_OF_FOUR}, "num_steps: schedule is for 4 steps, got 2"),
+        ({"num_steps": 3, "schedule": TWO_OF_FOUR}, "num_steps: schedule is for 4 steps, got 3"),
+        ({"num_steps": 3, "schedule": FirstBlock(4, 0.1)}, "num_steps: schedule is for 4 steps, got 3"),
+        ({"num_steps": 0}, "num_steps: must be a whole number of at least 1, got 0"),
+        ({"num_steps": 2.0}, "num_steps: must be a whole number of at least 1, got 2.0"),
+        ({"estimator": Hold()}, "estimator: hold needs a schedule that says when it is asked"),
+        ({"precision": "int8"}, 'precision: must be "as loaded", got \'int8\''),
+    ],
+)
+def test_a_broken_rule_is_named(parts, message):
+    with pytest.raises(ScheduleError) as caught:
+        bac.Denoising(**parts)
+    assert message in str(caught.value)
 
 
-def test_names_say_what_is_run(policy):
-    assert fewer_steps(FIRST_ORDER, GRID, (1, 6)).name == "fewer steps, DPM-Solver++ 1, 2 steps"
-    assert Candidate("dense", 7).name == "dense, its own solver, 7 steps"
+def test_coefficients_that_are_not_finite_are_refused_before_there_is_a_denoising():
+    with pytest.raises(ScheduleError, match=r"coefficients of step 1: must be finite, got \(nan, .*tune again"):
+        Multistep(((0.5, 0.4, 0.0), (float("nan"), 0.0, 0.0, 0.1, -0.1)))
+
+
+def test_something_that_is_none_is_refused():
+    with pytest.raises(ScheduleError, match=r"must be a bac\.Denoising or a bac\.Schedule, got dict; for a file: bac\.l"):
+        bac.Denoising.of({"num_steps": 4})
+
+
+def test_a_schedule_that_names_no_estimator_there_is_is_refused_where_it_is_asked_for():
+    denoising = bac.Denoising(schedule=bac.Schedule(4, {"tick0": (0,)}, estimator="fourier-1"))
+    with pytest.raises(ScheduleError, match="estimator: must be one of hold, .*, got 'fourier-1'"):
+        bac.wrap(policy := TickPolicy(), denoising, blocks=policy.blocks())
+
+
+# What it says of itself
+
+
+@pytest.mark.parametrize(
+    ("denoising", "name"),
+    [
+        (bac.Denoising(num_steps=7), "own solver, 7 steps"),
+        (bac.Denoising("DPM-Solver++ 1", (94, 69)), "DPM-Solver++ 1, 2 steps"),
+        (bac.Denoising(FITTED, (94, 54), schedule=bac.Schedule(2, {"a": (0,)})), "hold, fitted multistep, 2 steps"),
+        (bac.Denoising(schedule=TWO_OF_FOUR, estimator=Taylor(1)), "taylor-1, own solver, 4 steps"),
+        (bac.Denoising(schedule=FirstBlock(4, 0.1)), "hold, own solver, 4 steps"),
+    ],
+)
+def test_its_name_says_estimator_solver_and_steps(denoising, name):
+    assert denoising.name == name
+
+
+def test_it_draws_itself():
+    denoising = bac.Denoising(FITTED, (94, 54), schedule=bac.Schedule(2, {"layers.0.ffn": (0,)}))
+    assert str(denoising).splitlines() == [
+        "Denoising: hold, fitted multistep, 2 steps",
+        "timesteps 94, 54",
+        "step        clean        noise       sample clean before noise before",
+        "   0       0.5000       0.4000       0.0000",
+        "   1       1.0000       0.0000       0.0000       0.1000      -0.1000",
+        "Schedule: 1 blocks, 2 denoising steps, 1 of 2 updates        # update  . reuse",
+        "  layers.0.ffn  #.",
+    ]
+    assert str(bac.Denoising(num_steps=7)) == "Denoising: own solver, 7 steps"

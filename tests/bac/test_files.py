@@ -1,121 +1,201 @@
-"""What was tuned is kept in a file and put on again, on the policy that it was tuned for and on no other."""
+"""``bac.json``: what is written is what is read, whatever version wrote it; nothing is ever half written."""
+
+from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import bac
-from bac.adapters import find_host
+from bac.caching.estimators import Hold, Residual, Taylor
 from bac.errors import ScheduleError
-from bac.tuning import SOLVERS, Candidate, Multistep, is_candidate, load
-from bac.denoising import fewer_of_its_own, fewer_steps, together
-from bac.files import save
-from tests.bac.models import TinyTransformerPolicy
+from bac.files import write_json
+from bac.fingerprint import Fingerprint
+from bac.published import AdamsBashforth, AffineResidual, FirstBlock, Newton, PreviousChunk, Rescale, ScaleShift
+from bac.solvers import SOLVERS, Multistep
 
-pytest.importorskip("lerobot")
+RESULTS = Path(__file__).parents[2] / "results"
+FINGERPRINT = Fingerprint("a.Policy", "a.Denoiser", ("a", "b"), 5, "DDIMScheduler", (99.0, 0.5), "float32", "16 runs", "1")
+DENOISING = bac.Denoising("DPM-Solver++", (9, 3), schedule=bac.Schedule(2, {"a": (0,)}), fingerprint=FINGERPRINT)
 
-from tests.policies.models import observations, small_policy
+# There and back
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
-GRID = tuple(range(99, -1, -5))
-FITTED = Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1)))
-
-
-@pytest.fixture
-def policy():
-    made = small_policy(n_layer=1, noise_scheduler_type="DDIM")
-    made.diffusion.use_solver("DDIM", len(GRID))
-    return made
+numbers = st.floats(-1e6, 1e6)
+plain = st.sampled_from([None, Hold(), Taylor(1), Taylor(3), Newton(2), AdamsBashforth(1), Rescale(), Residual(),
+                         PreviousChunk(), PreviousChunk(anchored=True)])  # fmt: skip
 
 
-def chunk(policy):
-    return policy.predict_action_chunk(observations(2), generator=torch.Generator().manual_seed(0))
+@st.composite
+def fitted(draw: st.DrawFn, names: list[str], num_steps: int) -> ScaleShift | AffineResidual:
+    values = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3)
+    kind, parameter = draw(st.sampled_from([(ScaleShift, "scale"), (AffineResidual, "offset")]))
+    rows = {name: {parameter: np.array(draw(values)) * np.ones((num_steps, 3), np.float32)} for name in names}
+    return kind(rows)
 
 
-def candidates(policy):
-    names = [block.name for block in find_host(policy).blocks]
-    yield fewer_steps(SOLVERS[1], GRID, (1, 6, 13))
-    yield fewer_steps(FITTED, GRID, (1, 9))
-    yield together(SOLVERS[0], GRID, (2, 9), names, "taylor-1", stride=4)
-    yield Candidate("dense", len(GRID))
+@st.composite
+def ways(draw: st.DrawFn) -> bac.Denoising:
+    timesteps = tuple(sorted(draw(st.sets(st.integers(0, 999), min_size=1, max_size=7)), reverse=True))
+    num_steps = len(timesteps)
+    rows = tuple(tuple(draw(numbers) for _ in range(5 if step else 3)) for step in range(num_steps))
+    solver = draw(st.sampled_from([None, *SOLVERS, Multistep(rows)]))
+    parts = {"solver": solver, "timesteps": timesteps if solver else (), "num_steps": draw(st.sampled_from([None, num_steps]))}
+    if draw(st.booleans()):
+        names = draw(st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True))
+        updates = {name: (0, *sorted(draw(st.sets(st.integers(1, num_steps))) - {num_steps})) for name in names}
+        parts["schedule"] = bac.Schedule(num_steps, updates)
+        along = [Taylor(1, timesteps)] if solver else []
+        parts["estimator"] = draw(st.one_of(plain, st.sampled_from([None, *along]), fitted(names, num_steps)))
+    return bac.Denoising(**parts, fingerprint=draw(st.sampled_from([None, FINGERPRINT])))
 
 
-def test_fewer_steps_of_a_flow_policy_s_own_solver_are_kept(tmp_path):
-    from tests.lerobot import models
-
-    policy = models.smolvla()
-    candidate = fewer_of_its_own(3).signed(policy)
-    save(candidate, tmp_path / "bac.json")
-    assert load(tmp_path / "bac.json") == candidate
-    undo = load(tmp_path / "bac.json").put_on(policy, executor="interpret")
-    assert policy.config.num_steps == 3
-    undo()
-    assert policy.config.num_steps == 7
-    with pytest.raises(ScheduleError, match="was tuned for another policy"):
-        candidate.put_on(models.pi(name="pi0"), executor="interpret")
+@settings(max_examples=60)
+@given(ways())
+def test_json_round_trip_is_the_identity(tmp_path_factory, denoising):
+    path = tmp_path_factory.mktemp("ways") / "bac.json"
+    denoising.save(path)
+    loaded = bac.load(path)
+    assert loaded == denoising and hash(loaded) == hash(denoising)
+    assert (loaded.fingerprint, str(loaded)) == (denoising.fingerprint, str(denoising))
+    assert bac.Denoising.from_document(denoising.to_document(), "here") == denoising
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_what_was_saved_denoises_as_before(policy, place, tmp_path):
-    candidate = list(candidates(policy))[place].signed(policy)
-    undo = candidate.put_on(policy, executor="interpret")
-    expected = chunk(policy)
-    undo()
-    save(candidate, tmp_path / "bac.json")
-    loaded = load(tmp_path / "bac.json")
-    assert loaded == candidate and loaded.fingerprint == candidate.fingerprint
-    undo = loaded.put_on(policy, executor="interpret")
-    assert torch.equal(chunk(policy), expected)
-    undo()
+def test_a_file_is_plain_json_that_says_format_and_version(tmp_path):
+    DENOISING.save(tmp_path / "bac.json")
+    assert json.loads((tmp_path / "bac.json").read_text()) == {
+        "format": "bac.denoising",
+        "version": 2,
+        "solver": {"name": "DPM-Solver++"},
+        "timesteps": [9, 3],
+        "num_steps": 2,
+        "schedule": {"num_steps": 2, "update_steps": {"a": [0]}},
+        "estimator": {"name": "hold"},
+        "precision": "as loaded",
+        "fingerprint": {**vars(FINGERPRINT), "block_names": ["a", "b"], "timesteps": [99.0, 0.5]},
+    }
 
 
-def test_a_tuned_policy_is_told_from_a_schedule(policy, tmp_path):
-    schedule = next(c.schedule for c in candidates(policy) if c.schedule is not None)
-    schedule.save(tmp_path / "schedule.json")
-    save(Candidate("dense", 20), tmp_path / "tuned.json")
-    assert [is_candidate(tmp_path / f"{name}.json") for name in ("schedule", "tuned")] == [False, True]
-    with pytest.raises(ScheduleError, match="not a tuned policy"):
-        load(tmp_path / "schedule.json")
-
-
-def test_what_was_tuned_for_another_policy_is_refused_and_nothing_is_left(policy):
-    candidate = fewer_steps(FITTED, GRID, (1, 9)).signed(policy)
-    other = small_policy(n_layer=2)
-    before = vars(other.diffusion).copy()
-    with pytest.raises(ScheduleError, match=r"tuned for another policy; block_names.*tune this"):
-        candidate.put_on(other, executor="interpret")
-    assert vars(other.diffusion) == before
-
-
-def test_a_policy_whose_solver_cannot_be_replaced_says_so():
-    with pytest.raises(ScheduleError, match=r"cannot be replaced .*bac\.wrap\(policy, schedule\)"):
-        fewer_steps(FITTED, GRID, (1, 9)).put_on(TinyTransformerPolicy(), executor="interpret")
-
-
-@pytest.mark.parametrize(("part", "value"), [("version", 9), ("timesteps", None), ("solver", "Euler")])
-def test_a_file_that_is_not_whole_is_refused_by_name(part, value, tmp_path):
+@pytest.mark.parametrize(
+    ("denoising", "message"),
+    [
+        (bac.Denoising(schedule=FirstBlock(4, 0.1)), "schedule: FirstBlock decides during the run; no file holds it"),
+        (
+            bac.Denoising(schedule=bac.Schedule(4, {"a": (0,)}), estimator=PreviousChunk(refresh=7)),
+            r"no file holds the options of PreviousChunk\(refresh=7",
+        ),
+        (
+            bac.Denoising(schedule=bac.Schedule(4, {"a": (0,)}), estimator=Taylor(1, (4.0, 3.0, 1.0, 0.0))),
+            "no file holds the options of Taylor",
+        ),
+    ],
+)
+def test_what_no_file_holds_is_refused_and_the_file_stays(tmp_path, denoising, message):
     path = tmp_path / "bac.json"
-    save(fewer_steps(SOLVERS[0], GRID, (1, 9)), path)
-    path.write_text(json.dumps({**json.loads(path.read_text()), part: value}))
-    with pytest.raises(ScheduleError, match=r"bac\.json"):
-        load(path)
-    path.write_text("{")
-    with pytest.raises(ScheduleError, match="not complete JSON"):
-        load(path)
+    DENOISING.save(path)
+    with pytest.raises(ScheduleError, match=message):
+        denoising.save(path)
+    assert bac.load(path) == DENOISING
 
 
-def test_the_choice_of_a_tuning_is_one_file(tmp_path):
-    from tests.bac.models import obs
+# Older formats
 
-    tuned = bac.tune(
-        TinyTransformerPolicy(num_steps=4, num_layers=1), [obs(2, 0), obs(2, 1)], target_latency_s=5.0,
-        executor="interpret", rounds=2, evaluations=0, progress=False,
-    )  # fmt: skip
-    tuned.save_choice(tmp_path / "bac.json")
-    assert load(tmp_path / "bac.json") == tuned.chosen.candidate
+SCHEDULE_1 = {
+    "format": "bac.schedule",
+    "version": 1,
+    "num_steps": 5,
+    "update_steps": {"a": [0, 2], "b": [0, 1, 4]},
+    "fingerprint": {"policy": "a.Policy", "block_names": ["a", "b"], "timesteps": [99.0, 0.5]},
+}
+DENOISING_1 = {
+    "format": "bac.denoising",
+    "version": 1,
+    "method": "together",
+    "num_steps": 2,
+    "solver": "fitted multistep",
+    "weights": [[0.5, 0.4, 0.0], [1.0, 0.0, 0.0, 0.1, -0.1]],
+    "timesteps": [94, 54],
+    "schedule": {**SCHEDULE_1, "num_steps": 2, "update_steps": {"a": [0], "b": [0, 1]}, "estimator": "taylor-1"},
+    "fingerprint": {"policy": "a.Policy", "num_steps": 100, "timesteps": [99.0, 0.5], "version": "0.1"},
+}
 
 
-def test_printed_it_shows_timesteps_and_coefficients():
-    text = str(fewer_steps(FITTED, GRID, (1, 9)))
-    assert text.startswith("fewer steps, fitted multistep, 2 steps") and "timesteps 94, 54" in text and "0.4000" in text
+def loaded(document, tmp_path):
+    write_json(tmp_path / "bac.json", document)
+    return bac.load(tmp_path / "bac.json")
+
+
+def test_a_schedule_file_of_version_1_is_a_schedule_on_the_policy_s_own_steps(tmp_path):
+    made_for = Fingerprint(policy="a.Policy", block_names=("a", "b"), timesteps=(99.0, 0.5))
+    schedule = bac.Schedule(5, {"a": (0, 2), "b": (0, 1, 4)}, made_for)
+    assert loaded(SCHEDULE_1, tmp_path) == bac.Denoising(schedule=schedule)
+    named = loaded({**SCHEDULE_1, "estimator": "taylor-2", "fingerprint": None}, tmp_path)
+    assert named == bac.Denoising(schedule=bac.Schedule(5, dict(schedule.update_steps), estimator="taylor-2"))
+
+
+def test_a_tuned_file_of_version_1_is_the_same_way_to_denoise(tmp_path):
+    found = loaded(DENOISING_1, tmp_path)
+    assert found.solver == Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1)))
+    assert (found.timesteps, found.num_steps, found.estimator_name) == ((94, 54), 2, "taylor-1")
+    assert dict(found.schedule.update_steps) == {"a": (0,), "b": (0, 1)}
+    expected = Fingerprint(policy="a.Policy", num_steps=100, timesteps=(99.0, 0.5), version="0.1")
+    assert found.fingerprint == found.schedule.fingerprint == expected
+
+
+def test_a_tuned_file_of_version_1_may_leave_solver_schedule_and_policy_open(tmp_path):
+    own = {**DENOISING_1, "solver": None, "weights": None, "timesteps": [], "schedule": None, "fingerprint": None}
+    assert loaded(own, tmp_path) == bac.Denoising(num_steps=2)
+    assert loaded({**own, "solver": "DPM-Solver++", "timesteps": [9, 3]}, tmp_path) == bac.Denoising("DPM-Solver++", (9, 3))
+
+
+COMMITTED = [
+    *RESULTS.glob("*/bac_schedule.json"),
+    *RESULTS.glob("tune/*/bac.json"),
+    *RESULTS.glob("certificates/*/*/bac.json"),
+]
+
+
+def test_files_of_both_older_formats_are_committed():
+    assert len(COMMITTED) >= 10
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: str(path.relative_to(RESULTS)))
+def test_every_committed_file_is_read_whole_and_survives_being_saved_anew(path, tmp_path):
+    document, denoising = json.loads(path.read_text()), bac.load(path)
+    parts = document if document["format"] == "bac.schedule" else document["schedule"]
+    if parts is not None:
+        assert {name: list(steps) for name, steps in denoising.schedule.update_steps.items()} == parts["update_steps"]
+    if document["format"] == "bac.denoising":
+        assert list(denoising.timesteps) == document["timesteps"]
+        assert denoising.num_steps == document["num_steps"]
+    assert denoising.fingerprint.policy == document["fingerprint"]["policy"]
+    denoising.save(tmp_path / "bac.json")
+    assert bac.load(tmp_path / "bac.json") == denoising
+
+
+# Written in one go
+
+
+@pytest.mark.parametrize("fails", ["bac.files.json.dumps", "bac.files.os.fsync", "bac.files.os.replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, fails):
+    path = tmp_path / "bac.json"
+    DENOISING.save(path)
+
+    def fail(*args, **options):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
+        patched.setattr(fails, fail)
+        bac.Denoising(num_steps=7).save(path)
+    assert bac.load(path) == DENOISING
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_has_the_permissions_of_any_other(tmp_path):
+    DENOISING.save(tmp_path / "bac.json")
+    (tmp_path / "other.json").write_text("{}")
+    assert os.stat(tmp_path / "bac.json").st_mode == os.stat(tmp_path / "other.json").st_mode

@@ -24,11 +24,13 @@ def schedule(settings):
 
 
 def run(settings, schedule, folder, *, max_n=50, margin=0.5):
-    from eval.setup.cells import Cell
+    import bac
     from eval.certify import Subject, certify
+    from eval.setup.cells import dense, holding
 
     options = SimpleNamespace(quantity="success", first_seed=3_000_000, max_n=max_n, batch=4)
-    subject = Subject(Cell("one of two steps", "DDIM", 2), schedule, schedule)
+    denoising = bac.Denoising(schedule=schedule)
+    subject = Subject(holding(denoising, "one of two steps", on=dense(2, "DDIM")), denoising)
     return certify(settings, subject, folder, margin=margin, confidence=0.95, options=options)
 
 
@@ -44,7 +46,7 @@ def test_it_stops_at_the_verdict_and_lies_beside_its_schedule(settings, schedule
     assert header == "seed,success of reference,success of method"
     assert pairs == [f"{seed},0,0" for seed in range(3_000_000, 3_000_007)]
     assert Certificate.beside(tmp_path / "bac.json") == certificate
-    assert bac.Schedule.load(tmp_path / "bac.json") == schedule
+    assert bac.load(tmp_path / "bac.json") == bac.Denoising(schedule=schedule)
     assert len((settings.folder / "certify.jsonl").read_text().splitlines()) == 2 * 8
 
 
@@ -54,55 +56,52 @@ def test_too_few_pairs_leave_it_undecided(settings, schedule, tmp_path):
 
 
 def test_a_tuned_policy_is_certified_with_the_solver_it_was_tuned_to(settings, tmp_path):
-    from bac import tuning
+    import bac
+    from bac.adapters import find_host
     from bac.certificate import Certificate
-    from bac.denoising import fewer_steps
-    from eval.setup.cells import Cell, running
+    from bac.solvers import Multistep
     from eval.certify import certify, stored_subject
     from eval.measure.action_error import action_chunks
+    from eval.setup.cells import dense, running
 
     policy = settings.load_policy().policy
-    solver = tuning.Multistep(((1.0, 0.5, 0.0), (0.9, 0.3, 0.1, 0.1, -0.1)))
-    candidate = fewer_steps(solver, (90, 40), (0, 1)).signed(policy)
-    tuning.save(candidate, tmp_path / "chosen.json")
-    subject = stored_subject(tmp_path / "chosen.json", Cell("ignored", "DDPM", 2))
+    solver = Multistep(((1.0, 0.5, 0.0), (0.9, 0.3, 0.1, 0.1, -0.1)))
+    denoising = bac.Denoising(solver, (90, 40), fingerprint=find_host(policy).fingerprint())
+    denoising.save(tmp_path / "chosen.json")
+    subject = stored_subject(tmp_path / "chosen.json", dense(2))
     observation = {name: torch.zeros(1, 2, *feature.shape) for name, feature in policy.config.input_features.items()}
-    with running(policy, subject.cell, subject.schedule):
+    with running(policy, subject.cell, subject.denoising):
         played = action_chunks(policy, observation, num_draws=1)
-    undo = candidate.put_on(policy, executor="interpret")
+    bac.wrap(policy, denoising, replay=False)
     assert torch.equal(played, action_chunks(policy, observation, num_draws=1))
-    undo()
+    bac.unwrap(policy)
 
     options = SimpleNamespace(quantity=None, first_seed=3_000_000, max_n=2, batch=2)
     certificate = certify(settings, subject, tmp_path, margin=0.5, confidence=0.95, options=options)
-    assert (certificate.quantity, certificate.method) == ("score", candidate.name)
-    assert tuning.load(tmp_path / "bac.json") == candidate
+    assert (certificate.quantity, certificate.method) == ("score", "fitted multistep, 2 steps")
+    assert bac.load(tmp_path / "bac.json") == denoising
     assert Certificate.beside(tmp_path / "bac.json") == certificate
 
 
 @pytest.mark.parametrize("estimator", ["hold", "taylor-1"])
-def test_what_stands_in_for_a_block_tells_episodes_apart(settings, schedule, estimator, tmp_path):
-    from eval.setup.cells import Cell
+def test_the_estimator_tells_episodes_apart(schedule, estimator, tmp_path):
+    import bac
     from eval.certify import stored_subject
+    from eval.setup.cells import dense
 
-    replace(schedule, estimator=estimator).save(tmp_path / "bac.json")
-    described = stored_subject(tmp_path / "bac.json", Cell("DDIM-2", "DDIM", 2)).cell.describe()
-    assert described.get("estimator", "hold") == estimator
+    bac.Denoising(schedule=replace(schedule, estimator=estimator)).save(tmp_path / "bac.json")
+    described = stored_subject(tmp_path / "bac.json", dense(2, "DDIM")).cell.describe()
+    assert described["denoising"]["estimator"] == {"name": estimator}
 
 
-@pytest.mark.parametrize("tuned", [False, True])
-def test_what_leaves_the_policy_its_own_solver_is_run_with_the_configured_one_and_its_spacing(
-    schedule, tuned, tmp_path
-):
-    from bac import tuning
-    from eval.setup.cells import Cell
+@pytest.mark.parametrize("num_steps", [None, 2])
+def test_a_file_without_a_solver_runs_with_the_configured_one_and_its_spacing(schedule, num_steps, tmp_path):
+    import bac
     from eval.certify import stored_subject
+    from eval.setup.cells import dense
 
     path = tmp_path / "bac.json"
-    if tuned:
-        tuning.save(tuning.Candidate("together", 2, schedule=schedule), path)
-    else:
-        schedule.save(path)
-    cell = stored_subject(path, Cell("its own", "DDPM", 2, timestep_spacing="trailing")).cell
+    bac.Denoising(num_steps=num_steps, schedule=schedule).save(path)
+    cell = stored_subject(path, dense(2, "DDPM", "trailing")).cell
     assert (cell.solver, cell.num_steps, cell.timestep_spacing) == ("DDPM", 2, "trailing")
     assert cell.name == f"{path} on DDPM-2 trailing"

@@ -1,17 +1,17 @@
 """What tuning chose, run again on a fresh copy of a tiny policy, and written."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 import bac
 from bac.adapters import find_host
-from bac.tuning import SOLVERS, Tuned, load
-from bac.tuning.budget import Budget
-from bac.denoising import Candidate, fewer_steps, together
+from bac.solvers import SOLVERS
+from bac.tuning import Budget, Trial, Tuned
+from bac.tuning.families import fewer_steps, together
 from bac.tuning.machine import Machine
-from bac.tuning.result import Row
 from eval.tune import publish, second_run
 
 pytestmark = pytest.mark.slow
@@ -26,40 +26,41 @@ def policy(pusht_settings):
 
 
 @pytest.fixture(scope="module")
-def cached(policy) -> Candidate:
+def cached(policy) -> bac.Denoising:
     """Three updates on five of DDIM's steps."""
     policy.diffusion.use_solver("DDIM", 100)
     names = [block.name for block in find_host(policy).blocks]
-    return together(SOLVERS[0], GRID, (59, 79, 99), names, "hold", stride=10).signed(policy)
+    made = together(SOLVERS[0], GRID, (59, 79, 99), names, "hold", stride=10)
+    return replace(made, fingerprint=find_host(policy).fingerprint())
 
 
-def tuned(cached: Candidate, *, affordable: bool) -> Tuned:
-    """Of two rows the cached one if it is affordable, else fewer steps."""
-    rows = (
-        Row(fewer_steps(SOLVERS[1], GRID, (50, 98)), 0.2, 0.1, 0.3, 0.003, 0.004),
-        Row(cached, 0.02, 0.01, 0.03, 0.006),
+def tuned(cached: bac.Denoising, *, affordable: bool) -> Tuned:
+    """Of two trials the cached one if it is affordable, else fewer steps."""
+    trials = (
+        Trial("fewer steps", fewer_steps(SOLVERS[1], GRID, (50, 98)), 0.2, 0.1, 0.3, 0.003, 0.004),
+        Trial("together", cached, 0.02, 0.01, 0.03, 0.006),
     )
     budget = Budget.of(target_latency_s=0.1 if affordable else 0.005)
-    return Tuned(rows[affordable], rows, budget, Machine(0.001, 0.0, 0.001))
+    return Tuned(trials[affordable], trials, budget, Machine(0.001, 0.0, 0.001))
 
 
-def test_a_report_a_picture_and_the_schedule_are_written(cached, tmp_path):
+def test_a_report_a_picture_and_the_choice_are_written(cached, tmp_path):
     chosen = tuned(cached, affordable=True)
     publish(tmp_path / "new", chosen, AGAIN)
     written = {path.name for path in (tmp_path / "new").iterdir()}
     assert written == {"tuned.json", "tuned.txt", "front.png", "provenance.json", "bac.json"}
-    assert load(tmp_path / "new" / "bac.json") == cached
+    assert bac.load(tmp_path / "new" / "bac.json") == cached
     text = (tmp_path / "new" / "tuned.txt").read_text()
     assert text == f'{chosen}\n\nrun again: {{"p50_ms": 5.0, "p95_ms": 7.0}}\n'
     stored = json.loads((tmp_path / "new" / "tuned.json").read_text())
-    assert (stored["chosen"]["name"], len(stored["rows"])) == (cached.name, 2)
+    assert (stored["chosen"]["name"], len(stored["rows"])) == (f"together: {cached.name}", 2)
     assert json.loads((tmp_path / "new" / "provenance.json").read_text())["second_run"] == AGAIN
 
 
 def test_fewer_steps_are_a_choice_without_a_schedule(cached, tmp_path):
     publish(tmp_path, tuned(cached, affordable=False), AGAIN)
-    assert load(tmp_path / "bac.json").schedule is None
-    assert json.loads((tmp_path / "tuned.json").read_text())["chosen"]["update_steps"] is None
+    assert bac.load(tmp_path / "bac.json").schedule is None
+    assert json.loads((tmp_path / "tuned.json").read_text())["chosen"]["denoising"]["schedule"] is None
 
 
 def test_the_choice_is_put_on_anew_and_timed(policy, cached):
@@ -67,6 +68,5 @@ def test_the_choice_is_put_on_anew_and_timed(policy, cached):
     chosen = tuned(cached, affordable=True)
     again = second_run(policy, chosen, batch, rounds=2)
     assert 0 < again["p50_ms"] <= again["p95_ms"]
-    assert find_host(policy).timesteps == cached.timesteps
-    assert list(bac.caching.interceptors.patch.interceptors(policy))
+    assert bac.describe(policy).denoising == cached
     bac.unwrap(policy)

@@ -51,13 +51,13 @@ def put_schedule(checkpoint: Path, policy: nn.Module, *steps: int) -> bac.Schedu
     schedule = bac.Schedule(
         host.num_steps, dict.fromkeys([block.name for block in host.blocks], steps), host.fingerprint()
     )
-    schedule.save(checkpoint / "bac.json")
+    bac.Denoising(schedule=schedule).save(checkpoint / "bac.json")
     return schedule
 
 
 def put_guard(checkpoint: Path, **options: Any) -> bac.Guard:
     """Lay a guard beside its schedule that looks everywhere in every chunk and takes any error for one too many."""
-    schedule = bac.Schedule.load(checkpoint / "bac.json")
+    schedule = bac.load(checkpoint / "bac.json").schedule
     errors = {
         (name, step): np.zeros(50)
         for name, updates in schedule.update_steps.items()

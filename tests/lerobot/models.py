@@ -58,6 +58,17 @@ def randomised(policy: nn.Module, *names: str) -> nn.Module:
     return policy.eval()
 
 
+@contextlib.contextmanager
+def evaluations(denoiser: nn.Module) -> Iterator[list[float]]:
+    """The timestep of every evaluation of a denoiser that takes it as its second argument; its runs are interpreted."""
+    timesteps: list[float] = []
+    handle = denoiser.register_forward_pre_hook(lambda _, inputs: timesteps.append(float(inputs[1].flatten()[0])))
+    try:
+        yield timesteps
+    finally:
+        handle.remove()
+
+
 def built_once(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Build for the first call and copy for the others: building takes longer than running."""
     cached = functools.cache(build)

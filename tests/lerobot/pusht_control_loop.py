@@ -60,7 +60,7 @@ def stand_still(last: np.ndarray | None, observation: dict[str, Any]) -> list[fl
 def main(checkpoint: str, diary: str) -> None:
     torch.set_num_threads(1)
     loaded = policies.load(checkpoint)
-    bac.wrap(loaded.policy, bac.Schedule.load(Path(checkpoint) / "bac.json"), executor="interpret")
+    bac.wrap(loaded.policy, bac.load(Path(checkpoint) / "bac.json"), replay=False)
     robot = PushT(PushTConfig(diary=Path(diary), history=2, calibration_dir=Path(diary).parent))
     robot.connect()
     loop = bac.ControlLoop(

@@ -61,10 +61,13 @@ def test_a_compiled_u_net_is_refused_with_what_to_type_instead():
 def test_few_fitted_steps_are_among_what_it_is_tuned_to():
     policy = models.diffusion(noise_scheduler_type="DDIM", num_inference_steps=20)
     batches = [observed(4), observed(5)]
-    options = {"evaluations": 0, "sweeps": (3,), "rounds": 2, "executor": "interpret", "progress": False}
+    options = {"evaluations": 0, "sweeps": (3,), "rounds": 2, "replay": False, "progress": False}
     tuned = bac.tune(policy, batches, target_latency_s=30.0, **options)
-    rows = {row.candidate.name: row for row in tuned.rows}
-    fitted = rows["fewer steps, fitted multistep, 3 steps"]
-    assert fitted.typical_error < rows["fewer steps, DPM-Solver++ 1, 3 steps"].typical_error
-    fitted.candidate.put_on(policy, executor="interpret")
-    assert policy.diffusion.num_inference_steps == 3
+    trials = {trial.name: trial for trial in tuned.trials}
+    fitted = trials["fewer steps, fitted multistep: fitted multistep, 3 steps"]
+    assert fitted.typical_error < trials["fewer steps, DPM-Solver++ 1: DPM-Solver++ 1, 3 steps"].typical_error
+    bac.wrap(policy, fitted.denoising, replay=False)
+    with models.evaluations(policy.diffusion.unet) as timesteps:
+        find_host(policy).predict(batches[0])
+    assert timesteps == list(fitted.denoising.timesteps) and len(timesteps) == 3
+    assert policy.diffusion.num_inference_steps == 20

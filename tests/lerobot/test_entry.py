@@ -19,11 +19,10 @@ from bac.adapters import find_host
 from bac.certificate import Certificate, file_hash
 from bac.errors import MismatchError, RunError, ScheduleError
 from bac.guarding import report
-from bac.tuning import Multistep
-from bac.denoising import Candidate, fewer_steps
-from bac.files import save
+from bac.solvers import Multistep
+from bac.caching.interceptors.patch import interceptors
 from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
-from tests.lerobot import checkpoints
+from tests.lerobot import checkpoints, models
 from tests.policies.models import observations, small_policy
 
 pytestmark = pytest.mark.slow
@@ -32,15 +31,16 @@ TYPE = "diffusion_transformer"
 Load = Callable[..., nn.Module]
 
 
-def put_schedule(policy, path: Path) -> None:
-    schedule_for(policy).save(path)
+def put_schedule(path: Path, policy: nn.Module | None = None) -> None:
+    bac.Denoising(schedule=schedule_for(policy or small_policy(n_layer=1))).save(path)
 
 
-def put_tuned(policy, path: Path) -> Candidate:
+def put_tuned(path: Path) -> bac.Denoising:
     solver = Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1)))
-    candidate = fewer_steps(solver, (90, 40), (0, 1)).signed(policy)
-    save(candidate, path)
-    return candidate
+    fingerprint = find_host(small_policy(n_layer=1)).fingerprint()
+    tuned = bac.Denoising(solver, (90, 40), fingerprint=fingerprint)
+    tuned.save(path)
+    return tuned
 
 
 @pytest.fixture(autouse=True)
@@ -88,20 +88,19 @@ def chunk(policy: nn.Module) -> torch.Tensor:
 
 
 def is_wrapped(policy: nn.Module) -> bool:
-    return any(True for _ in bac.caching.interceptors.patch.interceptors(policy))
+    return any(True for _ in interceptors(policy))
 
 
 def test_a_policy_with_a_schedule_beside_it_follows_it(checkpoint, load):
     by_hand = small_policy(n_layer=1)
-    schedule = schedule_for(by_hand)
-    schedule.save(checkpoint / "bac.json")
+    put_schedule(checkpoint / "bac.json")
     loaded = load(checkpoint)
-    assert torch.equal(chunk(loaded), chunk(bac.wrap(by_hand, schedule, executor="interpret")))
+    assert torch.equal(chunk(loaded), chunk(bac.wrap(by_hand, schedule_for(by_hand), replay=False)))
     assert is_wrapped(loaded)
 
 
 def test_it_keeps_its_class_and_saves_as_before(checkpoint, load, tmp_path):
-    schedule_for(small_policy(n_layer=1)).save(checkpoint / "bac.json")
+    put_schedule(checkpoint / "bac.json")
     loaded = load(checkpoint)
     assert type(loaded) is DiffusionTransformerPolicy
     assert loaded.config.type == TYPE
@@ -111,13 +110,15 @@ def test_it_keeps_its_class_and_saves_as_before(checkpoint, load, tmp_path):
 
 
 def test_a_policy_beside_which_its_tuned_solver_lies_denoises_with_that(checkpoint, load, monkeypatch):
-    by_hand = small_policy(n_layer=1)
-    candidate = put_tuned(by_hand, checkpoint / "bac.json")
-    candidate.put_on(by_hand, executor="interpret")
+    tuned, by_hand = put_tuned(checkpoint / "bac.json"), small_policy(n_layer=1)
     loaded = load(checkpoint)
-    assert loaded.diffusion.num_inference_steps == 2 and torch.equal(chunk(loaded), chunk(by_hand))
+    assert torch.equal(chunk(loaded), chunk(bac.wrap(by_hand, tuned, replay=False)))
+    with models.evaluations(loaded.diffusion.transformer) as timesteps:
+        chunk(loaded)
+    assert timesteps == [90, 40]
+    assert loaded.diffusion.num_inference_steps == 5  # its own, between two chunks
     monkeypatch.setenv("BAC_GUARD", "dense")
-    with pytest.raises(ScheduleError, match="guards are for schedules"):
+    with pytest.raises(ScheduleError, match="reuses nothing, so there is nothing to watch"):
         load(checkpoint)
 
 
@@ -127,7 +128,7 @@ def test_without_a_schedule_policies_are_loaded_as_they_are(checkpoint, load):
 
 @pytest.mark.parametrize("value", ["off", "OFF", "0"])
 def test_bac_off_leaves_the_policy_alone(checkpoint, load, monkeypatch, value):
-    schedule_for(small_policy(n_layer=1)).save(checkpoint / "bac.json")
+    put_schedule(checkpoint / "bac.json")
     monkeypatch.setenv("BAC", value)
     loaded = load(checkpoint)
     assert not is_wrapped(loaded)
@@ -135,13 +136,13 @@ def test_bac_off_leaves_the_policy_alone(checkpoint, load, monkeypatch, value):
 
 
 def test_training_is_left_alone(checkpoint, load):
-    schedule_for(small_policy(n_layer=1)).save(checkpoint / "bac.json")
+    put_schedule(checkpoint / "bac.json")
     assert not is_wrapped(load(checkpoint, dataset_meta=object()))
 
 
 def test_a_schedule_can_be_named_by_the_environment(checkpoint, load, monkeypatch, tmp_path):
     elsewhere = tmp_path / "elsewhere.json"
-    schedule_for(small_policy(n_layer=1)).save(elsewhere)
+    put_schedule(elsewhere)
     monkeypatch.setenv("BAC_SCHEDULE", str(elsewhere))
     assert is_wrapped(load(checkpoint))
     monkeypatch.setenv("BAC_SCHEDULE", str(tmp_path / "nowhere.json"))
@@ -164,24 +165,31 @@ def test_a_schedule_beside_an_adapter_comes_first(tmp_path):
 
 
 def test_a_schedule_that_does_not_fit_says_how_to_do_without(checkpoint, load):
-    schedule_for(small_policy(n_layer=1, num_inference_steps=7)).save(checkpoint / "bac.json")
+    put_schedule(checkpoint / "bac.json", small_policy(n_layer=1, num_inference_steps=7))
     with pytest.raises(MismatchError, match="num_steps: the schedule has 7, the policy has 5") as caught:
         load(checkpoint)
     assert "BAC=off" in caught.value.__notes__[0]
 
 
 def test_what_was_wrapped_is_logged(checkpoint, load, caplog):
-    schedule_for(small_policy(n_layer=1)).save(checkpoint / "bac.json")
+    put_schedule(checkpoint / "bac.json")
     with caplog.at_level(logging.INFO, logger="lerobot_policy_bac"):
         load(checkpoint)
     assert "DiffusionTransformerPolicy follows" in caplog.text
-    assert "6 of 15 updates in 3 blocks and 5 denoising steps" in caplog.text
+    assert "bac.json: hold, own solver, 5 steps; 6 of 15 updates in 3 blocks and 5 denoising steps" in caplog.text
+
+
+def test_a_tuned_solver_is_logged_in_one_line(checkpoint, load, caplog):
+    put_tuned(checkpoint / "bac.json")
+    with caplog.at_level(logging.INFO, logger="lerobot_policy_bac"):
+        load(checkpoint)
+    assert "bac.json: fitted multistep, 2 steps (BAC=off to leave it alone)" in caplog.text
 
 
 @pytest.mark.parametrize("store", [put_schedule, put_tuned])
 def test_what_was_certified_is_logged(checkpoint, load, caplog, store):
     path = checkpoint / "bac.json"
-    store(small_policy(n_layer=1), path)
+    store(path)
     verdict = "refuted", "pusht", "BAC", "DDPM-100", "score", 61, -0.2, -0.3, -0.1, 0.05, 0.95, 0
     hashes = file_hash(path), file_hash(checkpoint / "model.safetensors")
     Certificate(*verdict, *hashes, "", "", "").save(checkpoint / "certificate.json")
@@ -193,7 +201,7 @@ def test_what_was_certified_is_logged(checkpoint, load, caplog, store):
 @pytest.fixture
 def with_guard(checkpoint: Path) -> Path:
     """A checkpoint with a schedule and a guard beside it that is saved to answer an alarm with the dense policy."""
-    schedule_for(small_policy(n_layer=1)).save(checkpoint / "bac.json")
+    put_schedule(checkpoint / "bac.json")
     checkpoints.put_guard(checkpoint, response="dense")
     return checkpoint
 
@@ -215,7 +223,7 @@ def test_after_an_alarm_the_policy_follows_what_was_asked_for(with_guard, load, 
     with pytest.warns(RuntimeWarning, match="drift guard, chunk 1"):
         chunk(policy)
     names = schedule_for(by_hand).block_names
-    bac.wrap(by_hand, bac.Schedule(5, dict.fromkeys(names, tuple(steps))), executor="interpret")
+    bac.wrap(by_hand, bac.Schedule(5, dict.fromkeys(names, tuple(steps))), replay=False)
     assert torch.equal(chunk(policy), chunk(by_hand))
 
 

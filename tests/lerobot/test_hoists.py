@@ -11,6 +11,8 @@ from torch import nn
 
 import bac
 from bac.adapters import find_host
+from bac.caching.interceptors.once import SplitConditioning
+from bac.caching.interceptors.patch import interceptors
 from tests.lerobot import models
 
 heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
@@ -42,7 +44,7 @@ def test_keys_and_values_of_the_observation_are_projected_once(name):
     sites = find_host(policy).constants
     for index, site in enumerate(sites):
         _count(site.owner, site.attribute, calls, index)
-    bac.wrap(policy, everywhere(policy), executor="interpret")
+    bac.wrap(policy, everywhere(policy), replay=False)
     predict = find_host(policy).predict
     batch = models.observation(1) if name == "smolvla" else heads.encoded(1)
     predict(dict(batch))
@@ -57,7 +59,7 @@ def test_the_modulation_of_multi_task_dit_is_split_within_rounding():
     batch = models.observation(2, steps=2, image=False)
     torch.manual_seed(0)
     dense = predict(batch)
-    bac.wrap(policy, everywhere(policy), executor="interpret", exact=False)
+    bac.wrap(policy, everywhere(policy), replay=bac.Replay(exact=False, record="ahead"))
     for _ in range(2):
         torch.manual_seed(0)
         assert (predict(batch) - dense).abs().max() <= 1e-5 * dense.abs().max()
@@ -68,8 +70,8 @@ def test_the_modulation_of_multi_task_dit_is_split_within_rounding():
 
 def test_a_hoist_is_not_used_where_bits_count():
     policy = models.multi_task_dit(num_inference_steps=7)
-    bac.wrap(policy, everywhere(policy), executor="interpret")
-    assert not [h for h in bac.caching.interceptors.patch.interceptors(policy) if isinstance(h[2], bac.caching.interceptors.once.SplitConditioning)]
+    bac.wrap(policy, everywhere(policy), replay=False)
+    assert not [found for _, _, found in interceptors(policy) if isinstance(found, SplitConditioning)]
 
 
 def _count(owner: nn.Module, attribute: str, calls: list[int], index: int) -> None:

@@ -40,7 +40,7 @@ def test_the_action_loop_makes_an_evaluation_more_than_its_solver():
 def test_updating_everywhere_is_bit_equal_in_both_chunks():
     policy = heads.make(backbones.LingBotVA)
     dense = chunks(policy)
-    bac.wrap(policy, schedule(policy, lambda _: tuple(range(STEPS))), executor="interpret")
+    bac.wrap(policy, schedule(policy, lambda _: tuple(range(STEPS))), replay=False)
     assert all(torch.equal(one, other) for one, other in zip(chunks(policy), dense, strict=True))
     bac.unwrap(policy)
     assert all(torch.equal(one, other) for one, other in zip(chunks(policy), dense, strict=True))
@@ -57,7 +57,7 @@ def test_the_video_loop_is_computed_whole():
     policy = heads.make(backbones.LingBotVA)
     calls: list[int] = []
     _count(policy.transformer.blocks[0].ffn, calls)
-    bac.wrap(policy, schedule(policy, lambda _: (0, 6)), executor="interpret")
+    bac.wrap(policy, schedule(policy, lambda _: (0, 6)), replay=False)
     chunks(policy)
     assert len(calls) == 2 * (4 + 2)
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 import bac
 from bac.adapters import find_host
-from bac.tuning import SOLVERS, solvers_of
-from bac.denoising import fewer_steps
+from bac.solvers import SOLVERS, solvers_of
 from tests.contracts import AdapterContract
 from tests.lerobot import models
 
@@ -77,7 +76,7 @@ def test_trap_8_only_select_action_fills_the_queues():
     policy = models.multi_task_dit(num_inference_steps=7)
     host = find_host(policy)
     names = [block.name for block in host.blocks]
-    bac.wrap(policy, bac.Schedule(7, dict.fromkeys(names, (0, 3))), executor="interpret")
+    bac.wrap(policy, bac.Schedule(7, dict.fromkeys(names, (0, 3))), replay=False)
     window = models.observation(2, steps=2, image=False)
     frames = [{k: v[:, step] if k == "observation.state" else v for k, v in window.items()} for step in range(2)]
     policy.reset()
@@ -94,8 +93,8 @@ def test_replay_is_close_and_hoists_the_modulation_of_time():
     host = find_host(policy)
     schedule = bac.Schedule(7, dict.fromkeys([block.name for block in host.blocks], (0, 3)))
     results = []
-    for executor in ("interpret", "replay"):
-        bac.wrap(policy, schedule, executor=executor, exact=False)
+    for record in ("ahead", "first"):  # of which the former, where nothing is recorded, is interpreted
+        bac.wrap(policy, schedule, replay=bac.Replay(exact=False, record=record))
         for seed in range(3):
             torch.manual_seed(seed)
             with torch.no_grad():  # this policy leaves gradients on, and a run that may want them is interpreted
@@ -108,12 +107,15 @@ def test_replay_is_close_and_hoists_the_modulation_of_time():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_diffusion_policy_can_be_put_to_other_solvers_and_back(solver):
     policy, batch = models.multi_task_dit(num_inference_steps=7), models.observation(2, steps=2, image=False)
-    before = vars(policy.objective).copy()
+    before, own = vars(policy.objective).copy(), find_host(policy).timesteps
     assert solvers_of(find_host(policy)) == SOLVERS
-    undo = fewer_steps(solver, (90, 60, 30, 5), (0, 2, 3)).put_on(policy, executor="interpret")
-    assert find_host(policy).timesteps == (90.0, 30.0, 5.0)
-    assert torch.isfinite(find_host(policy).predict(batch)).all()
-    undo()
+    with models.evaluations(policy.noise_predictor) as timesteps:
+        bac.wrap(policy, bac.Denoising(solver, (90, 30, 5)), replay=False)
+        assert torch.isfinite(find_host(policy).predict(batch)).all()
+        assert timesteps == [90, 30, 5]
+        bac.unwrap(policy)
+        find_host(policy).predict(batch)
+        assert timesteps == [90, 30, 5, *own]
     assert vars(policy.objective) == before
 
 

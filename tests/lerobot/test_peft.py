@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import bac
 from bac.cli import checkpoint as cli
 from bac.cli import doctor
+from bac.caching.interceptors.patch import interceptors
 from tests.lerobot import checkpoints, models
 
 peft = pytest.importorskip("peft")
@@ -68,14 +70,14 @@ def test_a_policy_with_an_adapter_follows_the_schedule_that_lies_beside_the_adap
 
 
 def test_with_an_adapter_updating_everywhere_is_bit_equal_to_no_wrapping(adapter, monkeypatch):
-    schedule = bac.Schedule.load(adapter / "bac.json")
+    schedule = bac.load(adapter / "bac.json").schedule
     everywhere = dict.fromkeys(schedule.block_names, tuple(range(schedule.num_steps)))
-    bac.Schedule(schedule.num_steps, everywhere, schedule.fingerprint).save(adapter / "bac.json")
+    bac.Denoising(schedule=replace(schedule, update_steps=everywhere)).save(adapter / "bac.json")
     cached = chunk(load(adapter))
     monkeypatch.setenv("BAC", "off")
     plain = load(adapter)
     assert torch.equal(cached, chunk(plain))
-    assert not list(bac.caching.interceptors.patch.interceptors(plain))
+    assert not list(interceptors(plain))
     with plain.disable_adapter():
         assert not torch.equal(cached, chunk(plain)), "the adapter does nothing, so this test shows nothing"
 

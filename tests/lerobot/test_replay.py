@@ -39,7 +39,7 @@ INTERPRETED = {
 
 
 def replayer_after_a_chunk(name: str, policy: nn.Module) -> Replayer:
-    bac.wrap(policy, None, executor="replay")
+    bac.wrap(policy, replay=bac.Replay(record="first"))
     if name in ("multi_task_dit", "diffusion"):
         batch = models.observation(1, steps=2, image=False)
         batch["observation.environment_state"] = batch["observation.state"]
@@ -56,6 +56,8 @@ def test_a_plan_repeats_the_interceptors_bit_for_bit(name):
     (plan,) = replayer_after_a_chunk(name, REPLAYED[name]()).plans
     assert plan.exact and plan.max_error == 0.0
     assert plan.num_operations < plan.stages[0].num_operations
+    is_split = "split tokens" in [stage.name for stage in plan.stages]
+    assert is_split != any(reason.startswith("split tokens: an error of") for reason in plan.skipped)
 
 
 @pytest.mark.parametrize("name", INTERPRETED)

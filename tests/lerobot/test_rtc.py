@@ -63,17 +63,17 @@ def schedule(policy: nn.Module, *steps: int) -> bac.Schedule:
 def test_updating_everywhere_is_bit_equal_under_guidance(policy):
     dense = chunk(policy, left_over())
     assert not torch.equal(dense, chunk(policy, None))
-    bac.wrap(policy, schedule(policy, *range(7)), executor="interpret")
+    bac.wrap(policy, schedule(policy, *range(7)), replay=False)
     assert torch.equal(chunk(policy, left_over()), dense)
 
 
 def test_no_evaluation_is_added(policy):
-    bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
+    bac.wrap(policy, schedule(policy, 0, 3), replay=False)
     assert torch.isfinite(chunk(policy, left_over())).all()
 
 
 def test_chunks_do_not_depend_on_the_ones_before(policy):
-    bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
+    bac.wrap(policy, schedule(policy, 0, 3), replay=False)
     first = chunk(policy, left_over(1))
     chunk(policy, None, seed=1)
     chunk(policy, left_over(2), seed=2)
@@ -81,7 +81,7 @@ def test_chunks_do_not_depend_on_the_ones_before(policy):
 
 
 def test_trap_3_what_inference_mode_stored_is_not_used_with_gradients(policy):
-    bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
+    bac.wrap(policy, schedule(policy, 0, 3), replay=False)
     expected = chunk(policy, left_over())
     with torch.inference_mode():
         chunk(policy, None)
@@ -89,19 +89,19 @@ def test_trap_3_what_inference_mode_stored_is_not_used_with_gradients(policy):
 
 
 def test_what_is_returned_holds_on_to_no_graph(policy):
-    bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
+    bac.wrap(policy, schedule(policy, 0, 3), replay=False)
     assert not chunk(policy, left_over()).requires_grad
 
 
 def test_a_wrapped_policy_still_declares_its_support(policy):
     assert supports_rtc_inference(policy)
-    bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
+    bac.wrap(policy, schedule(policy, 0, 3), replay=False)
     assert supports_rtc_inference(policy)
 
 
 def test_a_guided_run_gives_the_same_where_replay_is_allowed(policy):
-    bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
+    bac.wrap(policy, schedule(policy, 0, 3), replay=False)
     expected = chunk(policy, left_over())
-    bac.wrap(policy, schedule(policy, 0, 3), executor="auto")
+    bac.wrap(policy, schedule(policy, 0, 3))
     for _ in range(3):
         assert torch.equal(chunk(policy, left_over()), expected)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import bac
 from bac.adapters import find_host
 from bac.caching.block import BlockKind
+from bac.recording import record_features
 from tests.contracts import AdapterContract
 from tests.lerobot import models
 
@@ -38,7 +39,7 @@ class TestSmolVLA(AdapterContract):
         host, model = find_host(policy), policy.model.vlm_with_expert
         for method in calls:
             _count(model, method, calls)
-        bac.wrap(policy, self.schedule(policy, (0, 4)), executor="interpret")
+        bac.wrap(policy, self.schedule(policy, (0, 4)), replay=False)
         self.predict(policy)
         kinds = [block.kind for block in host.blocks]
         prefill = model.num_vlm_layers
@@ -63,8 +64,8 @@ def test_trap_1_residuals_in_place_do_not_spoil_what_is_stored():
     policy = models.smolvla()
     host = find_host(policy)
     schedule = bac.Schedule(7, dict.fromkeys([block.name for block in host.blocks], (0,)))
-    bac.wrap(policy, schedule, executor="interpret")
-    features = bac.recording.record_features(policy, models.observation(2))
+    bac.wrap(policy, schedule, replay=False)
+    features = record_features(policy, models.observation(2))
     for values in features.values():
         assert torch.equal(values, values[:1].expand_as(values))
 

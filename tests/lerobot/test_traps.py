@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import bac
 from bac.adapters import find_host
 from bac.errors import UnsupportedPolicyError
+from bac.caching.interceptors.patch import interceptors
 from tests.lerobot import checkpoints, models
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_trap_2_attention_that_returns_a_pair_returns_a_pair_when_it_is_reused():
     policy, returned = models.pi(name="pi0"), []
     attention = policy.model.paligemma_with_expert.gemma_expert.model.layers[0].self_attn
-    bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
+    bac.wrap(policy, schedule(policy, 0, 3), replay=False)
     attention.register_forward_hook(lambda module, inputs, output: returned.append(output))
     chunk(policy)
     assert [(type(output), len(output)) for output in returned] == [(tuple, 2)] * 7
@@ -59,7 +60,7 @@ def test_trap_5_loaded_by_lerobot_the_first_chunk_takes_no_longer_than_the_other
     policy_class = factory.get_policy_class("smolvla")
     plugged_in(policy_class)
     policy, evaluations = factory.get_policy_class("smolvla").from_pretrained(path), []
-    assert list(bac.caching.interceptors.patch.interceptors(policy))
+    assert list(interceptors(policy))
     policy.model.action_out_proj.register_forward_hook(lambda *_: evaluations.append(1))
     for seed in range(3):
         evaluations.clear()
@@ -71,7 +72,7 @@ def test_trap_5_loaded_by_lerobot_the_first_chunk_takes_no_longer_than_the_other
 def test_trap_5_a_plan_recorded_before_the_robot_moves_is_all_that_live_chunks_need():
     policy, evaluations = models.smolvla(), []
     count(policy.model, "denoise_step", evaluations)
-    bac.wrap(policy, schedule(policy, 0, 3), executor="replay", unseen="interpret")
+    bac.wrap(policy, schedule(policy, 0, 3), replay=bac.Replay(record="ahead"))
     plan = bac.plan.record(policy, models.observation(1))
     evaluations.clear()
     for seed in range(3):
@@ -86,13 +87,13 @@ def test_trap_6_a_sampler_that_lerobot_compiled_is_refused_with_what_to_type(mak
         find_host(policy)
 
 
-@pytest.mark.parametrize("executor", ["interpret", "auto"])
-def test_trap_6_where_the_caller_is_compiled_afterwards_the_schedule_is_followed_all_the_same(executor, traced_only):
+@pytest.mark.parametrize("replay", [False, True])
+def test_trap_6_where_the_caller_is_compiled_afterwards_the_schedule_is_followed_all_the_same(replay, traced_only):
     """`lerobot-rollout --use_torch_compile` compiles `predict_action_chunk` of what it has loaded."""
     policy = models.pi(name="pi0")
-    bac.wrap(policy, schedule(policy, 0, 3), executor="interpret")
+    bac.wrap(policy, schedule(policy, 0, 3), replay=False)
     expected = [chunk(policy, seed) for seed in range(2)]
-    bac.wrap(policy, schedule(policy, 0, 3), executor=executor)
+    bac.wrap(policy, schedule(policy, 0, 3), replay=replay)
     vars(policy)["predict_action_chunk"] = torch.compile(policy.predict_action_chunk)
     assert all(torch.equal(chunk(policy, seed), expected[seed]) for seed in range(2))
 

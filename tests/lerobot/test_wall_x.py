@@ -43,9 +43,9 @@ def test_reusing_changes_the_chunk_a_little():
 
 def test_a_run_that_reads_its_prompt_in_python_is_interpreted():
     contract, policy = TestWallX(), heads.make(backbones.WallX)
-    bac.wrap(policy, contract.staggered(policy), executor="interpret")
+    bac.wrap(policy, contract.staggered(policy), replay=False)
     expected = contract.predict(policy)
-    bac.wrap(policy, contract.staggered(policy), executor="replay")
+    bac.wrap(policy, contract.staggered(policy), replay=bac.Replay(record="first"))
     with pytest.warns(RuntimeWarning, match="interpreted: Python reads a value"):
         assert torch.equal(contract.predict(policy), expected)
 

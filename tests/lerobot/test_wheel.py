@@ -76,7 +76,7 @@ def evaluate(checkpoint: Path, folder: Path, *paths: Path, **environment: str) -
 def test_with_a_schedule_beside_the_checkpoint_it_says_what_it_wrapped_and_runs_it(site, witness, checkpoint, tmp_path):
     cached = evaluate(checkpoint, tmp_path, site, witness)
     assert "Imported third-party plugin: lerobot_policy_bac" in cached.log
-    assert f"bac: MultiTaskDiTPolicy follows {checkpoint / 'bac.json'}: 8 of 28 updates in 4 blocks" in cached.log
+    assert f"bac: MultiTaskDiTPolicy follows {checkpoint / 'bac.json'}: hold, own solver, 7 steps; 8 of 28 updates" in cached.log
     assert len(cached.actions) == 12
 
 
@@ -102,7 +102,7 @@ def test_the_command_that_comes_with_it_draws_the_schedule(site, checkpoint, tmp
     command = [site / "bin" / "bac", "show", checkpoint / "bac.json"]
     environment = {**os.environ, "PYTHONPATH": str(site)}
     shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert shown.stdout == f"{bac.Schedule.load(checkpoint / 'bac.json')}\n"
+    assert shown.stdout == f"{bac.load(checkpoint / 'bac.json')}\n"
 
 
 def test_plain_lerobot_knows_nothing_of_it(plain):

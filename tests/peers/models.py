@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import bac
 from bac.adapters.diffusers import blocks_of
+from bac.caching.calibration import Calibration
 from bac.fingerprint import Fingerprint
 
 NUM_STEPS = 12
@@ -19,7 +20,7 @@ NOISE = {"noise": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_see
 LAYERS = 4
 
 
-class Denoising(nn.Module):
+class Sampler(nn.Module):
     """`NUM_STEPS` large steps along what a model returns."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -40,7 +41,7 @@ class Denoising(nn.Module):
         return x
 
 
-class DiT(Denoising):
+class DiT(Sampler):
     """Pictures of 8 x 8 x 4 by class; every layer's branches are gated by the timestep."""
 
     def __init__(self) -> None:
@@ -68,12 +69,12 @@ class DiT(Denoising):
     def layers(self) -> list[bac.Block]:
         """Whole layers as blocks."""
         return [
-            bac.Block(f"layers.{index}", bac.BlockKind.LAYER, index, layer)
+            bac.Block(f"layers.{index}", "layer", index, layer)
             for index, layer in enumerate(self.model.transformer_blocks)
         ]
 
 
-class Flux(Denoising):
+class Flux(Sampler):
     """The same pictures as 64 tokens; two streams, then one."""
 
     def __init__(self) -> None:
@@ -107,13 +108,13 @@ class Flux(Denoising):
         return tokens.mT.unflatten(2, (8, 8))
 
 
-def chunk(policy: Denoising) -> Tensor:
+def chunk(policy: Sampler) -> Tensor:
     policy.reset()
     with torch.no_grad():
         return policy.predict_action_chunk(NOISE)
 
 
-def under(policy: Denoising, apply: Callable[[Any], Any], *, in_context: bool = False) -> Tensor:
+def under(policy: Sampler, apply: Callable[[Any], Any], *, in_context: bool = False) -> Tensor:
     """What a copy of the policy returns once a peer was applied to its model; hooks of diffusers want a context."""
     own = copy.deepcopy(policy)
     apply(own.model)
@@ -124,14 +125,14 @@ def under(policy: Denoising, apply: Callable[[Any], Any], *, in_context: bool = 
     return chunk(own)
 
 
-def blocks(policy: Denoising) -> tuple[bac.Block, ...]:
+def blocks(policy: Sampler) -> tuple[bac.Block, ...]:
     return blocks_of(policy.model)
 
 
-def described(found: Sequence[bac.Block]) -> bac.Calibration:
+def described(found: Sequence[bac.Block]) -> Calibration:
     """A calibration for schedulers that read nothing of it but blocks and steps."""
     flat, none = np.ones((len(found), NUM_STEPS, NUM_STEPS)), np.zeros(len(found))
-    return bac.Calibration(
+    return Calibration(
         blocks=tuple(block.described() for block in found),
         num_steps=NUM_STEPS,
         num_runs=2,

@@ -13,7 +13,7 @@ import bac
 from bac.caching.estimators import Residual
 from bac.published.block_ranges import Phase, block_ranges_schedule
 from bac.caching.schedulers.mask import mask_schedule
-from tests.peers.models import LAYERS, NUM_STEPS, Denoising, chunk, described, under
+from tests.peers.models import LAYERS, NUM_STEPS, Sampler, chunk, described, under
 
 cache_dit = pytest.importorskip("cache_dit")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -43,7 +43,7 @@ class Stack(nn.Module):
         return x
 
 
-class Stacked(Denoising):
+class Stacked(Sampler):
     def __init__(self) -> None:
         torch.manual_seed(3)
         super().__init__(Stack())
@@ -53,7 +53,7 @@ class Stacked(Denoising):
 
     def layers(self) -> list[bac.Block]:
         return [
-            bac.Block(f"layers.{index}", bac.BlockKind.LAYER, index, layer)
+            bac.Block(f"layers.{index}", "layer", index, layer)
             for index, layer in enumerate(self.model.transformer_blocks)
         ]
 
@@ -89,7 +89,7 @@ def test_a_static_mask_of_whole_layers_equals_cache_dits(updates: tuple[int, ...
     mask[:, 0] = True
     expected = theirs(policy, steps)
     schedule = mask_schedule(described(policy.layers()), mask)
-    bac.wrap(policy, schedule, blocks=policy.layers(), estimator=Residual(), executor="interpret")
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Residual()), blocks=policy.layers(), replay=False)
     assert torch.allclose(chunk(policy), expected, rtol=ROUNDING, atol=ROUNDING)
 
 
@@ -99,5 +99,5 @@ def test_a_range_of_layers_at_an_interval_is_such_a_mask() -> None:
     phases = [Phase(0, (), 1), Phase(2, range(1, LAYERS), 3)]
     expected = theirs(policy, steps)
     schedule = block_ranges_schedule(described(policy.layers()), phases)
-    bac.wrap(policy, schedule, blocks=policy.layers(), estimator=Residual(), executor="interpret")
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Residual()), blocks=policy.layers(), replay=False)
     assert torch.allclose(chunk(policy), expected, rtol=ROUNDING, atol=ROUNDING)

@@ -57,7 +57,7 @@ def test_taylor_equals_taylorseer(order: int, interval: int, warm_up: int) -> No
     theirs = under(policy, taylorseer(order, interval, warm_up, names), in_context=True)
     mask = np.repeat(seers_steps(interval, warm_up)[:, None], len(found), axis=1)
     schedule = mask_schedule(described(found), mask)
-    bac.wrap(policy, schedule, estimator=Taylor(order) if order else Hold(), executor="interpret")
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Taylor(order) if order else Hold()), replay=False)
     ours = chunk(policy)
     assert close(ours, theirs)
     assert order or torch.equal(ours, theirs)
@@ -69,7 +69,8 @@ def test_taylor_equals_taylorseer_on_layers_of_two_streams_and_of_one() -> None:
     names = r"(transformer_blocks\.\d+\.(attn|ff|ff_context))|(single_transformer_blocks\.\d+\.proj_out)"
     theirs = under(policy, taylorseer(1, 3, 2, names), in_context=True)
     mask = np.repeat(seers_steps(3, 2)[:, None], len(found), axis=1)
-    bac.wrap(policy, mask_schedule(described(found), mask), estimator=Taylor(1), executor="interpret")
+    schedule = mask_schedule(described(found), mask)
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Taylor(1)), replay=False)
     assert close(chunk(policy), theirs)
 
 
@@ -79,7 +80,8 @@ def test_taylor_forecasts_both_streams_of_joint_attention_as_taylorseer_does() -
     theirs = under(policy, taylorseer(1, 4, 3, r"transformer_blocks\.\d+\.attn"), in_context=True)
     joint = np.array([block.name.endswith(".attn") for block in found])
     mask = seers_steps(4, 3)[:, None] | ~joint
-    bac.wrap(policy, mask_schedule(described(found), mask), estimator=Taylor(1), executor="interpret")
+    schedule = mask_schedule(described(found), mask)
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Taylor(1)), replay=False)
     assert close(chunk(policy), theirs)
 
 
@@ -101,7 +103,7 @@ def test_by_kind_equals_pyramid_attention_broadcast(make: Any) -> None:
         ),
     )
     schedule = by_kind_schedule(described(blocks(policy)), {BlockKind.SELF_ATTENTION: 3})
-    assert torch.equal(chunk(bac.wrap(policy, schedule, executor="interpret")), theirs)
+    assert torch.equal(chunk(bac.wrap(policy, schedule, replay=False)), theirs)
 
 
 @pytest.mark.parametrize("threshold", [0.12, 0.2, 0.35])
@@ -116,7 +118,8 @@ def test_first_block_equals_first_block_cache(threshold: float) -> None:
         hooks.apply_first_block_cache(model, hooks.FirstBlockCacheConfig(threshold=threshold))
 
     theirs = under(policy, apply, in_context=True)
-    bac.wrap(policy, FirstBlock(NUM_STEPS, threshold), blocks=policy.layers(), estimator=Residual())
+    rule = FirstBlock(NUM_STEPS, threshold)
+    bac.wrap(policy, bac.Denoising(schedule=rule, estimator=Residual()), blocks=policy.layers())
     ours = chunk(policy)
     mask = last_mask(policy)
     assert mask[:, 0].all()
@@ -142,7 +145,7 @@ def test_a_mask_of_whole_layers_equals_magcache_at_the_steps_it_computes() -> No
     layers = policy.layers()
     mask = np.repeat(np.isin(np.arange(NUM_STEPS), computed)[:, None], len(layers), axis=1)
     schedule = mask_schedule(described(layers), mask)
-    bac.wrap(policy, schedule, blocks=layers, estimator=Residual(), executor="interpret")
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Residual()), blocks=layers, replay=False)
     assert 2 < len(computed) < NUM_STEPS
     assert close(chunk(policy), theirs)
 
@@ -152,7 +155,8 @@ def test_where_nothing_is_skipped_all_agree_with_the_untouched_model(make: Any) 
     policy = make()
     dense = chunk(policy)
     all_of_it = np.ones((NUM_STEPS, len(blocks(policy))), dtype=bool)
-    bac.wrap(policy, mask_schedule(described(blocks(policy)), all_of_it), estimator=Taylor(2), executor="interpret")
+    schedule = mask_schedule(described(blocks(policy)), all_of_it)
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Taylor(2)), replay=False)
     assert torch.equal(chunk(policy), dense)
     theirs = under(
         make(), lambda m: hooks.apply_first_block_cache(m, hooks.FirstBlockCacheConfig(0.0)), in_context=True

@@ -110,7 +110,8 @@ def test_block_change_is_bwcaches_rule(threshold: float, interval: int) -> None:
 def test_whole_layers_under_teacaches_rule_add_the_residual_of_the_last_update() -> None:
     policy = DiT()
     layers = policy.model.transformer_blocks
-    bac.wrap(policy, AccumulatedChange(NUM_STEPS, 0.3), blocks=policy.layers(), estimator=Residual())
+    rule = AccumulatedChange(NUM_STEPS, 0.3)
+    bac.wrap(policy, bac.Denoising(schedule=rule, estimator=Residual()), blocks=policy.layers())
     entered: list[Tensor] = []
     left: list[Tensor] = []
     watches = [
@@ -130,7 +131,7 @@ def test_whole_layers_under_teacaches_rule_add_the_residual_of_the_last_update()
 def test_held_front_layers_hand_on_the_stream_of_the_last_update_as_in_blockdance() -> None:
     policy = DiT()
     schedule = block_ranges_schedule(described(policy.layers()), [Phase(0, (), 1), Phase(4, range(2), 3)])
-    bac.wrap(policy, schedule, blocks=policy.layers(), executor="interpret")
+    bac.wrap(policy, schedule, blocks=policy.layers(), replay=False)
     entered: list[Tensor] = []
     watch = policy.model.transformer_blocks[2].register_forward_pre_hook(lambda _, args: entered.append(args[0]))
     chunk(policy)

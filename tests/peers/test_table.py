@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "results/methods/methods.md"
 SHARED = {
-    "schedulers": {"__init__", "statistics"},
-    "estimators": {"__init__", "estimator", "fitted", "forecast"},
-    "online": {"__init__", "rule", "interval"},
+    "caching/schedulers": {"__init__", "statistics"},
+    "caching/estimators": {"__init__", "estimator", "fitted", "forecast"},
+    "published": {"__init__", "naming", "interval", "perturbation"},
 }
 
 

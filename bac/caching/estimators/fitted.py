@@ -87,7 +87,8 @@ def _encoded(values: Array) -> dict[str, Any]:
 
 def _decoded(what: str, document: Mapping[str, Any]) -> Array:
     try:
-        values = np.frombuffer(b64decode(document["float32"], validate=True), dtype="<f4").reshape(document["shape"])
+        numbers = np.frombuffer(b64decode(document["float32"], validate=True), dtype="<f4")
+        values = numbers.reshape(document["shape"]).copy()  # a tensor shares its memory, so it must be writable
     except (ValueError, TypeError) as error:
         raise ScheduleError(f"{what}: its numbers are damaged ({error}); fit the estimator again") from error
     if not np.isfinite(values).all():

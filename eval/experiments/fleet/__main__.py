@@ -1,140 +1,15 @@
-"""How many robots can one batched policy server feed? ``python -m eval.experiments.fleet``.
+"""``python -m eval.experiments.fleet`` measures, works out, and writes table, picture and plan of the server."""
 
-Measures the shipped Push-T policy at several batch sizes on one thread, every method interleaved with the others, and
-works out from that how many robots one server can feed at which `control_hz`: by throughput alone, and with the queue
-simulated (`eval.experiments.fleet.queueing`). Writes ``table.json``, ``batched.png``, ``README.md`` and ``provenance.json``.
-"""
-
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 
-from eval.setup.cells import Cell, adaptive, dense
 from eval.compared.comparison import Comparison
-from eval.setup.config import CONFIGS, log_to_terminal, settings_of
+from eval.experiments.fleet.experiment import measure_fleet, table_of
 from eval.experiments.fleet.report import publish
-from eval.measure.latency import Latency, measure
-from eval.compared.matching import caller
+from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 from eval.setup.provenance import provenance
-from eval.experiments.fleet.queueing import BatchedServer, fed, responses
-from eval.play.rollout import Batch
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to run the policy.
-
-    Attributes:
-        name: Title in the table.
-        cell: Solver and cache.
-        executor: ``interpret`` or ``replay``, as in `eval.compared.matching.caller`.
-    """
-
-    name: str
-    cell: Cell
-    executor: str = "replay"
-
-
-def methods(num_updates: int, num_bubbled: int, few_steps: int) -> tuple[Method, ...]:
-    """Dense eager, dense replayed, BAC replayed, and the rival with fewer steps, replayed."""
-    rival, cached = dense(few_steps, "DDIM"), adaptive(num_updates, num_bubbled)
-    return (
-        Method("dense, eager", dense(), "interpret"),
-        Method("dense, replayed", dense()),
-        Method(cached.name, cached),
-        Method(rival.name, rival),
-    )
-
-
-def measure_fleet(comparison: Comparison, options: Any) -> dict[str, dict[int, Latency]]:
-    """Latency of every method at every batch size, all interleaved: method to batch to latency."""
-    observations = comparison.calibrated.observations("fidelity")
-    calls = {}
-    for method in methods(options.num_updates, options.num_bubbled, options.few_steps):
-        schedule = comparison.schedule(method.cell)
-        for size in options.batches:
-            batch = _rows(observations, size)
-            calls[method.name, size] = caller(comparison.loaded, method.cell, schedule, batch, executor=method.executor)
-    measured = measure(calls, rounds=options.rounds, warmup=2)  # a plan is recorded, then checked
-    table: dict[str, dict[int, Latency]] = {}
-    for (name, size), latency in measured.items():
-        table.setdefault(name, {})[size] = latency
-    return table
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What one robot wants.
-
-    Attributes:
-        control_hz: Control steps per second [Hz].
-        num_executed: Actions of a chunk that it executes (Ta).
-        num_usable: Actions that a chunk has from the observed control step on.
-    """
-
-    control_hz: float
-    num_executed: int
-    num_usable: int
-
-    @property
-    def chunk_s(self) -> float:
-        """It needs a chunk once in this time [s]."""
-        return self.num_executed / self.control_hz
-
-    @property
-    def slack_s(self) -> float:
-        """A chunk may come so late: it then still has `num_executed` actions ahead of it [s]."""
-        return (self.num_usable - self.num_executed) / self.control_hz
-
-
-def robots_of(latencies: Mapping[int, Latency], demand: Demand, options: Any) -> dict[str, Any]:
-    """How many robots one server feeds, and how old an observation they act on at worst; plain JSON types."""
-    slack_s = demand.slack_s - options.network_ms / 1e3
-    typical = BatchedServer({size: latency.p50_ms / 1e3 for size, latency in latencies.items()})
-    slow = BatchedServer({size: latency.p95_ms / 1e3 for size, latency in latencies.items()})
-    robots = fed(slow, demand.chunk_s, slack_s, cycles=options.cycles) if slack_s > 0 else 0
-    waits = responses(slow, robots, demand.chunk_s, cycles=options.cycles) if robots else []
-    last_action_s = (demand.num_executed - 1) / demand.control_hz
-    return {
-        "control_hz": demand.control_hz,
-        "saturated_robots": typical.saturated(demand.chunk_s),
-        "robots": robots,
-        "response_p50_ms": 1e3 * waits[len(waits) // 2] if waits else None,
-        "response_max_ms": 1e3 * waits[-1] if waits else None,
-        "oldest_observation_ms": 1e3 * (waits[-1] + last_action_s) + options.network_ms if waits else None,
-    }
-
-
-def table_of(measured: Mapping[str, Mapping[int, Latency]], config: Any, options: Any) -> dict[str, Any]:
-    """Everything measured and worked out.
-
-    Args:
-        measured: Method to batch size to latency.
-        config: The policy's.
-        options: `fleet` of ``configs/fleet.yaml``.
-    """
-    usable = config.horizon - config.n_obs_steps + 1
-    demands = [Demand(float(hz), config.n_action_steps, usable) for hz in options.control_hz]
-    latency = [
-        {"method": name, "batch": size, **value.to_dict(), "chunks_per_s": size / value.p50_ms * 1e3}
-        for name, sizes in measured.items()
-        for size, value in sizes.items()
-    ]
-    robots = [
-        {"method": name, **robots_of(sizes, demand, options)} for name, sizes in measured.items() for demand in demands
-    ]
-    return {"n_action_steps": config.n_action_steps, "usable_actions": usable, "latency": latency, "robots": robots}
-
-
-def _rows(observations: Batch, size: int) -> Batch:
-    """The first `size` observations, from the start again if there are not so many."""
-    return {key: values[[row % len(values) for row in range(size)]] for key, values in observations.items()}
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="fleet")

@@ -1,4 +1,4 @@
-"""What `eval.experiments.fleet.__main__` writes: the table in words, the picture, and the plan of a server."""
+"""What the fleet experiment writes: the table in words, the picture, and the plan of a server."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.ticker import LogLocator
 
 from eval.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, picture, plain_log_axis
-from eval.play.records import write_json
+from eval.setup.files import write_json
 
 COLOURS = (GREY, BLACK, BLUE, ORANGE, GREEN)
 
@@ -121,8 +121,8 @@ PLAN = [
     "Feeding is not succeeding: how well each method does is in `results/pusht`, where the rival with few steps is",
     "nearer to dense than this BAC schedule, and on this task it is the cheaper one to serve as well.",
     "What a robot does with an observation that old is another question:",
-    "`python -m eval.experiments.realtime policy=pusht` plays each method at its own latency. The ages above are those of a",
-    "server at its limit; with fewer robots they come down to the latency of small batches.",
+    "`python -m eval.experiments.realtime policy=pusht` plays each method at its own latency. The ages above are",
+    "those of a server at its limit; with fewer robots they come down to the latency of small batches.",
     "",
     "## Plan of the server (not built)",
     "",

@@ -1,33 +1,41 @@
 """The measurement: every method on the same noise, for several seeds, against the uncached model and real digits."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from statistics import mean, median
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+import bac
+from bac.solvers import Multistep
+from bac.tuning.timing import interleaved
 from eval.experiments.images.data import Digits
 from eval.experiments.images.features import Classifier, frechet_distance, psnr
 from eval.experiments.images.loop import DenoisingLoop
-from eval.experiments.images.methods import FEWER, Product
-from eval.experiments.images.sampling import Method, Samples, batch_of, labels, ready, sample
+from eval.experiments.images.methods import DENSE, FEWER, ImageMethods
+from eval.experiments.images.sampling import batch_of, labels, pictures, ready
+from eval.experiments.methods.catalogue import sweeps_of
+from eval.setup.cells import Cell
 
 REPEATS = 2  # timed denoising runs of each method and seed
 AIM_SHARE = 0.2
+NONE = "none"
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageRow:
     """One method, measured.
 
     Attributes:
         scheduler: When blocks update; ``dense`` or ``fewer steps...`` update all.
-        estimator: What stands in for the others; ``none`` where all update.
-        solver: One of `eval.experiments.images.sampling.SOLVERS`.
-        num_steps: Denoising steps K.
+        estimator: What gives a reused block's value; ``none`` where all update.
+        solver: One of `eval.experiments.images.sampling.NOISE_SCHEDULERS`.
+        num_steps: Denoising steps K; of a fitted solver, the dense steps that its few stand for.
         share: What was asked for: share of the block evaluations. For fewer steps, their share of K.
         cells: What is made, in (0, 1].
         latency_ms: Median CPU time of a batch on one thread, replayed from a plan [ms].
@@ -38,7 +46,7 @@ class Row:
         frechet_real: To the pictures that the model was trained on.
         accuracy: Share of the pictures that are read as what they should show, in [0, 1].
         places: Update steps, where all blocks share them, or timesteps that were placed.
-        weights: Of a fitted solver.
+        weights: Coefficients of a fitted solver, `[K, 5]`.
         rival_psnr: Mean PSNR of the same solver with the fewest steps that take at least as long [dB].
         rival_steps: Its steps.
     """
@@ -61,10 +69,28 @@ class Row:
     rival_psnr: float | None = None
     rival_steps: int | None = None
 
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "ImageRow":
+        """A row of ``rows.json``."""
+        tuples = {name: tuple(document[name]) for name in ("psnr", "places")}
+        return cls(**{**document, **tuples, "weights": tuple(map(tuple, document["weights"]))})
+
     @property
     def is_cached(self) -> bool:
         """Neither dense nor a rival of fewer steps."""
-        return self.scheduler != "dense" and not self.scheduler.startswith(FEWER)
+        return self.scheduler != DENSE and not self.scheduler.startswith(FEWER)
+
+
+class Samples(NamedTuple):
+    """Pictures of one seed.
+
+    Attributes:
+        images: `[B, 1, 8, 8]`, in [-1, 1].
+        cpu_s: CPU time of one denoising run on one thread, for every time it was timed [s].
+    """
+
+    images: Tensor
+    cpu_s: tuple[float, ...]
 
 
 class Shown(NamedTuple):
@@ -75,7 +101,7 @@ class Shown(NamedTuple):
         samples: By seed.
     """
 
-    row: Row
+    row: ImageRow
     samples: tuple[Samples, ...]
 
 
@@ -99,21 +125,24 @@ class Gallery:
         self.seeds = tuple(seeds)
         self._real = classifier.features(real.images)
 
-    def make(self, methods: Iterable[Method]) -> list[tuple[Samples, ...]]:
-        """Pictures of every method by seed. Methods take turns, so that none has the machine's better half hour."""
+    def make(self, methods: Iterable[Cell]) -> list[tuple[Samples, ...]]:
+        """Pictures of every method by seed, timed in turns, so that none has the machine's better half hour."""
         batch = batch_of(self.count, self.seeds[0])
-        loops = [ready(self.loop, method, batch) for method in tqdm(list(methods), desc="plans", unit="plan")]
-        made: list[list[Samples]] = [[] for _ in loops]
-        with tqdm(total=len(loops) * len(self.seeds), desc="pictures", unit="batch") as bar:
-            for seed in self.seeds:
-                for samples, loop in zip(made, loops, strict=True):
-                    samples.append(sample(loop, self.count, seed, REPEATS))
-                    bar.update()
-        return list(map(tuple, made))
+        loops = [ready(self.loop, cell, batch) for cell in tqdm(list(methods), desc="plans", unit="plan")]
+        by_seed = [self._sampled(loops, seed) for seed in tqdm(self.seeds, desc="pictures", unit="seed")]
+        return list(zip(*by_seed, strict=True))
+
+    def _sampled(self, loops: Sequence[DenoisingLoop], seed: int) -> list[Samples]:
+        """Pictures of one seed by every loop."""
+        batch = batch_of(self.count, seed)
+        images = [pictures(loop, batch) for loop in loops]
+        calls = {place: partial(loop.predict_action_chunk, batch) for place, loop in enumerate(loops)}
+        taken = interleaved(calls, REPEATS, warm_up=0)  # making the pictures has warmed up
+        return [Samples(made, tuple(sample.cpu_s for sample in taken[place])) for place, made in enumerate(images)]
 
     def judge(
         self,
-        method: Method,
+        cell: Cell,
         samples: tuple[Samples, ...],
         dense: tuple[Samples, ...],
         *,
@@ -126,23 +155,24 @@ class Gallery:
         uncached = self.classifier.features(torch.cat([its.images for its in dense]))
         classes = torch.tensor(labels(self.count) * len(self.seeds))
         latency, dense_latency = _latency_ms(samples), _latency_ms(dense)
-        others = [] if method.scheduler == "dense" else list(zip(samples, dense, strict=True))
-        row = Row(
-            method.scheduler,
-            method.estimator_name,
-            method.solver,
-            method.stands_for or method.num_steps,
-            share,
-            round(method.cells, 4),
-            round(latency, 2),
-            round(dense_latency / latency, 3),
-            fit_psnr if fit_psnr is None else round(fit_psnr, 3),
-            tuple(round(psnr(its.images, other.images), 3) for its, other in others),
-            round(frechet_distance(features, uncached), 4),
-            round(frechet_distance(features, self._real), 4),
-            round(self.classifier.accuracy(images, classes), 4),
-            method.places,
-            method.weights,
+        others = [] if cell.family == DENSE else list(zip(samples, dense, strict=True))
+        estimator, places, weights = _chosen(cell.denoising or bac.Denoising())
+        row = ImageRow(
+            scheduler=cell.family,
+            estimator=estimator,
+            solver=cell.solver,
+            num_steps=cell.num_steps,
+            share=share,
+            cells=round(sweeps_of(cell) / cell.num_steps, 4),
+            latency_ms=round(latency, 2),
+            speedup=round(dense_latency / latency, 3),
+            fit_psnr=None if fit_psnr is None else round(fit_psnr, 3),
+            psnr=tuple(round(psnr(its.images, other.images), 3) for its, other in others),
+            frechet_dense=round(frechet_distance(features, uncached), 4),
+            frechet_real=round(frechet_distance(features, self._real), 4),
+            accuracy=round(self.classifier.accuracy(images, classes), 4),
+            places=places,
+            weights=weights,
         )
         return Shown(row, samples)
 
@@ -152,34 +182,34 @@ def measure(gallery: Gallery, preset: Any) -> list[Shown]:
     return [shown for solver in preset.solvers for shown in _measure(gallery, preset, solver)]
 
 
-def steps_in(row: Row) -> int:
+def steps_in(row: ImageRow) -> int:
     """The fewest dense steps that take at least as long as a cached run."""
     return min(ceil(row.num_steps / row.speedup), row.num_steps)
 
 
-def best_of(rows: Iterable[Row], share: float) -> Row:
+def best_of(rows: Iterable[ImageRow], share: float) -> ImageRow:
     """The cached row of a share that was best where methods are made; those it is judged on have no say."""
     return max((row for row in rows if row.is_cached and row.share == share), key=lambda row: row.fit_psnr or 0.0)
 
 
 def _measure(gallery: Gallery, preset: Any, solver: str) -> Iterator[Shown]:
     """Dense, all pairs, and fewer steps at the latencies of these; placed ones as rivals of the best at the aim."""
-    product = Product(gallery.loop, solver, preset.num_steps, preset.num_calibration, preset.evaluations)
-    planned: list[tuple[Method, float]] = [(product.dense, 1.0)]
+    methods = ImageMethods(gallery.loop, solver, preset.num_steps, preset.num_calibration, preset.evaluations)
+    planned: list[tuple[Cell, float]] = [(methods.dense, 1.0)]
     for share, pairs in preset.pairs:
-        planned += [(method, share) for method in product.methods(share, pairs)]
-    made = gallery.make(method for method, _ in planned)
+        planned += [(cell, share) for cell in methods.methods(share, pairs)]
+    made = gallery.make(cell for cell, _ in planned)
     dense = made[0]
 
-    def judged(method: Method, samples: tuple[Samples, ...], share: float) -> Shown:
-        fit_psnr = None if method is product.dense else product.fit_psnr(method)
-        return gallery.judge(method, samples, dense, share=share, fit_psnr=fit_psnr)
+    def judged(cell: Cell, samples: tuple[Samples, ...], share: float) -> Shown:
+        fit_psnr = None if cell.family == DENSE else methods.fit_psnr(cell)
+        return gallery.judge(cell, samples, dense, share=share, fit_psnr=fit_psnr)
 
-    cached = [judged(method, samples, share) for (method, share), samples in zip(planned, made, strict=True)]
-    rivals = list(_rivals(product, [shown.row for shown in cached[1:]]))
+    cached = [judged(cell, samples, share) for (cell, share), samples in zip(planned, made, strict=True)]
+    rivals = list(_rivals(methods, [shown.row for shown in cached[1:]]))
     others = [
-        judged(method, samples, method.num_steps / preset.num_steps)
-        for method, samples in zip(rivals, gallery.make(rivals), strict=True)
+        judged(cell, samples, cell.num_steps / preset.num_steps)
+        for cell, samples in zip(rivals, gallery.make(rivals), strict=True)
     ]
     even = {shown.row.num_steps: shown.row for shown in others if shown.row.scheduler == FEWER}
     yield cached[0]
@@ -188,16 +218,25 @@ def _measure(gallery: Gallery, preset: Any, solver: str) -> Iterator[Shown]:
     yield from others
 
 
-def _rivals(product: Product, rows: Sequence[Row]) -> Iterator[Method]:
+def _rivals(methods: ImageMethods, rows: Sequence[ImageRow]) -> Iterator[Cell]:
     best = best_of(rows, AIM_SHARE)
     by_search = {steps_in(best), round(best.cells * best.num_steps)}
     for num_steps in sorted({steps_in(row) for row in rows} | by_search):
-        methods = list(product.fewer(num_steps)) if num_steps in by_search else [product.even(num_steps)]
-        yield from methods
+        yield from methods.fewer(num_steps) if num_steps in by_search else [methods.even(num_steps)]
 
 
-def _with_rival(row: Row, rival: Row) -> Row:
+def _with_rival(row: ImageRow, rival: ImageRow) -> ImageRow:
     return replace(row, rival_psnr=round(mean(rival.psnr), 3), rival_steps=rival.num_steps)
+
+
+def _chosen(denoising: bac.Denoising) -> tuple[str, tuple[int, ...], tuple[tuple[float, ...], ...]]:
+    """What a row says was chosen: estimator, update steps (if all blocks share them) or timesteps, coefficients."""
+    if isinstance(denoising.solver, Multistep):
+        return "multistep", denoising.timesteps, denoising.solver.coefficients
+    if denoising.schedule is None:
+        return NONE, denoising.timesteps, ()
+    steps, *others = set(denoising.schedule.update_steps.values())
+    return denoising.estimator_name, () if others else steps, ()
 
 
 def _latency_ms(samples: Iterable[Samples]) -> float:

@@ -1,16 +1,18 @@
 """What the measurement says: a table, the aim and whether it was met, and a sheet of pictures."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from eval.experiments.images.experiment import AIM_SHARE, NONE, ImageRow, Shown, best_of
+from eval.experiments.images.methods import FEWER
 from eval.report.drawing import picture
-from eval.experiments.images.experiment import AIM_SHARE, Row, best_of
-from eval.experiments.images.sampling import NONE
+from eval.setup.files import write_json
+from eval.setup.provenance import provenance
 
 AIM_UNIFORM_DB, AIM_STEPS_DB = 8.0, 10.0
 _COLUMNS = (
@@ -19,7 +21,29 @@ _COLUMNS = (
 )
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
+def publish(folder: Path, shown: Sequence[Shown], *, num_images: int) -> None:
+    """Write ``rows.json``, ``table.md`` and a sheet of each solver.
+
+    Args:
+        folder: Where to; made if it is not there.
+        shown: Every method, solver by solver.
+        num_images: Pictures of each seed.
+    """
+    rows = [its.row for its in shown]
+    record = {"provenance": provenance(), "num_images": num_images, "rows": [asdict(row) for row in rows]}
+    write_json(folder / "rows.json", record)
+    (folder / "table.md").write_text("\n".join(lines(rows)) + "\n")
+    for solver in dict.fromkeys(row.solver for row in rows):
+        name = solver.lower().replace("++", "").replace("-", "_")
+        draw_methods([its for its in shown if its.row.solver == solver], folder / f"{name}.png")
+
+
+def lines(rows: Sequence[ImageRow]) -> list[str]:
+    """Verdict and table."""
+    return [*verdict(rows), "", *table(rows)]
+
+
+def table(rows: Sequence[ImageRow]) -> Iterator[str]:
     """Markdown, the best of each solver and share first."""
     yield f"| {_COLUMNS} |"
     yield "|" + "---|" * (_COLUMNS.count("|") + 1)
@@ -35,7 +59,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         yield f"| {which} | {fidelity} | {fitted} | {rival} | {judged} | {cost} |"
 
 
-def verdict(rows: Sequence[Row]) -> Iterator[str]:
+def verdict(rows: Sequence[ImageRow]) -> Iterator[str]:
     """For each solver: the method that was best where methods are made, at 20 % of the cells, on other pictures."""
     for solver in dict.fromkeys(row.solver for row in rows):
         here = [row for row in rows if row.solver == solver and row.share == AIM_SHARE and row.is_cached]
@@ -84,10 +108,23 @@ def draw_sheet(dense: Strip, others: Sequence[Strip], path: Path) -> None:
             axes[0].set_ylabel(title, rotation=0, ha="right", va="center")
 
 
-def first_of_each(images: Tensor) -> Tensor:
+def draw_methods(shown: Sequence[Shown], path: Path) -> None:
+    """Ten digits of the first seed at 20 % of the cells: uncached, uniform reuse, the best pair, fewer steps."""
+    dense = shown[0]
+    best = best_of((its.row for its in shown), AIM_SHARE)
+    wanted = {
+        "uniform reuse, 20 %": lambda row: (row.share, row.scheduler, row.estimator) == (AIM_SHARE, "uniform", "hold"),
+        f"{best.scheduler} + {best.estimator}, 20 %": lambda row: row == best,
+        f"{best.rival_steps} steps": lambda row: (row.scheduler, row.num_steps) == (FEWER, best.rival_steps),
+    }
+    strips = [_strip(title, its) for title, is_wanted in wanted.items() for its in shown if is_wanted(its.row)]
+    draw_sheet(_strip(f"{dense.row.solver}, {dense.row.num_steps} steps", dense), strips, path)
+
+
+def _strip(title: str, shown: Shown) -> Strip:
     """The first ten pictures, which show all digits in order."""
-    return torch.as_tensor(images[:10])
+    return Strip(title, shown.samples[0].images[:10])
 
 
-def _mean_psnr(row: Row) -> float:
+def _mean_psnr(row: ImageRow) -> float:
     return mean(row.psnr) if row.psnr else float("inf")

@@ -1,6 +1,7 @@
 """Train the image model and the classifier that judges it.
 
-``python -m eval.experiments.images.train`` writes both to ``eval/images/checkpoint``, in minutes on one CPU thread.
+``python -m eval.experiments.images.train`` writes both to the folder ``checkpoint`` beside this file, in minutes on one
+CPU thread.
 """
 
 import argparse

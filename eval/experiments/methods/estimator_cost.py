@@ -1,9 +1,10 @@
 """What every estimator costs at a reused block, intercepted and replayed.
 
-``python -m eval.experiments.methods.estimator_cost`` writes ``results/methods/cost.json``. The policy is as good as nothing: small linear
-maps added to a stream, so that what is left is overhead. Every row runs for few and for many denoising steps with the
-same updates; the difference of its medians, over the blocks reused in between, is the cost of one reused block. A row
-whose blocks return a constant pays for the loop and the residual sum alone and is subtracted.
+``python -m eval.experiments.methods.estimator_cost`` writes ``results/methods/cost.json``. The policy is as good as
+nothing: small linear maps added to a stream, so that what is left is overhead. Every estimator runs for few and for
+many denoising steps with the same updates; the difference of its medians, over the blocks reused in between, is the
+cost of one reused block. A stream whose blocks return a constant pays for the loop and the residual sum alone and is
+subtracted.
 """
 
 import argparse
@@ -19,30 +20,31 @@ from torch import Tensor, nn
 
 import bac
 import bac.plan
-from bac.caching.estimators import (
+from bac.caching.estimators import Estimator, Hold, Residual, Taylor
+from bac.published import (
     AdamsBashforth,
     AffineResidual,
-    Estimator,
     FittedForecast,
-    Hold,
     Increment,
     Newton,
     PreviousChunk,
     Rescale,
-    Residual,
     ScaleShift,
-    Taylor,
 )
 from bac.recording import record_features
 from eval.measure.latency import Latency, measure
+from eval.setup.files import write_json
 from eval.setup.provenance import provenance
-from eval.play.records import write_json
 
 NUM_BLOCKS = 12
 TOKENS, CHANNELS = 16, 64
 UPDATES = (0, 1, 2, 3)
 FEW, MANY = 8, 48
-WAYS = ("interpret", "replay", "replay_fast")
+EXECUTORS = {
+    "interpret": False,
+    "replay": bac.Replay(record="first"),
+    "replay_fast": bac.Replay(exact=False, record="first"),
+}
 RANK = 8
 PLAIN = (Taylor(1), Taylor(2), Taylor(3), Newton(2), AdamsBashforth(1), AdamsBashforth(2), Rescale(), Residual())
 FITTED = (ScaleShift, AffineResidual, FittedForecast)
@@ -74,7 +76,7 @@ class Stream(nn.Module):
 
     def blocks(self) -> list[bac.Block]:
         """Its maps."""
-        return [bac.Block(f"maps.{i}", bac.BlockKind.FEED_FORWARD, i, one) for i, one in enumerate(self.maps)]
+        return [bac.Block(f"maps.{i}", "feed_forward", i, one) for i, one in enumerate(self.maps)]
 
     def schedule(self) -> bac.Schedule:
         """All update together at the first steps."""
@@ -117,80 +119,69 @@ def batch() -> dict[str, Tensor]:
     return {"stream": torch.randn(1, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(1))}
 
 
-def estimators(num_steps: int, way: str) -> list[Estimator]:
+def estimators(num_steps: int, executor: str) -> list[Estimator]:
     """All of them, the fitted ones fitted; those that look back a chunk are never replayed."""
     policy = Stream(num_steps)
     features = [record_features(policy, batch(), blocks=policy.blocks())]
     found: list[Estimator] = [Hold(), *PLAIN, *(kind.fit(policy.schedule(), features) for kind in FITTED)]
     small = {"down": np.full((1, CHANNELS, RANK), 1e-6), "up": np.full((1, RANK, CHANNELS), 1e-6)}
     found.append(Increment(dict.fromkeys(policy.schedule().block_names, small)))
-    return [*found, PreviousChunk()] if way == "interpret" else found
+    return [*found, PreviousChunk()] if executor == "interpret" else found
 
 
-def wrapped(num_steps: int, way: str, estimator: Estimator | None) -> Stream:
+def wrapped(num_steps: int, executor: str, estimator: Estimator | None) -> Stream:
     """A policy to be timed: one whose blocks are constant if there is no estimator."""
-    policy, options = Stream(num_steps), {"executor": way.split("_")[0], "exact": way != "replay_fast"}
+    policy, replay = Stream(num_steps), EXECUTORS[executor]
     if estimator is not None:
-        return bac.wrap(policy, policy.schedule(), blocks=policy.blocks(), estimator=estimator, **options)
+        denoising = bac.Denoising(schedule=policy.schedule(), estimator=estimator)
+        return bac.wrap(policy, denoising, blocks=policy.blocks(), replay=replay)
     policy.maps = nn.ModuleList(Constant() for _ in range(NUM_BLOCKS))
-    return policy if way == "interpret" else bac.wrap(policy, None, blocks=policy.blocks(), **options)
+    return bac.wrap(policy, blocks=policy.blocks(), replay=replay) if replay else policy
 
 
-def cells() -> dict[str, Stream]:
-    """Every row at few and at many steps, by ``way|estimator|steps``."""
+def streams() -> dict[str, Stream]:
+    """Every policy to be timed, by ``executor|estimator|steps``."""
     made = {}
-    for way in WAYS:
+    for executor in EXECUTORS:
         for num_steps in (FEW, MANY):
-            made[f"{way}|{CONSTANT}|{num_steps}"] = wrapped(num_steps, way, None)
-            for estimator in estimators(num_steps, way):
-                made[f"{way}|{estimator.name}|{num_steps}"] = wrapped(num_steps, way, estimator)
+            made[f"{executor}|{CONSTANT}|{num_steps}"] = wrapped(num_steps, executor, None)
+            for estimator in estimators(num_steps, executor):
+                made[f"{executor}|{estimator.name}|{num_steps}"] = wrapped(num_steps, executor, estimator)
     return made
 
 
-def operations(cells: Mapping[str, Stream]) -> dict[str, int]:
-    """Operators of every row's plan."""
+def operations(policies: Mapping[str, Stream]) -> dict[str, int]:
+    """Operators of every plan."""
     return {
         title: bac.plan.plans(policy)[-1].num_operations
-        for title, policy in cells.items()
+        for title, policy in policies.items()
         if not title.startswith("interpret")
     }
 
 
 def slopes(values: Mapping[str, float]) -> dict[str, float]:
-    """By ``way|estimator``, how much a value grows with every block of a further step."""
-    rows = {title.rpartition("|")[0] for title in values}
-    return {row: (values[f"{row}|{MANY}"] - values[f"{row}|{FEW}"]) / (NUM_BLOCKS * (MANY - FEW)) for row in rows}
+    """By ``executor|estimator``, how much a value grows with every block of a further step."""
+    pairs = {title.rpartition("|")[0] for title in values}
+    return {pair: (values[f"{pair}|{MANY}"] - values[f"{pair}|{FEW}"]) / (NUM_BLOCKS * (MANY - FEW)) for pair in pairs}
 
 
 def costs(measured: Mapping[str, Latency], counted: Mapping[str, int]) -> list[Cost]:
-    """Slopes over the number of steps, less the constant row's."""
+    """Slopes over the number of steps, less the constant stream's."""
     times = slopes({title: 1e3 * latency.p50_ms for title, latency in measured.items()})
     counts = slopes(counted)
-    rows = []
-    for title in dict.fromkeys(title.rpartition("|")[0] for title in measured):
-        way, _, name = title.partition("|")
-        constant = f"{way}|{CONSTANT}"
-        if title != constant:
-            own, over = times[title] - times[constant], times[title] - times[f"{way}|hold"]
-            more = round(counts[title] - counts[constant], 2) if title in counts else None
-            rows.append(Cost(name, way, round(own, 2), round(over, 2), more))
-    return rows
+    found = []
+    for pair in dict.fromkeys(title.rpartition("|")[0] for title in measured):
+        executor, _, name = pair.partition("|")
+        constant = f"{executor}|{CONSTANT}"
+        if pair != constant:
+            own, over = times[pair] - times[constant], times[pair] - times[f"{executor}|hold"]
+            more = round(counts[pair] - counts[constant], 2) if pair in counts else None
+            found.append(Cost(name, executor, round(own, 2), round(over, 2), more))
+    return found
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(description="What every estimator costs at a reused block.")
-    parser.add_argument("--rounds", type=int, default=101)
-    parser.add_argument("--output", type=Path, default=Path("results/methods/cost.json"))
-    options = parser.parse_args()
-    policies, given = cells(), batch()
-    calls = {title: partial(policy.predict_action_chunk, given) for title, policy in policies.items()}
-    measured = measure(calls, rounds=options.rounds, warmup=4)
-    rows = costs(measured, operations(policies))
-    for row in rows:
-        times = f"{row.reuse_us:7.2f} us {row.over_hold_us:7.2f} us over hold"
-        print(f"{row.executor:12} {row.estimator:18} {times} {row.operations} operations")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+def document_of(found: list[Cost], measured: Mapping[str, Latency], rounds: int) -> dict[str, Any]:
+    """Costs and what they come from; plain JSON types."""
     setting = {
         "blocks": NUM_BLOCKS,
         "shape": [1, TOKENS, CHANNELS],
@@ -198,14 +189,28 @@ def main() -> None:
         "threads": 1,
         "num_steps": [FEW, MANY],
         "update_steps": UPDATES,
-        "rounds": options.rounds,
+        "rounds": rounds,
         "clock": next(iter(measured.values())).clock,
     }
     samples = {title: latency.to_dict() for title, latency in measured.items()}
-    write_json(
-        options.output,
-        {"costs": [asdict(row) for row in rows], "setting": setting, "samples": samples, "made": provenance()},
-    )
+    return {"costs": [asdict(cost) for cost in found], "setting": setting, "samples": samples, "made": provenance()}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description="What every estimator costs at a reused block.")
+    parser.add_argument("--rounds", type=int, default=101, help="samples of each")
+    parser.add_argument("--output", type=Path, default=Path("results/methods/cost.json"), help="a JSON file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    policies, given = streams(), batch()
+    calls = {title: partial(policy.predict_action_chunk, given) for title, policy in policies.items()}
+    measured = measure(calls, rounds=options.rounds, warmup=4)
+    found = costs(measured, operations(policies))
+    for cost in found:
+        times = f"{cost.reuse_us:7.2f} us {cost.over_hold_us:7.2f} us over hold"
+        print(f"{cost.executor:12} {cost.estimator:18} {times} {cost.operations} operations")
+    write_json(options.output, document_of(found, measured, options.rounds))
 
 
 if __name__ == "__main__":

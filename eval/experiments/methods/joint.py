@@ -1,15 +1,16 @@
-"""Solver, timesteps, update steps and estimator chosen together: ``python -m eval.experiments.methods.joint policy=pusht``.
+"""Solver, timesteps, update steps and estimator chosen together.
 
-At each number of sweeps every family of `bac.tuning` has its steps placed by the same search on the same observations,
-so fewer steps of DPM-Solver++, first and second order, are rivals at their best. Beside them stand what people use:
-evenly spaced fewer steps, and BAC. Errors are measured on other observations against dense DDIM-100 on the same noise
-(BAC on DDPM-100: against that); then the best and the rivals are played in closed loop. Every phase resumes.
+``python -m eval.experiments.methods.joint policy=pusht`` gives every family of `bac.tuning`, at each number of sweeps,
+steps placed by the same search on the same observations, so fewer steps of DPM-Solver++, first and second order, are
+rivals at their best. Beside them stands what people use: evenly spaced fewer steps, and BAC. Errors are measured on
+other observations against dense DDIM-100 on the same noise (BAC on DDPM-100: against that); then the best and the
+rivals are played in closed loop. Every phase resumes.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +19,32 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from bac.tuning.batches import in_parts, num_rows
 from bac.tuning.bench import Bench
-from bac.tuning.search import Family, best_start, families, searched
-from eval.setup.candidates import as_cell
-from eval.setup.cells import Cell, adaptive, dense, running, together
+from bac.tuning.families import Family, best_start, families, searched
 from eval.compared.comparison import Comparison
-from eval.setup.config import CONFIGS, log_to_terminal, settings_of
-from eval.measure.action_error import action_chunks, action_error, best_spacing, typical_error
-from eval.experiments.methods.joint_report import EAGER, publish
 from eval.compared.matching import measure_cells
-from eval.experiments.methods.methods import visited
+from eval.experiments.methods.found import Found
+from eval.experiments.methods.joint_report import EAGER, publish
+from eval.measure.action_error import action_chunks, action_error, best_spacing, reference_of, typical_error
 from eval.measure.intervals import mean_score, paired_score_difference, paired_success_difference, success_rate
-from eval.play.records import write_json
-from eval.play.rollout import Batch
-from eval.setup.settings import CALIBRATION_SEED, FIDELITY_SEED
+from eval.play.visit import visited
 from eval.play.workers import play_units
+from eval.setup.batches import Batch, kept, one_of
+from eval.setup.cells import Cell, adaptive, configure, dense, holding, running, together
+from eval.setup.config import CONFIGS, log_to_terminal, settings_of
+from eval.setup.files import write_json
+from eval.setup.settings import CALIBRATION_SEED, FIDELITY_SEED
 
 logger = logging.getLogger(__name__)
 BATCH = 16
+DDIM = dense(100, "DDIM")  # what methods are tuned on and compared with
 FAMILIES = {  # of `bac.tuning`, and what they are called in the table; plain reuse loses to them below ten sweeps
     "fewer steps, DPM-Solver++ 1": "DPM-Solver++ 1 tuned",
     "fewer steps, DPM-Solver++": "DPM-Solver++ tuned",
     "fewer steps, fitted multistep": "fitted multistep tuned",
     "together, taylor-1, every 5th step": "cached taylor-1 tuned, every 5th step",
 }
-
-
-@dataclass(frozen=True)
-class Found:
-    """One method at one budget.
-
-    Attributes:
-        cell: How it is run.
-        sweeps: Block updates in units of one evaluation.
-        fit_error: Typical error on the observations it was chosen with; None if nothing was chosen.
-        typical: Typical error on others: the geometric mean of every observation's own.
-        error: Action error on others, root mean square.
-    """
-
-    cell: Cell
-    sweeps: float
-    fit_error: float | None
-    typical: float
-    error: float
 
 
 class Joint:
@@ -79,76 +63,72 @@ class Joint:
             "fit": self._visited("fit", CALIBRATION_SEED, options.num_fit),
             "held out": self._visited("held_out", FIDELITY_SEED, options.num_held_out),
         }
-        self.policy.diffusion.use_solver("DDIM", 100)
-        batches = {purpose: _batches(batch) for purpose, batch in self.observations.items()}
-        self.bench = Bench(self.policy, batches, executor="interpret")
+        configure(self.policy, DDIM)
+        self.bench = Bench(self.policy, {purpose: in_parts(b, BATCH) for purpose, b in self.observations.items()})
 
     def found(self) -> list[Found]:
         """Everything at every budget, kept as it is found."""
         path = self.folder / "found.json"
         stored = json.loads(path.read_text()) if path.exists() else {}
-        for key, make in tqdm(list(self._work()), desc="joint", unit="method"):
+        work = dict(self._work())
+        for key, make in tqdm(work.items(), desc="joint", unit="method"):
             if key not in stored:
                 found = make()
-                stored[key] = {**asdict(found), "cell": asdict(found.cell)}
+                stored[key] = found.to_document()
                 write_json(path, stored)
                 logger.info(
                     "%-56s %6.2f sweeps, typical error %.4f, action error %.4f",
                     *(found.cell.name, found.sweeps, found.typical, found.error),
                 )
-        return [Found(Cell(**row.pop("cell")), **row) for row in (dict(stored[key]) for key, _ in self._work())]
+        return [Found.from_document(stored[key]) for key in work]
 
-    def _work(self) -> Iterator[tuple[str, Any]]:
+    def _work(self) -> Iterator[tuple[str, Callable[[], Found]]]:
+        """What is to be found, by the key that it is kept under."""
         families_by_name = {FAMILIES[f.name]: f for f in families(self.bench) if f.name in FAMILIES}
         for budget in self.options.budgets:
             for solver in ("DDIM", "DPM-Solver++", "UniPC"):
-                yield f"{budget} {solver} even", lambda s=solver, b=budget: self._even(s, b)
+                yield f"{budget} {solver} even", partial(self._even, solver, budget)
             for name, family in families_by_name.items():
-                yield f"{budget} {name}", lambda n=name, f=family, b=budget: self._tuned(n, f, b)
-            cells = [together("unified", budget, solver="DDIM"), adaptive(budget, 5, solver="DDIM")]
-            for cell in cells:
-                yield f"{budget} {cell.name}", lambda c=cell: self._cell(c, None)
+                yield f"{budget} {name}", partial(self._tuned, name, family, budget)
+            for cell in (together("unified", budget, solver="DDIM"), adaptive(budget, 5, solver="DDIM")):
+                yield f"{budget} {cell.name}", partial(self._measured, cell)
         for cell in (adaptive(10, 5), adaptive(10, 5, solver="DDIM")):
-            yield cell.name, lambda c=cell: self._cell(c, None)
+            yield cell.name, partial(self._measured, cell)
 
     def _even(self, solver: str, budget: int) -> Found:
         fit = self.observations["fit"]
-        reference = self._reference("fit", dense(100, "DDIM"))
+        reference = self._reference("fit", DDIM)
         spacing, errors = best_spacing(self.policy, solver, budget, fit, reference, distance=typical_error)
-        return self._cell(dense(budget, solver, spacing), errors[spacing])
+        return self._measured(dense(budget, solver, spacing), errors[spacing])
 
     def _tuned(self, name: str, family: Family, budget: int) -> Found:
-        calibration = self.comparison.calibrated.calibration(dense(100, "DDIM"))
-        self.policy.diffusion.use_solver("DDIM", 100)
+        calibration = self.comparison.calibrated.calibration(DDIM)
+        configure(self.policy, DDIM)
         places = best_start(self.bench, family, calibration, budget)
-        candidate = family.make(searched(self.bench, family, places, self.options.evaluations))
-        return self._cell(as_cell(candidate, f"{name}, {budget} sweeps"), self.bench.typical_error(candidate))
+        denoising = family.make(searched(self.bench, family, places, self.options.evaluations))
+        fit_error = self.bench.typical_error(denoising)
+        return self._measured(holding(denoising, f"{name}, {budget} sweeps"), fit_error)
 
-    def _cell(self, cell: Cell, fit_error: float | None) -> Found:
+    def _measured(self, cell: Cell, fit_error: float | None = None) -> Found:
         """Run a cell on the observations it was not made with."""
-        reference = cell.sampler if cell.solver == "DDPM" else dense(100, "DDIM")
-        pair = self._chunks(cell, "held out"), self._reference("held out", reference)
+        pair = self._chunks(cell, "held out"), self._reference("held out", reference_of(cell) or DDIM)
         return Found(cell, self.comparison.sweeps(cell), fit_error, typical_error(*pair), action_error(*pair))
 
     def _chunks(self, cell: Cell, purpose: str) -> torch.Tensor:
-        with running(self.policy, cell, self.comparison.schedule(cell)) as policy:
+        with running(self.policy, cell, self.comparison.denoising(cell)) as policy:
             return action_chunks(policy, self.observations[purpose], num_draws=1)
 
     def _reference(self, purpose: str, cell: Cell) -> torch.Tensor:
-        count = len(next(iter(self.observations[purpose].values())))
+        count = num_rows(self.observations[purpose])
         path = self.folder / f"reference-{cell.name}-{purpose.replace(' ', '_')}-{count}.npy"
         if not path.exists():
             np.save(path, self._chunks(cell, purpose).numpy())
         return torch.from_numpy(np.load(path))
 
     def _visited(self, name: str, first_seed: int, count: int) -> Batch:
+        loaded, make_env = self.comparison.loaded, self.comparison.settings.make_env
         path = self.folder / f"observations-{name}-{count}.npz"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            batch = visited(self.comparison.loaded, self.comparison.settings.make_env, first_seed, count)
-            np.savez(path, **{key: values.numpy() for key, values in batch.items()})
-        with np.load(path) as arrays:
-            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        return kept(path, lambda: visited(loaded, make_env, first_seed, count))
 
     def latencies_ms(self, found: Sequence[Found]) -> dict[str, float]:
         """Median of every method at batch 1, replayed, and of the untouched policy, interleaved [ms]."""
@@ -156,11 +136,9 @@ class Joint:
         names = [row.cell.name for row in found]
         stored = json.loads(path.read_text()) if path.exists() else {}
         if {*names, EAGER} - set(stored):
-            batch = {key: rows[:1] for key, rows in self.observations["held out"].items()}
-            cells = {row.cell: self.comparison.schedule(row.cell) for row in found}
-            measured = measure_cells(
-                self.comparison.loaded, cells, batch, executor="auto", rounds=self.options.rounds, progress=True
-            )
+            cells = {row.cell: self.comparison.denoising(row.cell) for row in found}
+            one, rounds = one_of(self.observations["held out"]), self.options.rounds
+            measured = measure_cells(self.comparison.loaded, cells, one, replay=True, rounds=rounds, progress=True)
             stored = {cell.name: latency.p50_ms for cell, latency in measured.cells.items()}
             stored[EAGER] = measured.eager.p50_ms
             write_json(path, stored)
@@ -169,7 +147,7 @@ class Joint:
     def played(self, found: Sequence[Found]) -> list[dict[str, Any]]:
         """Closed loop of dense DDPM-100 and DDIM-100, of the methods named in `options.play`, and as it is tuned."""
         chosen = [row.cell for row in found if row.cell.name in self.options.play]
-        cells = [dense(), dense(100, "DDIM"), *chosen, *self.comparison.tuned_cells]
+        cells = [dense(), DDIM, *chosen, *self.comparison.tuned_cells]
         seeds = tuple(self.comparison.settings.seeds)
         play_units(self.comparison.settings, [self.comparison.unit(cell, seeds) for cell in cells], self.comparison.log)
         return [_closed_loop(self.comparison, cell, cells[0]) for cell in cells]
@@ -203,11 +181,6 @@ def _difference(comparison: Comparison, cell: Cell, reference: Cell) -> dict[str
     return {"n": len(after), "difference": [found.value, found.low, found.high]}
 
 
-def _batches(batch: Batch) -> list[Batch]:
-    rows = len(next(iter(batch.values())))
-    return [{k: values[first : first + BATCH] for k, values in batch.items()} for first in range(0, rows, BATCH)]
-
-
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
     """Search, time, play, write."""
@@ -221,7 +194,7 @@ def main(config: Any) -> None:
         joint.played(found)
         return
     evidence = {"closed_loop": joint.played(found), "paired": joint.paired(found)}
-    publish(Path(config.joint.results), joint.comparison, found, joint.latencies_ms(found), **evidence)
+    publish(Path(config.joint.results), joint.comparison.settings.task, found, joint.latencies_ms(found), **evidence)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Table and picture of `eval.experiments.methods.joint`: action error against latency, and what the best of them do in closed loop."""
+"""Table and picture of the joint experiment: action error against latency, and what the best do in closed loop."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from eval.experiments.methods.found import Found
 from eval.report.drawing import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, picture, plain_log_axis
+from eval.setup.files import write_json
 from eval.setup.provenance import provenance
-from eval.play.records import write_json
 
 EAGER = "DDPM-100, eager"
 # How a cell's name begins, what its line is called, its colour.
@@ -25,8 +25,8 @@ LINES = (
 
 def publish(
     folder: Path,
-    comparison: Any,
-    found: Sequence[Any],
+    task: str,
+    found: Sequence[Found],
     latencies_ms: Mapping[str, float],
     closed_loop: Sequence[Any],
     paired: Sequence[Any],
@@ -35,18 +35,18 @@ def publish(
 
     Args:
         folder: Where to.
-        comparison: What was compared.
-        found: Rows of `eval.experiments.methods.joint.Found`.
+        task: What was done, for the title.
+        found: Every method at every budget.
         latencies_ms: By name of the cell [ms].
-        closed_loop: Rows of `eval.experiments.methods.joint.Joint.played`.
-        paired: Rows of `eval.experiments.methods.joint.Joint.paired`.
+        closed_loop: Rows of `joint.Joint.played`.
+        paired: Rows of `joint.Joint.paired`.
     """
-    rows = [{"name": row.cell.name, **asdict(row), "latency_ms": latencies_ms.get(row.cell.name)} for row in found]
+    rows = [one.to_row(latencies_ms.get(one.cell.name)) for one in found]
     evidence = {"closed_loop": list(closed_loop), "paired": list(paired), "eager_ms": latencies_ms.get(EAGER)}
     write_json(folder / "table.json", {"fidelity": rows, **evidence})
     write_json(folder / "provenance.json", provenance())
     if latencies_ms:
-        draw(folder / "front.png", rows, title=f"{comparison.settings.task}: solver, timesteps and cache, tuned or not")
+        draw(folder / "front.png", rows, title=f"{task}: solver, timesteps and cache, tuned or not")
     for line in (*fidelity_table(rows), "", *closed_loop_table(closed_loop), "", *paired_table(paired)):
         print(line)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from eval.play.launchers.launcher import Make, Part, Results
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MOST_DEATHS = 3  # of workers while they play one part: then it is the part that kills them
 _INSTALL = "launcher=ray: Ray is not installed. Type: pip install 'lerobot_policy_bac[ray]', or take launcher=local"
 

@@ -61,8 +61,8 @@ class TestDiT(DiTContract):
 
     def test_replay_is_refused_for_a_pipeline(self) -> None:
         pipe = self.make_policy()
-        with pytest.raises(ScheduleError, match='take "interpret"'):
-            bac.wrap(pipe, self.everywhere(pipe), executor="replay")
+        with pytest.raises(ScheduleError, match="a call of DiTPipeline makes pictures .* so it cannot be replayed. Give a schedule, and replay=False"):
+            bac.wrap(pipe, self.everywhere(pipe), replay=bac.Replay())
         assert not list(interceptors(pipe))
 
     def test_calibration_wants_the_arguments_of_the_call(self) -> None:

@@ -101,7 +101,7 @@ def test_a_policy_without_blocks_is_told_how_to_name_them():
 
 def test_two_blocks_of_one_name_are_refused():
     policy = TickPolicy(num_blocks=2)
-    twice = [bac.Block("tick", bac.BlockKind.LAYER, 0, tick) for tick in policy.ticks]
+    twice = [bac.Block("tick", "layer", 0, tick) for tick in policy.ticks]
     with pytest.raises(UnsupportedPolicyError, match="names must be unique, got 'tick' more than once"):
         find_host(policy, twice)
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bac
 from bac.errors import ScheduleError
 from bac.fingerprint import Fingerprint
 from bac.caching.schedule import Schedule
@@ -30,9 +30,10 @@ def schedules(draw: st.DrawFn) -> Schedule:
 @given(schedules())
 def test_json_round_trip_is_the_identity(tmp_path_factory, schedule):
     path = tmp_path_factory.mktemp("schedule") / "bac.json"
-    schedule.save(path)
-    assert Schedule.load(path) == schedule
-    assert Schedule.load(path).fingerprint == schedule.fingerprint
+    bac.Denoising(schedule=schedule).save(path)
+    loaded = bac.load(path).schedule
+    assert loaded == schedule
+    assert (loaded.fingerprint, loaded.block_names) == (schedule.fingerprint, schedule.block_names)
 
 
 @given(schedules())
@@ -103,32 +104,6 @@ def test_with_last_out_of_range_is_refused(num_last):
 def test_comparing_other_blocks_is_refused():
     with pytest.raises(ScheduleError, match="num_changed"):
         Schedule(5, {"a": (0,)}).num_changed(Schedule(5, {"b": (0,)}))
-
-
-def test_truncated_json_is_refused(tmp_path):
-    path = tmp_path / "bac.json"
-    Schedule(5, {"a": (0, 2)}, FINGERPRINT).save(path)
-    path.write_text(path.read_text()[:-40])
-    with pytest.raises(ScheduleError, match="not complete JSON"):
-        Schedule.load(path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"version": 2}, "schedule version 2, this bac reads 1"),
-        ({"format": "other"}, "not a schedule"),
-        ({"update_steps": None}, "a part is missing or of another type"),
-        ({"fingerprint": {"colour": "red"}}, "a part is missing or of another type"),
-        ({"update_steps": {"a": [0, 9]}}, "below num_steps = 5"),
-    ],
-)
-def test_another_document_is_refused(tmp_path, change, message):
-    path = tmp_path / "bac.json"
-    Schedule(5, {"a": (0, 2)}).save(path)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ScheduleError, match=message):
-        Schedule.load(path)
 
 
 def test_a_fingerprint_names_each_difference():

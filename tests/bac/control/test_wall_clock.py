@@ -73,7 +73,7 @@ def test_a_worker_that_hangs_is_left_behind_with_a_warning(monkeypatch, caplog):
 
 def test_a_wrapped_policy_thinks_in_the_thread_of_the_worker():
     policy = TickPolicy(num_steps=4)
-    bac.wrap(policy, bac.Schedule(4, {"tick0": (0, 2)}), blocks=policy.blocks(), executor="interpret")
+    bac.wrap(policy, bac.Schedule(4, {"tick0": (0, 2)}), blocks=policy.blocks(), replay=False)
     threads, acted = set(), []
 
     class Robot:

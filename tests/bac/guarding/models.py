@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import bac
-import bac.plan
-from bac.guarding import Guard
+from bac.caching.block import Site
+from bac.caching.estimators import Estimator
+from bac.guarding import Guard, calibrate
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
 
 CALM, WILD = 0.25, 1.0
@@ -46,8 +48,8 @@ class RampPolicy(nn.Module):
         inputs = [1 + step * batch["drift"] for step in range(4)]
         return torch.stack([self.block(self.feeder(x)) for x in inputs], dim=1).sum(dim=1, keepdim=True)
 
-    def blocks(self, *feeders: bac.caching.block.Site) -> list[bac.Block]:
-        return [bac.Block("ramp", bac.BlockKind.FEED_FORWARD, 0, self.block, feeders=feeders)]
+    def blocks(self, *feeders: Site) -> list[bac.Block]:
+        return [bac.Block("ramp", "feed_forward", 0, self.block, feeders=feeders)]
 
 
 HELD = bac.Schedule(4, {"ramp": (0,)})
@@ -60,14 +62,14 @@ def drift(*values: float) -> dict[str, Tensor]:
 
 def calibrated(policy: RampPolicy, schedule: bac.Schedule = HELD, **options) -> Guard:
     chosen = {"probe_every": 1, "num_cells": 3, "blocks": policy.blocks(), "progress": False, **options}
-    return Guard.calibrate(policy, schedule, [drift(CALM, CALM / 2)] * 50, **chosen)
+    return calibrate(policy, schedule, [drift(CALM, CALM / 2)] * 50, **chosen)
 
 
 def guarded(**options) -> RampPolicy:
     """With a guard that looks at every cell of every chunk and cries when the evidence is ten."""
     policy = RampPolicy()
     guard = replace(calibrated(policy, patience=10, **options), action_range=None)
-    return bac.wrap(policy, HELD, blocks=policy.blocks(), guard=guard, executor="interpret")
+    return bac.wrap(policy, HELD, blocks=policy.blocks(), guard=guard, replay=False)
 
 
 def predict(policy: nn.Module, *values: float) -> float:
@@ -75,16 +77,16 @@ def predict(policy: nn.Module, *values: float) -> float:
         return policy.predict_action_chunk(drift(*values)).item()
 
 
-def transformer(**options) -> TinyTransformerPolicy:
+def transformer(
+    estimator: Estimator | None = None, *, replay: bool | bac.Replay, **guard: Any
+) -> TinyTransformerPolicy:
+    """A policy that follows a schedule, with a guard if options of one are given."""
     torch.manual_seed(1)
     policy = TinyTransformerPolicy(num_steps=5)
-    schedule = sweep(policy, (0, 3), 5)
-    guard = options.pop("guard", None)
-    if guard:
-        batches = [obs(4, seed) for seed in range(3)]
-        estimator = options.get("estimator")
-        guard = Guard.calibrate(policy, schedule, batches, progress=False, estimator=estimator, **guard)
-    return bac.wrap(policy, schedule, guard=guard, **options)
+    denoising = bac.Denoising(schedule=sweep(policy, (0, 3), 5), estimator=estimator)
+    batches = [obs(4, seed) for seed in range(3)]
+    watching = calibrate(policy, denoising, batches, progress=False, **guard) if guard else None
+    return bac.wrap(policy, denoising, guard=watching, replay=replay)
 
 
 def stream(policy: nn.Module, mode=torch.no_grad, chunks: int = 6) -> list[Tensor]:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bac
-import bac.plan
 from bac.errors import CalibrationError, ScheduleError
-from bac.caching.estimators import PreviousChunk
-from bac.guarding import Guard
+from bac.caching.interceptors.patch import interceptors
+from bac.guarding import Guard, calibrate
 from bac.guarding.evidence import STAKES, Evidence, allowed_share
 from bac.guarding.probe import Probe
+from bac.published import PreviousChunk
 from tests.bac.guarding.models import (
     HELD,
     TWICE,
@@ -115,7 +115,7 @@ def test_limits_are_the_errors_of_the_cached_run():
     assert guard.num_runs == 100
     assert guard.allowed == pytest.approx(allowed_share(100, 99))
     assert guard.action_range == ((4.0,), (4.0,))
-    assert not list(bac.caching.interceptors.patch.interceptors(policy))
+    assert not list(interceptors(policy))
 
 
 def test_the_limit_is_a_quantile_of_the_runs():
@@ -134,7 +134,7 @@ def test_a_few_cells_can_be_watched_instead_of_all():
 def test_calibration_leaves_the_random_state_alone():
     policy, batch = RampPolicy(), drift(1.0, 1.0)
     torch.manual_seed(3)
-    Guard.calibrate(policy, HELD, [batch], blocks=policy.blocks(), progress=False)
+    calibrate(policy, HELD, [batch], blocks=policy.blocks(), progress=False)
     after = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(after, torch.rand(1))
@@ -144,16 +144,17 @@ def test_what_cannot_be_calibrated_on_is_refused():
     policy = RampPolicy()
     options = {"blocks": policy.blocks(), "progress": False}
     with pytest.raises(CalibrationError, match="at least two runs, 100 or more to be sharp, got 1"):
-        Guard.calibrate(policy, HELD, [drift(1.0)], **options)
+        calibrate(policy, HELD, [drift(1.0)], **options)
     with pytest.raises(CalibrationError, match=r"got one batch; pass \[batch\]"):
-        Guard.calibrate(policy, HELD, drift(1.0), **options)
+        calibrate(policy, HELD, drift(1.0), **options)
     with pytest.raises(CalibrationError, match="ramp: its output is not finite at denoising step 1"):
-        Guard.calibrate(policy, HELD, [drift(float("nan"), 1.0)], **options)
-    with pytest.raises(CalibrationError, match="looks back an action chunk"):
-        Guard.calibrate(policy, HELD, [drift(1.0, 1.0)], estimator=PreviousChunk(), **options)
+        calibrate(policy, HELD, [drift(float("nan"), 1.0)], **options)
+    with pytest.raises(ScheduleError, match="whose runs begin anew with every chunk, which previous_chunk is not"):
+        across = bac.Denoising(schedule=HELD, estimator=PreviousChunk())
+        calibrate(policy, across, [drift(1.0, 1.0)], **options)
     bac.wrap(policy, HELD, blocks=policy.blocks())
     with pytest.raises(CalibrationError, match=r"call bac\.unwrap\(policy\) first"):
-        Guard.calibrate(policy, HELD, [drift(1.0, 1.0)], **options)
+        calibrate(policy, HELD, [drift(1.0, 1.0)], **options)
 
 
 def test_a_guard_survives_the_disk(tmp_path):

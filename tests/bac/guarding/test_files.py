@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bac
+from bac.caching.interceptors.patch import interceptors
 from bac.errors import CalibrationError, ScheduleError
 from bac.guarding import Guard, report
 from bac.guarding.calibration import surveying
@@ -39,7 +40,7 @@ def longest(steps, num_steps):
 def path(tmp_path):
     """A schedule with a guard beside it that only logs."""
     calibrated(RampPolicy(), patience=10).save(tmp_path / "guard.json")
-    HELD.save(tmp_path / "bac.json")
+    bac.Denoising(schedule=HELD).save(tmp_path / "bac.json")
     return tmp_path / "bac.json"
 
 
@@ -88,7 +89,7 @@ def test_a_survey_measures_one_run_of_so_many_of_a_policy_that_something_else_ru
     assert {cell: rows.tolist() for cell, rows in errors.items()} == {
         ("ramp", step): pytest.approx([step * CALM / (1 + step * CALM)] * 3) for step in (1, 2, 3)
     }
-    assert not list(bac.caching.interceptors.patch.interceptors(policy))
+    assert not list(interceptors(policy))
 
 
 def test_a_survey_of_a_wrapped_policy_is_refused():

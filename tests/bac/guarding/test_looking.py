@@ -10,13 +10,15 @@ import pytest
 import torch
 
 import bac
-import bac.plan
-from bac.caching.interceptors.run import Orders
+from bac.caching.block import Site
 from bac.caching.estimators import Taylor
-from bac.guarding import Guard, report
+from bac.caching.interceptors.cached import CachedBlock
+from bac.caching.interceptors.run import DenoisingRun, Orders
+from bac.guarding import calibrate, report
 from bac.guarding.interceptor import GuardInterceptor
 from bac.guarding.monitor import Monitor
 from bac.guarding.probe import Probe
+from bac.recording import record_features
 from bac.caching.interceptors.patch import stacked
 from tests.bac.guarding.models import (
     CALM,
@@ -39,8 +41,8 @@ from tests.bac.models import obs, sweep
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("estimator", [None, Taylor(1)])
 def test_a_probed_chunk_is_bit_equal_to_any_other(mode, estimator):
-    plain = transformer(estimator=estimator, executor="interpret")
-    watched = transformer(estimator=estimator, executor="interpret", guard={"probe_every": 1, "num_cells": 99})
+    plain = transformer(estimator, replay=False)
+    watched = transformer(estimator, replay=False, probe_every=1, num_cells=99)
     for one, other in zip(stream(plain, mode), stream(watched, mode), strict=True):
         assert torch.equal(one, other)
     assert report(watched).num_probed == 6
@@ -49,19 +51,19 @@ def test_a_probed_chunk_is_bit_equal_to_any_other(mode, estimator):
 
 def test_errors_are_those_of_the_cached_run_not_of_the_dense_one():
     """A probed block sees what the cached run feeds it; so its true value differs from the untouched policy's."""
-    watched = transformer(executor="interpret", guard={"probe_every": 1, "num_cells": 99})
+    watched = transformer(replay=False, probe_every=1, num_cells=99)
     (duty,) = (i for i in stacked(watched) if isinstance(i, GuardInterceptor))
     seen = []
     duty.monitor.note = lambda errors: seen.append(errors)
     stream(watched, chunks=1)
     assert set(seen[0]) == set(duty.monitor.guard.cells)
     bac.unwrap(watched)
-    features = bac.recording.record_features(bac.wrap(watched, sweep(watched, (0, 3), 5)), obs(1, 0), seed=0)
+    features = record_features(bac.wrap(watched, sweep(watched, (0, 3), 5)), obs(1, 0), seed=0)
     first = next(iter(features))
     with torch.no_grad():
         torch.manual_seed(0)
         bac.unwrap(watched)
-        truth = bac.recording.record_features(watched, obs(1, 0), seed=0)
+        truth = record_features(watched, obs(1, 0), seed=0)
     # At step 1 the first block of the denoiser has seen x_1 of the run, which after one full step is the dense one's.
     expected = (features[first][1] - truth[first][1]).abs().sum() / truth[first][1].abs().sum()
     assert seen[0][first, 1] == pytest.approx(expected.item(), rel=1e-5)
@@ -69,10 +71,10 @@ def test_errors_are_those_of_the_cached_run_not_of_the_dense_one():
 
 def test_what_feeds_a_block_is_computed_for_the_comparison_and_changes_nothing():
     policy = RampPolicy()
-    blocks = policy.blocks(bac.caching.block.Site(policy.feeder))
-    guard = Guard.calibrate(policy, HELD, [drift(CALM)] * 50, blocks=blocks, progress=False, probe_every=1, num_cells=2)
+    blocks = policy.blocks(Site(policy.feeder))
+    guard = calibrate(policy, HELD, [drift(CALM)] * 50, blocks=blocks, progress=False, probe_every=1, num_cells=2)
     assert guard.limits["ramp"][1:] == pytest.approx((1 / 5, 1 / 3, 3 / 7), rel=1e-3)
-    bac.wrap(policy, HELD, blocks=blocks, guard=guard, executor="interpret")
+    bac.wrap(policy, HELD, blocks=blocks, guard=guard, replay=False)
     policy.block.calls = policy.feeder.calls = 0
     assert predict(policy, CALM) == 4.0
     assert (policy.block.calls, policy.feeder.calls) == (3, 3)
@@ -80,8 +82,8 @@ def test_what_feeds_a_block_is_computed_for_the_comparison_and_changes_nothing()
 
 
 def test_guidance_is_compared_context_by_context():
-    run = bac.caching.interceptors.cached.DenoisingRun(["a"], num_steps=2, num_contexts=2)
-    block = bac.caching.interceptors.cached.CachedBlock(run, 0, [True, False])
+    run = DenoisingRun(["a"], num_steps=2, num_contexts=2)
+    block = CachedBlock(run, 0, [True, False])
     block.original = lambda x: x
     run.orders_ahead = Orders(probe=Probe([("a", 1)]))
     run.begin()

@@ -1,4 +1,4 @@
-"""BlockStep a guard stands among schedules, plans and threads, and what it does not fit."""
+"""Where a guard stands among schedules, plans and threads, and what it does not fit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import torch
 
 import bac
 import bac.plan
-from bac.caching.interceptors.run import Orders
+from bac.caching.estimators import Taylor
+from bac.caching.interceptors.cached import CachedBlock
+from bac.caching.interceptors.patch import interceptors, stacked
+from bac.caching.interceptors.run import DenoisingRun, Orders
 from bac.errors import MismatchError, RunError, ScheduleError
-from bac.caching.estimators import PreviousChunk, Taylor
-from bac.guarding import Guard, report
+from bac.guarding import calibrate, report
 from bac.guarding.guard import identity
 from bac.guarding.interceptor import GuardInterceptor
-from bac.caching.interceptors.patch import Interceptor, stacked
+from bac.published import FirstBlock, PreviousChunk
 from tests.bac.guarding.models import (
     CALM,
     HELD,
@@ -33,19 +35,21 @@ from tests.bac.guarding.models import (
 )
 from tests.bac.models import TickPolicy, obs, sweep
 
-# BlockStep it stands
+FIRST = bac.Replay(record="first")
+
+# Where it stands
 
 
 def test_unwrap_leaves_no_trace():
     policy = RampPolicy()
     before = [sorted(vars(module)) for module in policy.modules()]
     guard = calibrated(policy, response="dense")
-    for executor in ("interpret", "replay"):
-        bac.wrap(policy, HELD, blocks=policy.blocks(), guard=guard, executor=executor)
+    for replay in (False, FIRST):
+        bac.wrap(policy, HELD, blocks=policy.blocks(), guard=guard, replay=replay)
         predict(policy, CALM)
         bac.unwrap(policy)
         assert [sorted(vars(module)) for module in policy.modules()] == before
-        assert not [v for m in policy.modules() for v in vars(m).values() if isinstance(v, Interceptor)]
+        assert not list(interceptors(policy))
 
 
 def test_a_deep_copy_has_a_guard_of_its_own():
@@ -85,8 +89,8 @@ def test_an_exception_in_a_probed_run_leaves_the_policy_usable():
 
 
 def test_the_fallback_is_latched_when_a_run_begins():
-    run = bac.caching.interceptors.cached.DenoisingRun(["a"], num_steps=2)
-    block = bac.caching.interceptors.cached.CachedBlock(run, 0, [True, False], fallback=[True, True])
+    run = DenoisingRun(["a"], num_steps=2)
+    block = CachedBlock(run, 0, [True, False], fallback=[True, True])
     block.original = lambda x: x
     run.begin()
     block(torch.zeros(1))
@@ -99,8 +103,8 @@ def test_the_fallback_is_latched_when_a_run_begins():
 
 @pytest.mark.slow
 def test_replay_interprets_what_is_probed_and_keeps_a_plan_of_either_schedule():
-    plain = transformer(executor="replay")
-    watched = transformer(executor="replay", guard={"probe_every": 3, "response": "dense", "num_cells": 99})
+    plain = transformer(replay=FIRST)
+    watched = transformer(replay=FIRST, probe_every=3, response="dense", num_cells=99)
     for one, other in zip(stream(plain), stream(watched), strict=True):
         assert torch.equal(one, other)
     assert report(watched).num_probed >= 1
@@ -108,7 +112,7 @@ def test_replay_interprets_what_is_probed_and_keeps_a_plan_of_either_schedule():
 
     (duty,) = (i for i in stacked(watched) if isinstance(i, GuardInterceptor))
     duty.monitor.alarm("to see the other")
-    dense = stream(bac.wrap(transformer(), sweep(plain, tuple(range(5)), 5), executor="interpret"))
+    dense = stream(bac.wrap(transformer(replay=False), sweep(plain, tuple(range(5)), 5), replay=False))
     for one, other in zip(stream(watched), dense, strict=True):
         assert torch.equal(one, other)
     assert len(bac.plan.plans(watched)) == 2
@@ -120,8 +124,7 @@ def test_replay_interprets_what_is_probed_and_keeps_a_plan_of_either_schedule():
 
 @pytest.mark.slow
 def test_plans_made_beforehand_are_of_both_schedules_and_no_chunk_of_the_guards():
-    guard = {"probe_every": 1, "response": "dense"}
-    watched = transformer(executor="replay", unseen="interpret", guard=guard)
+    watched = transformer(replay=bac.Replay(record="ahead"), probe_every=1, response="dense")
     plan = bac.plan.record(watched, obs(1, 0))
     dense, sparse = bac.plan.plans(watched)
     assert plan is sparse
@@ -138,25 +141,28 @@ def test_a_guard_for_another_schedule_is_refused_and_the_policy_is_left_alone():
     with pytest.raises(MismatchError) as caught:
         bac.wrap(policy, TWICE, blocks=policy.blocks(), guard=guard)
     assert f"is for the schedule {identity(HELD)}, this one is {identity(TWICE)}" in str(caught.value)
-    assert "bac.Guard.calibrate(policy, schedule, batches)" in str(caught.value)
+    assert "bac.guarding.calibrate(policy, schedule, batches)" in str(caught.value)
     with pytest.raises(MismatchError, match="is for the estimator hold, this one is taylor-1"):
-        bac.wrap(policy, HELD, blocks=policy.blocks(), guard=guard, estimator=Taylor(1))
+        along = bac.Denoising(schedule=HELD, estimator=Taylor(1))
+        bac.wrap(policy, along, blocks=policy.blocks(), guard=guard)
     with pytest.raises(MismatchError, match=r"policy: the guard has a\.Policy, the policy has .*RampPolicy"):
         other = replace(guard, fingerprint=replace(guard.fingerprint, policy="a.Policy"))
         bac.wrap(policy, HELD, blocks=policy.blocks(), guard=other)
-    assert not list(bac.caching.interceptors.patch.interceptors(policy))
+    assert not list(interceptors(policy))
 
 
 def test_what_no_guard_can_watch_is_refused():
     policy = RampPolicy()
     guard = calibrated(policy)
     options = {"blocks": policy.blocks(), "guard": guard}
-    with pytest.raises(ScheduleError, match="guard: watches a fixed schedule .* which NoneType is not"):
-        bac.wrap(policy, None, **options)
-    with pytest.raises(ScheduleError, match="which previous_chunk is not"):
-        bac.wrap(policy, HELD, estimator=PreviousChunk(), **options)
+    with pytest.raises(ScheduleError, match="guard: own solver, own steps reuses nothing, so there is nothing to watch"):
+        bac.wrap(policy, **options)
+    with pytest.raises(ScheduleError, match="guard: watches a fixed schedule .* which FirstBlock is not"):
+        bac.wrap(policy, FirstBlock(4, 0.1), **options)
+    with pytest.raises(ScheduleError, match="guard: watches a fixed schedule .* which previous_chunk is not"):
+        bac.wrap(policy, bac.Denoising(schedule=HELD, estimator=PreviousChunk()), **options)
     with pytest.raises(ScheduleError, match="nothing to watch"):
-        Guard.calibrate(policy, bac.Schedule(4, {"ramp": (0, 1, 2, 3)}), [drift(1.0, 1.0)], blocks=policy.blocks())
+        calibrate(policy, bac.Schedule(4, {"ramp": (0, 1, 2, 3)}), [drift(1.0, 1.0)], blocks=policy.blocks())
     with pytest.raises(ScheduleError, match="a denser schedule needs as many steps, 4"):
         fewer = replace(guard, response=bac.Schedule(3, {"ramp": (0,)}))
         bac.wrap(policy, HELD, blocks=policy.blocks(), guard=fewer, strict=False)

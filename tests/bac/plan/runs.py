@@ -15,6 +15,7 @@ from bac.plan.tape import Tape
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
 
 STEPS = 7
+FIRST = bac.Replay(record="first")
 
 
 def taped(function: Callable[..., Any], *leaves: Any, constants: Sequence[Tensor] = ()) -> Program:
@@ -78,12 +79,13 @@ def predict(policy: nn.Module, batch_size: int = 2, seed: int = 0, **options: An
         return policy.predict_action_chunk(obs(batch_size, seed), **options)
 
 
-def pair(steps: tuple[int, ...] = (0, 3), *, num_layers: int = 1, **options: Any) -> list[TinyTransformerPolicy]:
+def pair(
+    steps: tuple[int, ...] = (0, 3), *, num_layers: int = 1, replay: bac.Replay = FIRST
+) -> list[TinyTransformerPolicy]:
     """The same policy twice, interpreted and replayed."""
     made = []
-    for executor in ("interpret", "replay"):
+    for how in (False, replay):
         torch.manual_seed(1)
         policy = TinyTransformerPolicy(num_steps=STEPS, num_layers=num_layers)
-        settings = options if executor == "replay" else {}
-        made.append(bac.wrap(policy, sweep(policy, steps, STEPS), executor=executor, **settings))
+        made.append(bac.wrap(policy, sweep(policy, steps, STEPS), replay=how))
     return made

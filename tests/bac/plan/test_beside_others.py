@@ -13,7 +13,7 @@ import bac
 import bac.plan
 from bac.errors import RunError
 from tests.bac.models import obs, sweep
-from tests.bac.plan.runs import STEPS, NoisyPolicy, pair, predict
+from tests.bac.plan.runs import FIRST, STEPS, NoisyPolicy, pair, predict
 
 
 def test_with_gradients_the_run_is_interpreted():
@@ -29,7 +29,7 @@ class Detached(NoisyPolicy):
 
 
 def test_a_sampler_that_turns_gradients_off_itself_is_replayed_with_gradients_on():
-    policy = bac.wrap(Detached(), None, executor="replay")
+    policy = bac.wrap(Detached(), replay=FIRST)
     for _ in range(3):
         with torch.enable_grad():
             policy.predict_action_chunk({"obs": torch.ones(2, 3, 4)})
@@ -89,7 +89,7 @@ def test_two_threads_replay_the_same_plan():
     for policy in (interpreted, replayed):
         torch.manual_seed(0)
         twin = NoisyPolicy()
-        bac.wrap(twin, sweep(twin, (0, 2), 3), executor="replay" if policy is replayed else "interpret")
+        bac.wrap(twin, sweep(twin, (0, 2), 3), replay=FIRST if policy is replayed else False)
         policies.append(twin)
     batches = [{"obs": torch.full((1, 2, 4), float(i))} for i in range(2)]
 

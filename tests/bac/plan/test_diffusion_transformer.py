@@ -8,7 +8,7 @@ import torch
 
 import bac
 import bac.plan
-from tests.bac.plan.runs import Counting
+from tests.bac.plan.runs import FIRST, Counting
 
 pytest.importorskip("lerobot")
 
@@ -53,7 +53,7 @@ def interpreted(solver, num_steps, num_updates, batch_size, fragmented):
     policy = small_policy(n_layer=1)
     policy.diffusion.use_solver(solver, num_steps)
     plan = schedule(policy, num_steps, num_updates, fragmented)
-    bac.wrap(policy, plan, executor="interpret", strict=False)
+    bac.wrap(policy, plan, replay=False, strict=False)
     expected = chunks(policy, batch_size)
     return policy, plan, expected
 
@@ -61,7 +61,7 @@ def interpreted(solver, num_steps, num_updates, batch_size, fragmented):
 @pytest.mark.parametrize(("solver", "num_steps", "num_updates", "batch_size", "fragmented"), CASES)
 def test_exact_replay_is_bit_equal(solver, num_steps, num_updates, batch_size, fragmented):
     policy, plan, expected = interpreted(solver, num_steps, num_updates, batch_size, fragmented)
-    bac.wrap(policy, plan, executor="replay", strict=False)
+    bac.wrap(policy, plan, replay=FIRST, strict=False)
     assert all(torch.equal(one, other) for one, other in zip(chunks(policy, batch_size), expected, strict=True))
     assert len(bac.plan.plans(policy)) == 1
 
@@ -69,7 +69,7 @@ def test_exact_replay_is_bit_equal(solver, num_steps, num_updates, batch_size, f
 @pytest.mark.parametrize(("solver", "num_steps", "num_updates", "batch_size", "fragmented"), CASES[::3])
 def test_reassociated_replay_is_close(solver, num_steps, num_updates, batch_size, fragmented):
     policy, plan, expected = interpreted(solver, num_steps, num_updates, batch_size, fragmented)
-    bac.wrap(policy, plan, executor="replay", exact=False, strict=False)
+    bac.wrap(policy, plan, replay=bac.Replay(exact=False, record="first"), strict=False)
     for one, other in zip(chunks(policy, batch_size), expected, strict=True):
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
 
@@ -79,8 +79,8 @@ def test_one_generator_per_row():
     policy.diffusion.use_solver("DDPM", 5)
     batch = observations(3)
     results = []
-    for executor in ("interpret", "replay"):
-        bac.wrap(policy, schedule(policy, 5, 5, False), executor=executor, strict=False)
+    for replay in (False, FIRST):
+        bac.wrap(policy, schedule(policy, 5, 5, False), replay=replay, strict=False)
         for seeds in ((1, 2, 3), (4, 4, 5)):
             rows = [torch.Generator().manual_seed(seed) for seed in seeds]
             results.append(policy.predict_action_chunk(batch, generator=rows))
@@ -91,9 +91,9 @@ def test_one_generator_per_row():
 def test_another_solver_is_noticed():
     policy = small_policy(n_layer=1)
     results = []
-    for executor in ("interpret", "replay"):
+    for replay in (False, FIRST):
         policy.diffusion.use_solver("DDPM", 10)
-        bac.wrap(policy, schedule(policy, 10, 5, False), executor=executor, strict=False)
+        bac.wrap(policy, schedule(policy, 10, 5, False), replay=replay, strict=False)
         for solver in ("DDPM", "DDIM", "DPM-Solver++"):
             policy.diffusion.use_solver(solver, 10)
             results.append(chunks(policy, 1)[1])
@@ -106,7 +106,7 @@ def test_another_solver_is_noticed():
 def test_operators_dispatched_at_the_papers_size(updates, exact, ceiling):
     policy = small_policy(n_layer=8, n_emb=256, n_head=4, horizon=10, num_inference_steps=100)
     chosen = None if updates == "dense" else schedule(policy, 100, 10, False)
-    bac.wrap(policy, chosen, executor="replay", exact=exact, strict=False)
+    bac.wrap(policy, chosen, replay=bac.Replay(exact=exact, record="first"), strict=False)
     batch = observations(1)
     plan = bac.plan.record(policy, batch)
     with torch.inference_mode(), Counting() as counting:

@@ -14,8 +14,9 @@ import bac
 import bac.plan
 from bac.errors import RunError, ScheduleError
 from bac.plan.executor import CAPACITY, Replayer
+from bac.plan.replay import replay_named
 from tests.bac.models import TickPolicy, TinyTransformerPolicy, obs, sweep
-from tests.bac.plan.runs import STEPS, Counting, NoisyPolicy, pair, predict
+from tests.bac.plan.runs import FIRST, STEPS, Counting, NoisyPolicy, pair, predict
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,8 @@ def random_schedule(policy, seed):
 def test_random_schedules_replay_bit_equal(seed):
     interpreted, replayed = pair(num_layers=2)
     schedule = random_schedule(interpreted, seed)
-    bac.wrap(interpreted, schedule, executor="interpret")
-    bac.wrap(replayed, schedule, executor="replay")
+    bac.wrap(interpreted, schedule, replay=False)
+    bac.wrap(replayed, schedule, replay=FIRST)
     for call in range(2):
         assert torch.equal(predict(replayed, seed=call), predict(interpreted, seed=call))
     assert len(bac.plan.plans(replayed)) == 1
@@ -67,8 +68,8 @@ def test_random_schedules_replay_bit_equal(seed):
 def test_random_schedules_stay_close_when_reassociated(seed):
     interpreted, replayed = pair(num_layers=2)
     schedule = random_schedule(interpreted, seed)
-    bac.wrap(interpreted, schedule, executor="interpret")
-    bac.wrap(replayed, schedule, executor="replay", exact=False)
+    bac.wrap(interpreted, schedule, replay=False)
+    bac.wrap(replayed, schedule, replay=bac.Replay(exact=False, record="first"))
     for call in range(2):
         expected = predict(interpreted, seed=call)
         error = (predict(replayed, seed=call) - expected).abs().max() / expected.abs().max()
@@ -78,7 +79,7 @@ def test_random_schedules_stay_close_when_reassociated(seed):
 def test_the_dense_policy_replays_too():
     policy = TinyTransformerPolicy(num_steps=STEPS)
     dense = [predict(policy, seed=seed) for seed in range(3)]
-    bac.wrap(policy, None, executor="replay")
+    bac.wrap(policy, replay=FIRST)
     assert all(torch.equal(predict(policy, seed=seed), dense[seed]) for seed in range(3))
     assert len(bac.plan.plans(policy)) == 1
 
@@ -102,10 +103,10 @@ def test_results_are_ordinary_tensors_outside_inference_mode(pairs):
 def test_generators_are_arguments_and_a_list_of_them_too():
     batch = {"obs": torch.ones(1, 2, 4)}
     outputs = []
-    for executor in ("interpret", "replay"):
+    for replay in (False, FIRST):
         torch.manual_seed(0)
         policy = NoisyPolicy()
-        bac.wrap(policy, sweep(policy, (0, 2), 3), executor=executor)
+        bac.wrap(policy, sweep(policy, (0, 2), 3), replay=replay)
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             outputs.append([policy.predict_action_chunk(batch, generator=generator) for _ in range(3)])
@@ -120,7 +121,7 @@ def test_each_shape_has_its_plan_and_the_number_of_plans_is_bounded():
     assert len(bac.plan.plans(policy)) == CAPACITY
 
 
-def test_auto_records_at_the_second_sight():
+def test_by_default_a_plan_is_recorded_at_the_second_sight():
     interpreted, policy = pair()
     bac.wrap(policy, sweep(policy, (0, 3), STEPS))
     counts = []
@@ -130,8 +131,8 @@ def test_auto_records_at_the_second_sight():
     assert counts == [0, 1, 1]
 
 
-def test_unseen_interpret_makes_plans_on_demand_only():
-    interpreted, policy = pair(unseen="interpret")
+def test_what_is_recorded_ahead_makes_plans_on_demand_only():
+    interpreted, policy = pair(replay=bac.Replay(record="ahead"))
     predict(policy)
     assert bac.plan.plans(policy) == ()
     with torch.no_grad():
@@ -142,7 +143,7 @@ def test_unseen_interpret_makes_plans_on_demand_only():
 
 def test_arguments_that_keep_changing_are_not_recorded_for_ever():
     policy = NoisyPolicy(num_steps=1)
-    bac.wrap(policy, sweep(policy, (0,), 1), executor="replay")
+    bac.wrap(policy, sweep(policy, (0,), 1), replay=FIRST)
     with torch.no_grad(), pytest.warns(RuntimeWarning, match="recordings for"):
         for size in range(1, 2 * CAPACITY + 3):
             policy.predict_action_chunk({"obs": torch.ones(size, 2, 4)})
@@ -150,7 +151,7 @@ def test_arguments_that_keep_changing_are_not_recorded_for_ever():
 
 def test_a_run_that_cannot_be_replayed_is_interpreted_with_one_warning():
     policy = TickPolicy(num_steps=2)
-    bac.wrap(policy, bac.Schedule(2, {"tick0": (0, 1)}), blocks=policy.blocks(), executor="replay")
+    bac.wrap(policy, bac.Schedule(2, {"tick0": (0, 1)}), blocks=policy.blocks(), replay=FIRST)
     with torch.no_grad():
         with pytest.warns(RuntimeWarning, match="interpreted: its control flow depends on"):
             assert policy.predict_action_chunk({"obs": torch.zeros(1, 1)}).item() == 1 + 2
@@ -169,18 +170,23 @@ def test_a_failing_run_fails_as_it_did_and_leaves_the_policy_usable():
     assert torch.equal(predict(replayed), predict(interpreted))
 
 
-def test_bad_options_are_refused():
-    policy = TinyTransformerPolicy(num_steps=STEPS)
-    schedule = sweep(policy, (0,), STEPS)
-    for options, message in (
-        ({"executor": "fast"}, 'must be "auto", "interpret" or "replay"'),
-        ({"unseen": "skip"}, 'must be "record" or "interpret"'),
-    ):
-        with pytest.raises(ScheduleError, match=message):
-            bac.wrap(policy, schedule, **options)
-    with pytest.raises(ScheduleError, match="which only replay speeds up"):
-        bac.wrap(policy, None, executor="interpret")
-    assert not list(bac.caching.interceptors.patch.interceptors(policy))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"record": "skip"}, 'record: must be "second", "first" or "ahead", got \'skip\''),
+        ({"compile": True}, "compile: a compiled plan rounds differently; allow that with exact=False"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ScheduleError, match=message):
+        bac.Replay(**options)
+
+
+def test_executors_by_name_are_the_three_ways_to_replay():
+    named = [replay_named(name) for name in ("interpret", "auto", "replay")]
+    assert named == [False, True, bac.Replay(record="first")]
+    with pytest.raises(ScheduleError, match="executor: must be interpret, auto or replay, got 'fast'"):
+        replay_named("fast")
 
 
 def test_a_plan_tells_what_was_done():
@@ -198,5 +204,5 @@ def test_checking_that_nothing_changed_takes_no_time():
     predict(policy)
     (replayer,) = [i for _, _, i in bac.caching.interceptors.patch.interceptors(policy) if isinstance(i, Replayer)]
     with Counting() as counting:
-        assert replayer.plans[0].guard.difference() is None
+        assert replayer.plans[0].staleness.difference() is None
     assert counting.by_name == {}

@@ -8,7 +8,6 @@ from torch import Generator
 
 import bac
 import bac.plan
-from bac.errors import ScheduleError
 from bac.plan.codegen import generate
 from bac.plan.draws import divide
 from bac.plan.tape import Refusal
@@ -41,12 +40,6 @@ def test_a_draw_that_depends_on_an_argument_cannot_be_taken_out():
         divide(taped(lambda x: torch.bernoulli(x / 3), X), num_leaves=1)
 
 
-def test_compiling_needs_leave_to_round():
-    policy = TinyTransformerPolicy()
-    with pytest.raises(ScheduleError, match="exact=False"):
-        bac.wrap(policy, sweep(policy, (0,), 7), compile=True)
-
-
 class RandnPolicy(TinyTransformerPolicy):
     """Draws by shape, as diffusers does, so that its draws do not depend on a value."""
 
@@ -59,14 +52,14 @@ class RandnPolicy(TinyTransformerPolicy):
         return x
 
 
-def compared(executor_options, device="cpu"):
+def compared(replay, device="cpu"):
     """Largest relative difference of two replayed chunks to interpreted ones, and the plan."""
     batch = {"obs": obs(2)["obs"].to(device)}
     chunks = []
-    for options in ({"executor": "interpret"}, {"executor": "replay", **executor_options}):
+    for how in (False, replay):
         torch.manual_seed(0)
         policy = RandnPolicy(num_steps=4).to(device)
-        bac.wrap(policy, sweep(policy, (0, 2), 4), **options)
+        bac.wrap(policy, sweep(policy, (0, 2), 4), replay=how)
         torch.manual_seed(1)
         with torch.no_grad():
             chunks.append(torch.stack([policy.predict_action_chunk(batch) for _ in range(3)]))
@@ -77,7 +70,7 @@ def compared(executor_options, device="cpu"):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_inductor_compiles_a_plan():
-    error, plan = compared({"exact": False, "compile": True})
+    error, plan = compared(bac.Replay(exact=False, compile=True, record="first"))
     assert plan.skipped == ()
     assert error <= 1e-5
 
@@ -86,7 +79,7 @@ def test_inductor_compiles_a_plan():
 @needs_cuda
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_cuda_graph_replays_fresh_draws(exact):
-    error, plan = compared({"exact": exact}, "cuda")
+    error, plan = compared(bac.Replay(exact=exact, record="first"), "cuda")
     assert plan.skipped == ()
     assert error <= 1e-5
 

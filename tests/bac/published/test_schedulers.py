@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bac.caching.block import BlockKind
 from bac.errors import ScheduleError
-from bac.caching.schedulers import change_threshold, smooth
+from bac.published import change_threshold, smooth
 from bac.published.block_ranges import Phase, block_ranges_schedule
 from bac.published.by_kind import by_kind_schedule
 from bac.published.change_threshold import change_threshold_schedule

@@ -1,12 +1,12 @@
 """`bac.tune`, whole, on policies small enough to be tuned in seconds."""
 
-import importlib
 import json
 
 import pytest
 import torch
 
 import bac
+from bac.adapters import find_host
 from bac.errors import CalibrationError
 from bac.caching.interceptors.patch import interceptors
 from bac.tuning import BudgetError
@@ -15,7 +15,7 @@ from bac.tuning.machine import Machine
 from bac.tuning.tuner import split
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
 
-OPTIONS = {"executor": "interpret", "rounds": 2, "evaluations": 6, "progress": False}
+OPTIONS = {"replay": False, "rounds": 2, "evaluations": 6, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -25,34 +25,36 @@ def tuned():
 
 
 def test_without_a_choice_of_solver_its_own_steps_are_cached(tuned):
-    assert {row.candidate.solver for row in tuned.rows} == {None}
-    assert {row.candidate.method for row in tuned.rows} >= {"dense", "together", "adaptive + bubbling"}
+    assert {trial.denoising.solver for trial in tuned.trials} == {None}
+    assert {trial.family for trial in tuned.trials} >= {"dense", "together, hold", "adaptive + bubbling"}
 
 
 def test_where_everything_is_affordable_everything_is_computed(tuned):
-    assert (tuned.chosen.candidate.method, tuned.chosen.fit_error, tuned.chosen.error) == ("dense", 0.0, 0.0)
+    assert (tuned.chosen.family, tuned.chosen.fit_error, tuned.chosen.error) == ("dense", 0.0, 0.0)
 
 
 def test_the_choice_was_run_on_other_observations_and_timed(tuned):
     assert tuned.chosen.error is not None and tuned.chosen.p95_s >= tuned.chosen.p50_s > 0
 
 
-def test_no_row_of_the_front_is_beaten(tuned):
-    for row in tuned.front:
-        assert not any(other.p50_s <= row.p50_s and other.typical_error < row.typical_error for other in tuned.rows)
+def test_no_trial_of_the_front_is_beaten(tuned):
+    for best in tuned.front:
+        assert not any(t.p50_s <= best.p50_s and t.typical_error < best.typical_error for t in tuned.trials)
 
 
 def test_the_report_says_budget_machine_and_choice(tuned):
     text = str(tuned)
     assert "target_latency_s=5: p95 below 4500.0 ms (10% kept free)" in text
-    assert "x sweeps" in text and "-> dense, its own solver, 6 steps" in text
+    assert "x sweeps" in text and "-> dense: own solver, 6 steps" in text
 
 
 def test_the_report_is_kept_and_drawn(tuned, tmp_path):
     pytest.importorskip("matplotlib")
-    tuned.save(tmp_path / "tuned.json")
-    stored = json.loads((tmp_path / "tuned.json").read_text())
-    assert stored["chosen"]["name"] == tuned.chosen.candidate.name and len(stored["rows"]) == len(tuned.rows)
+    tuned.save(tmp_path / "bac.tuned.json")
+    stored = json.loads((tmp_path / "bac.tuned.json").read_text())
+    assert stored["chosen"]["name"] == tuned.chosen.name and len(stored["rows"]) == len(tuned.trials)
+    ways = [bac.Denoising.from_document(row["denoising"], "row") for row in stored["rows"]]
+    assert ways == [trial.denoising for trial in tuned.trials]
     tuned.plot(tmp_path / "front.png")
     assert (tmp_path / "front.png").stat().st_size > 10_000
 
@@ -62,7 +64,7 @@ def test_an_error_budget_takes_the_fastest_that_keeps_it():
     batches = [obs(2, seed) for seed in range(2)]
     loose = bac.tune(policy, batches, max_action_error=10.0, **OPTIONS)
     strict = bac.tune(policy, batches, max_action_error=1e-12, **OPTIONS)
-    assert loose.chosen.candidate.sweeps < strict.chosen.candidate.sweeps == 6
+    assert loose.denoising.sweeps < strict.denoising.sweeps == 6
     assert loose.chosen.error <= 10.0
 
 
@@ -78,8 +80,8 @@ def test_an_impossible_demand_is_refused_with_what_is_reachable():
 def test_what_it_was_told_to_reach_can_be_reached(monkeypatch):
     machine = Machine(0.1, 0.01, 0.5)
 
-    def latencies(self, candidates, rounds):
-        return [Latency(machine.seconds(candidate), 1.05 * machine.seconds(candidate)) for candidate in candidates]
+    def latencies(self, ways, rounds):
+        return [Latency(machine.seconds(way), 1.05 * machine.seconds(way)) for way in ways]
 
     monkeypatch.setattr(Bench, "latencies", latencies)
     policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
@@ -117,18 +119,20 @@ def test_with_a_choice_of_solver_tuned_fewer_steps_are_never_better_on_what_was_
     from tests.policies.models import observations, small_policy
 
     monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 0.9)))  # 5 of 8 sweeps in 4.5 s
-    monkeypatch.setattr(importlib.import_module("bac.tuning.tuner"), "PESSIMISTIC", 0.0)  # and it stays so slow
+    monkeypatch.setattr("bac.tuning.tuner.PESSIMISTIC", 0.0)  # and it stays so slow
     policy = small_policy(n_layer=1, noise_scheduler_type="DDIM")
     policy.diffusion.use_solver("DDIM", 8)
     tuned = bac.tune(policy, [observations(4)], target_latency_s=5.0, sweeps=(2, 5), **OPTIONS)
-    rivals = [row for row in tuned.rows if row.candidate.method == "fewer steps"]
-    assert max(row.candidate.num_steps for row in rivals) == 5
-    assert 0 < tuned.chosen.fit_error <= min(row.fit_error for row in rivals)
-    assert tuned.chosen.candidate.sweeps <= 5
-    undo = tuned.apply(policy, executor="interpret")
-    assert policy.diffusion.num_inference_steps == tuned.chosen.candidate.num_steps
-    undo()
-    assert policy.diffusion.num_inference_steps == 8
+    rivals = [trial for trial in tuned.trials if trial.family.startswith("fewer steps, ")]
+    assert max(trial.denoising.num_steps for trial in rivals) == 5
+    assert 0 < tuned.chosen.fit_error <= min(trial.fit_error for trial in rivals)
+    assert tuned.denoising.sweeps <= 5
+    calls = []
+    policy.diffusion.transformer.register_forward_hook(lambda *_: calls.append(0))
+    bac.wrap(policy, tuned.denoising, replay=False).predict_action_chunk(observations(1))
+    assert len(calls) == tuned.denoising.num_steps
+    bac.unwrap(policy).predict_action_chunk(observations(1))
+    assert len(calls) == tuned.denoising.num_steps + 8
 
 
 @pytest.mark.slow
@@ -138,28 +142,41 @@ def test_a_flow_policy_s_own_solver_with_fewer_steps_is_a_rival_too(monkeypatch)
     from tests.lerobot import models
 
     monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.9, 0.0)))  # 5 of 7 steps in 4.5 s
-    monkeypatch.setattr(importlib.import_module("bac.tuning.tuner"), "PESSIMISTIC", 0.0)  # and it stays so slow
+    monkeypatch.setattr("bac.tuning.tuner.PESSIMISTIC", 0.0)  # and it stays so slow
     policy = models.smolvla()
     batches = [models.observation(2), models.observation(2)]
     tuned = bac.tune(policy, batches, target_latency_s=5.0, sweeps=(2, 5), **{**OPTIONS, "evaluations": 0})
-    looked_at = {(row.candidate.method, row.candidate.num_steps) for row in tuned.rows}
+    looked_at = {(trial.family, trial.denoising.num_steps) for trial in tuned.trials}
     assert looked_at == {("fewer steps", 2), ("fewer steps", 5)}
-    assert tuned.chosen.typical_error == min(row.typical_error for row in tuned.rows)
-    undo = tuned.apply(policy, executor="interpret")
-    assert policy.config.num_steps == tuned.chosen.candidate.num_steps
-    undo()
+    assert tuned.chosen.typical_error == min(trial.typical_error for trial in tuned.trials)
+    bac.wrap(policy, tuned.denoising, replay=False)
+    found = find_host(policy).predict_seeded(batches[0], 0)
+    policy = bac.unwrap(policy)
     assert policy.config.num_steps == 7
+    policy.config.num_steps = tuned.denoising.num_steps
+    assert torch.equal(found, find_host(policy).predict_seeded(batches[0], 0))
 
 
-def test_every_candidate_is_one_row_of_the_report(tuned):
-    unsigned = [(row.candidate.name, row.candidate.sweeps, str(row.candidate.schedule)) for row in tuned.rows]
-    assert len(set(unsigned)) == len(unsigned)
-    assert tuned.rows.count(tuned.chosen) == 1
+def test_every_way_is_tried_once_and_the_choice_is_a_trial(tuned):
+    ways = [trial.denoising for trial in tuned.trials]
+    assert len(set(ways)) == len(ways)
+    assert tuned.trials.count(tuned.chosen) == 1 and tuned.denoising == tuned.chosen.denoising
+
+
+def test_the_choice_is_signed_and_one_file(tuned, tmp_path):
+    tuned.denoising.save(tmp_path / "bac.json")
+    loaded = bac.load(tmp_path / "bac.json")
+    assert loaded == tuned.denoising
+    assert loaded.fingerprint == tuned.denoising.fingerprint
+    assert (loaded.fingerprint.policy, loaded.fingerprint.version) == (
+        "tests.bac.models.TinyTransformerPolicy",
+        bac.__version__,
+    )
 
 
 def test_a_wrapped_policy_is_refused_and_stays_wrapped():
     policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
-    bac.wrap(policy, sweep(policy, (0, 3), 6), executor="interpret")
+    bac.wrap(policy, sweep(policy, (0, 3), 6), replay=False)
     with pytest.raises(CalibrationError, match=r"bac\.unwrap\(policy\)"):
         bac.tune(policy, [obs(4)], target_latency_s=5.0, **OPTIONS)
     assert any(True for _ in interceptors(policy))
@@ -173,7 +190,7 @@ def test_one_batch_instead_of_a_list_is_refused():
 def test_where_nothing_was_looked_at_the_refusal_says_what_to_change(monkeypatch):
     monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 1.0)))
     policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
-    with pytest.raises(BudgetError, match=r"none of 0 candidates .* sweeps= and evaluations="):
+    with pytest.raises(BudgetError, match=r"none of 0 trials .* sweeps= and evaluations="):
         bac.tune(policy, [obs(4)], target_latency_s=2.0, sweeps=(5,), **{**OPTIONS, "evaluations": 0})
 
 
@@ -187,21 +204,21 @@ def test_a_machine_that_was_busy_when_it_was_measured_is_asked_again(monkeypatch
     batches = [obs(2, seed) for seed in range(2)]
     monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 0.9)))  # 5 of 6 sweeps in 4.5 s
     tuned = bac.tune(policy, batches, target_latency_s=5.0, **OPTIONS)
-    assert tuned.chosen.candidate.method == "dense"
+    assert tuned.chosen.family == "dense"
     assert tuned.machine.per_sweep_s < 0.5
 
 
 def test_if_what_was_searched_for_is_late_what_is_in_time_is_searched_for(monkeypatch):
     machine = Machine(0.0, 0.0, 1.0)
 
-    def latencies(self, candidates, rounds):
-        return [Latency(machine.seconds(candidate), 1.3 * machine.seconds(candidate)) for candidate in candidates]
+    def latencies(self, ways, rounds):
+        return [Latency(machine.seconds(way), 1.3 * machine.seconds(way)) for way in ways]
 
     monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: machine))
     monkeypatch.setattr(Bench, "latencies", latencies)
     policy = TinyTransformerPolicy(num_steps=8, num_layers=1)
     # 5 sweeps should take 5 s of 5.4, and take 6.5 at the 95th percentile; 4 take 5.2.
     tuned = bac.tune(policy, [obs(2, seed) for seed in range(2)], target_latency_s=6.0, sweeps=(1,), **OPTIONS)
-    assert tuned.chosen.candidate.sweeps == 4 and tuned.chosen.p95_s == pytest.approx(5.2)
-    assert {row.candidate.sweeps for row in tuned.rows if row.p95_s is not None} == {5, 1, 4}  # 1 was not searched for
-    assert tuned.rows.count(tuned.chosen) == 1
+    assert tuned.denoising.sweeps == 4 and tuned.chosen.p95_s == pytest.approx(5.2)
+    assert {trial.denoising.sweeps for trial in tuned.trials if trial.p95_s is not None} == {5, 1, 4}  # 1 was not searched for
+    assert tuned.trials.count(tuned.chosen) == 1

@@ -43,7 +43,7 @@ def finished(settings):
 
 def test_the_table_has_a_row_for_every_method(finished):
     names = [cell.name for cell in finished.cells]
-    sweeps = round(finished.schedule(finished.published).num_sweeps)
+    sweeps = round(finished.denoising(finished.published).sweeps)
     assert names[:8] == [
         "DDPM-100",
         "BAC S=10 n=2",
@@ -73,15 +73,38 @@ def test_replayed_cells_are_timed_beside_eager_dense_and_the_interceptors(finish
     batch = {key: values[:1] for key, values in finished.calibrated.observations("fidelity").items()}
     timings = measure_cells(
         finished.loaded,
-        {cell: finished.schedule(cell)},
+        {cell: finished.denoising(cell)},
         batch,
-        executor="auto",
+        replay=True,
         rounds=3,
         progress=False,
         intercepted=(cell,),
     )
     assert list(timings.cells) == list(timings.intercepted) == [cell]
     assert timings.eager.speedup == 1.0
+
+
+def test_what_each_cell_puts_on_lies_in_a_file_that_bac_load_reads(finished):
+    import bac
+
+    folder = finished.settings.folder / "denoisings"
+    assert bac.load(folder / "BAC-S=10-n=2.json") == finished.denoising(finished.published)
+
+
+def test_the_tuned_policy_is_what_the_file_beside_its_weights_holds(settings, tmp_path):
+    import shutil
+
+    import bac
+    from eval.compared.comparison import Comparison
+
+    checkpoint = shutil.copytree(settings.checkpoint, tmp_path / "tuned")
+    chosen = bac.Denoising("DPM-Solver++", (90, 40, 3))
+    chosen.save(checkpoint / "bac.json")
+    comparison = Comparison(replace(settings, policy=str(checkpoint), tuned="bac.json", outputs=tmp_path))
+    (cell,) = comparison.tuned_cells
+    assert (cell.name, comparison.denoising(cell), comparison.sweeps(cell)) == ("DPM-Solver++-3", chosen, 3.0)
+    with pytest.raises(bac.BacError, match="four.json: there is no such file"):
+        _ = Comparison(replace(settings, tuned="four.json")).tuned_cells
 
 
 def test_a_second_run_plays_nothing_again(finished, settings):
@@ -110,9 +133,9 @@ def test_a_cell_that_has_not_been_timed_is_timed_among_all_others_against_the_sa
 
 
 def test_more_episodes_only_add(finished, settings):
-    from eval.setup.cells import dense
     from eval.compared.comparison import Comparison
     from eval.play.workers import play_units
+    from eval.setup.cells import dense
 
     more = Comparison(replace(settings, n=4))
     lines = len(finished.log.path.read_text().splitlines())
@@ -123,15 +146,15 @@ def test_more_episodes_only_add(finished, settings):
 
 
 def test_an_all_update_schedule_plays_the_dense_episodes(finished, settings):
-    from eval.setup.cells import Cell, build_schedule, dense, running
     from eval.play.rollout import EnvPool, play
+    from eval.setup.cells import Cell, build_denoising, dense, running
 
     calibration = finished.calibrated.calibration(dense())
     everything = Cell("all", cache="uniform", num_updates=100)
     pool = EnvPool(settings.make_env)
-    with running(finished.loaded.policy, everything, build_schedule(everything, calibration)):
+    with running(finished.loaded.policy, everything, build_denoising(everything, calibration)):
         cached = sorted(play(finished.loaded, pool, (0, 1, 2), pool_size=3), key=lambda result: result.seed)
-    with running(finished.loaded.policy, dense(), None):
+    with running(finished.loaded.policy, dense()):
         plain = sorted(play(finished.loaded, pool, (0, 1, 2), pool_size=3), key=lambda result: result.seed)
     assert cached == plain
 
@@ -146,17 +169,17 @@ def test_action_error_is_zero_for_the_reference_and_undefined_for_other_noise(fi
 
 def test_relative_errors_are_zero_at_the_first_step_and_then_what_was_held(finished):
     from bac.recording import record_features
-    from eval.setup.cells import dense, running
     from eval.report.publish import relative_errors
+    from eval.setup.cells import dense, running
 
     errors = relative_errors(finished, finished.published)
     assert errors.shape == (6, 100)
     assert np.all(errors[:, 0] == 0)
     policy = finished.loaded.policy
-    with running(policy, dense(), None):
+    with running(policy, dense()):
         features = record_features(policy, finished.calibrated.observations("fidelity"))
     stale = 0
-    for row, (name, steps) in enumerate(finished.schedule(finished.published).update_steps.items()):
+    for row, (name, steps) in enumerate(finished.denoising(finished.published).schedule.update_steps.items()):
         if 1 not in steps:  # at step 1 the block still gives what dense gave at step 0
             held, wanted = features[name][:2].numpy()
             assert errors[row, 1] == pytest.approx(np.abs(held - wanted).mean() / np.abs(wanted).mean(), rel=1e-4)
@@ -189,9 +212,9 @@ def test_publishing_writes_the_table_and_the_pictures(finished, tmp_path):
 
 
 def test_two_workers_play_what_one_plays(finished, settings, tmp_path):
-    from eval.setup.cells import dense
     from eval.play.records import EpisodeLog
     from eval.play.workers import play_units
+    from eval.setup.cells import dense
 
     unit = finished.unit(dense(2, "DDIM"), (0, 1, 2))
     one, two = EpisodeLog(tmp_path / "one.jsonl"), EpisodeLog(tmp_path / "two.jsonl")

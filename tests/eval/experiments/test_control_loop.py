@@ -32,7 +32,7 @@ def test_a_policy_is_recorded_while_it_warms_up_and_replayed_while_the_robot_act
 
     setting = Setting(layers=1, width=16, heads=2, num_steps=4)
     policy, batch = RandomPolicy(setting), observations(setting, 1, seed=1)
-    bac.wrap(policy, None, executor="replay")
+    bac.wrap(policy, replay=bac.Replay(record="first"))
 
     class Robot:
         def __init__(self) -> None:
@@ -47,5 +47,6 @@ def test_a_policy_is_recorded_while_it_warms_up_and_replayed_while_the_robot_act
     robot = Robot()
     statistics = bac.ControlLoop(policy, robot, control_hz=20, safe_action=[0.0] * 10, timeout_s=10.0).run(20)
     assert statistics.num_chunks >= 1
+    assert bac.describe(policy).num_replays >= 1
     assert len(robot.acted) == statistics.num_steps
     assert all(action.shape == (10,) and torch.isfinite(torch.tensor(action)).all() for action in robot.acted)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
-from eval.experiments.latency.rows import Bench, quick_rows
-from eval.experiments.latency.__main__ import summary, table
-from eval.measure.latency import measure
+from eval.experiments.latency.experiment import records_of, summary
 from eval.experiments.latency.random_policy import Setting
+from eval.experiments.latency.report import table, write
+from eval.experiments.latency.ways import WayMaker, quick_ways
+from eval.measure.latency import measure
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -24,22 +27,37 @@ QUICK_KEYS = {
 }
 
 
+SMALL = {"layers": 1, "width": 16, "heads": 2, "num_steps": 10, "num_updates": 5, "num_bubbled": 2}
+
+
 def test_precomputed_coefficients_make_the_same_chunk():
-    bench = Bench(Setting(layers=1, width=16, heads=2, num_steps=10, num_updates=5, num_bubbled=2))
+    maker = WayMaker(Setting(**SMALL))
     torch.manual_seed(0)
-    expected = bench.row(None, None).call()
+    expected = maker.eager().call()
     torch.manual_seed(0)
-    torch.testing.assert_close(bench.precomputed_row().call(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(maker.precomputed().call(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_quick_rows_make_the_record_that_is_promised():
-    bench = Bench(Setting(layers=1, width=16, heads=2, num_steps=10, num_updates=5, num_bubbled=2))
-    rows = quick_rows(bench)
-    latencies = measure({name: row.call for name, row in rows.items()}, rounds=1, progress=False)
-    record = summary(rows, latencies)
+def test_the_quick_ways_make_the_record_that_is_promised():
+    ways = quick_ways(WayMaker(Setting(**SMALL)))
+    latencies = measure({name: way.call for name, way in ways.items()}, rounds=1, progress=False)
+    record = summary(ways, latencies)
     assert set(record) == QUICK_KEYS
     assert record["exact_bit_equal"] is True
     assert record["fast_max_error"] <= 1e-5
-    assert rows["dense_eager"].flops_ratio == 1.0
-    assert rows["uniform10_replay_fast"].flops_ratio > 1.0
-    assert [line.split()[0] for line in table(rows, latencies)][1:] == list(rows)
+    assert ways["dense_eager"].flops_ratio == 1.0
+    assert ways["uniform10_replay_fast"].flops_ratio > 1.0
+    assert [line.split()[0] for line in table(ways, latencies)][1:] == list(ways)
+
+
+def test_one_setting_is_written_flat_and_several_side_by_side(tmp_path):
+    preset = {"ways": "quick", "rounds": 1, "warmup": 0, "base": SMALL, "settings": [{}], "options": {}}
+    records = records_of(preset)
+    write(records, tmp_path / "one.json", figure=False)
+    write(records * 2, tmp_path / "two.json", figure=True)
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert two == {"settings": [one, one]}
+    assert one["rows"]["interpret"]["p50_ms"] == one["interpret_ms"]
+    assert "exact replay is bit-equal to the interpreter" in (tmp_path / "one.md").read_text()
+    assert (tmp_path / "two.png").stat().st_size > 10_000
+    assert not (tmp_path / "one.png").exists()

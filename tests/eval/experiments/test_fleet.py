@@ -26,13 +26,17 @@ def test_a_robot_that_is_alone_waits_for_its_own_batch_only():
 
 def test_who_asks_while_the_server_is_busy_waits_for_that_batch_and_its_own(monkeypatch):
     phases = iter([0.0, 0.05, 0.06])
-    monkeypatch.setattr("eval.experiments.fleet.queueing.random.Random", lambda seed: SimpleNamespace(uniform=lambda a, b: next(phases)))
+    monkeypatch.setattr(
+        "eval.experiments.fleet.queueing.random.Random", lambda seed: SimpleNamespace(uniform=lambda a, b: next(phases))
+    )
     # at 0.1 the two that came meanwhile begin together and take 0.125 s
     assert responses(SERVER, 3, 10.0, cycles=1) == pytest.approx([0.1, 0.225 - 0.06, 0.225 - 0.05])
 
 
 def test_more_than_the_largest_batch_go_in_turns(monkeypatch):
-    monkeypatch.setattr("eval.experiments.fleet.queueing.random.Random", lambda seed: SimpleNamespace(uniform=lambda a, b: 0.0))
+    monkeypatch.setattr(
+        "eval.experiments.fleet.queueing.random.Random", lambda seed: SimpleNamespace(uniform=lambda a, b: 0.0)
+    )
     # the first is taken alone; then four, then two
     assert responses(BatchedServer({1: 1.0, 4: 1.0}), 7, 100.0, cycles=1) == [1.0] + [2.0] * 4 + [3.0] * 2
 
@@ -63,10 +67,10 @@ def test_the_table_and_its_words(tmp_path):
     pytest.importorskip("hydra")
     from hydra import compose, initialize_config_dir
 
-    from eval.setup.config import CONFIGS
-    from eval.experiments.fleet.__main__ import Demand, table_of
+    from eval.experiments.fleet.experiment import Demand, table_of
     from eval.experiments.fleet.report import publish
     from eval.measure.latency import Latency
+    from eval.setup.config import CONFIGS
 
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         options = compose("fleet").fleet
@@ -82,7 +86,11 @@ def test_the_table_and_its_words(tmp_path):
     assert (ten["dense"]["saturated_robots"], ten["dense"]["robots"]) == (0, 0)
     assert ten["cached"]["saturated_robots"] == 16
     assert 700 < ten["cached"]["oldest_observation_ms"] <= 700 + 700
-    publish(table, tmp_path, {"device": "a core", "date": "today", "cores": 2, "command": "python -m eval.experiments.fleet"})
+    publish(
+        table,
+        tmp_path,
+        {"device": "a core", "date": "today", "cores": 2, "command": "python -m eval.experiments.fleet"},
+    )
     words = (tmp_path / "README.md").read_text()
     assert "| cached | 100 / 100 | 200 / 200 | 20.0 |" in words
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -91,3 +99,18 @@ def test_the_table_and_its_words(tmp_path):
         "batched.png",
         "provenance.json",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_every_contender_is_timed_at_every_batch_size(pusht_settings):
+    from eval.compared.comparison import Comparison
+    from eval.experiments.fleet.experiment import measure_fleet
+
+    few = {"num_observations": 3, "num_draws": 1, "num_observation_episodes": 1}
+    comparison = Comparison(pusht_settings(max_episode_steps=20, **few))
+    options = SimpleNamespace(num_updates=10, num_bubbled=2, few_steps=4, batches=[1, 5], rounds=1)
+    table = measure_fleet(comparison, options)
+    assert list(table) == ["dense, eager", "dense, replayed", "BAC S=10 n=2", "DDIM-4"]
+    assert all(list(sizes) == [1, 5] for sizes in table.values())
+    assert table["dense, eager"][1].speedup == 1.0

@@ -1,25 +1,33 @@
 """The image experiment: its measures, its methods, the shipped model."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+import bac
+from bac.solvers import SOLVERS
 from eval.experiments.images.data import Digits, load
-from eval.experiments.images.experiment import Gallery, Row, best_of, measure, steps_in
+from eval.experiments.images.experiment import Gallery, ImageRow, best_of, measure, steps_in
 from eval.experiments.images.features import Classifier, frechet_distance, load_classifier, psnr
-from eval.experiments.images.methods import Product
+from eval.experiments.images.methods import ImageMethods
 from eval.experiments.images.model import load_transformer, make_loop, make_pipeline, new_transformer
-from eval.experiments.images.report import Strip, draw_sheet, table, verdict
-from eval.experiments.images.sampling import Method, applied, batch_of, generators, labels, pictures, ready, sample
-from eval.experiments.images.timing import compare, method_of, steps_as_long
+from eval.experiments.images.report import lines, publish, table, verdict
+from eval.experiments.images.sampling import applied, batch_of, generators, labels, pictures, ready
+from eval.experiments.images.timing import cell_of_row, compare, steps_as_long
+from eval.experiments.methods.catalogue import sweeps_of
+from eval.setup.cells import dense
+
+RESULTS = Path(__file__).parents[3] / "results" / "images"
 
 
-def row(scheduler: str, *psnr: float, rival: float | None = None, **given) -> Row:
+def row(scheduler: str, *psnr: float, rival: float | None = None, **given) -> ImageRow:
     values = {"estimator": "hold", "solver": "DDIM", "num_steps": 50, "share": 0.2, "cells": 0.2, "latency_ms": 1.0}
     judged = {"speedup": 4.0, "frechet_dense": 0.0, "frechet_real": 0.0, "accuracy": 1.0, "rival_steps": 13}
     judged |= {"fit_psnr": sum(psnr)}
-    return Row(scheduler=scheduler, psnr=psnr, rival_psnr=rival, **{**values, **judged, **given})
+    return ImageRow(scheduler=scheduler, psnr=psnr, rival_psnr=rival, **{**values, **judged, **given})
 
 
 def test_psnr_of_an_error_of_a_tenth_of_the_peak_is_20_db():
@@ -79,6 +87,15 @@ def test_the_table_puts_the_best_of_a_share_first():
     assert [line.split(" | ")[2] for line in lines[2:]] == ["matched", "uniform"]
 
 
+@pytest.mark.parametrize(("solver", "scheduler"), [("ddim", "fitted"), ("dpm", "fitted")])
+def test_the_best_method_of_a_measurement_in_results_can_be_run_again(solver, scheduler):
+    stored = json.loads((RESULTS / solver / "rows.json").read_text())["rows"]
+    best = best_of(map(ImageRow.from_document, stored), 0.2)
+    cell = cell_of_row(make_loop(new_transformer(num_layers=1)), best)
+    assert (cell.family, cell.steps, cell.num_steps) == (scheduler, 10, 50)
+    assert cell.denoising.timesteps == best.places
+
+
 @pytest.mark.slow
 class TestOnAnUntrainedModel:
     @pytest.fixture
@@ -89,7 +106,7 @@ class TestOnAnUntrainedModel:
     @pytest.mark.parametrize("solver", ["DDIM", "DPM-Solver++"])
     def test_the_loop_makes_the_pictures_of_the_pipeline(self, loop, solver):
         pipe = make_pipeline(loop.transformer)
-        with applied(loop, Method("dense", solver, 3)):
+        with applied(loop, dense(3, solver)):
             pipe.scheduler = loop.noise_scheduler
             made = pictures(loop, batch_of(2, seed=5))
         options = {"num_inference_steps": 3, "output_type": "np", "guidance_scale": 1.0}
@@ -97,49 +114,60 @@ class TestOnAnUntrainedModel:
         assert torch.equal(made / 2 + 0.5, torch.from_numpy(images).permute(0, 3, 1, 2))
 
     def test_a_picture_depends_on_its_place_and_seed_only(self, loop):
-        with applied(loop, Method("dense", "DPM-Solver++", 3)):
-            many, few = (sample(loop, count, seed=5).images for count in (5, 2))
+        with applied(loop, dense(3, "DPM-Solver++")):
+            many, few = (pictures(loop, batch_of(count, seed=5)) for count in (5, 2))
         torch.testing.assert_close(many[:2], few, atol=1e-3, rtol=0)
 
     def test_methods_keep_to_their_share_of_the_cells(self, loop):
-        product = Product(loop, "DDIM", 10, count=2, evaluations=3)
+        made = ImageMethods(loop, "DDIM", 10, count=2, evaluations=3)
         pairs = [("uniform", "hold"), ("bac", "hold"), ("searched", "newton-2"), ("unified", "fitted_forecast")]
         pairs.append(("fitted", "multistep"))
-        methods = list(product.methods(0.3, pairs))
-        assert [method.cells for method in methods if method.scheduler != "bac"] == [0.3, 0.3, 0.3, 0.3]
-        assert 0.1 <= methods[1].cells <= 0.35
+        cells = list(made.methods(0.3, pairs))
+        assert [sweeps_of(cell) for cell in cells if cell.family != "bac"] == [3.0, 3.0, 3.0, 3.0]
+        assert 1.0 <= sweeps_of(cells[1]) <= 3.5
 
     def test_searched_steps_serve_no_worse_than_even_ones_where_they_were_searched(self, loop):
-        product = Product(loop, "DDIM", 6, count=2, evaluations=5)
-        uniform, searched = product.methods(0.5, [("uniform", "taylor-1"), ("searched", "taylor-1")])
-        assert product.fit_psnr(searched) >= product.fit_psnr(uniform)
+        made = ImageMethods(loop, "DDIM", 6, count=2, evaluations=5)
+        uniform, searched = made.methods(0.5, [("uniform", "taylor-1"), ("searched", "taylor-1")])
+        assert made.fit_psnr(searched) >= made.fit_psnr(uniform)
 
     def test_fitted_steps_are_closer_than_as_many_even_ones_and_timed_like_any_method(self, loop):
-        product = Product(loop, "DDIM", 8, count=2, evaluations=1)
-        (fitted,) = product.methods(0.5, [("fitted", "multistep")])
-        assert product.fit_psnr(fitted) > product.fit_psnr(product.even(4))
-        assert (fitted.num_steps, fitted.cells, fitted.estimator_name) == (4, 0.5, "multistep")
-        made = row("fitted", num_steps=8, places=fitted.timesteps, weights=fitted.weights)
-        assert method_of(loop, made) == fitted
+        made = ImageMethods(loop, "DDIM", 8, count=2, evaluations=1)
+        (fitted,) = made.methods(0.5, [("fitted", "multistep")])
+        assert made.fit_psnr(fitted) > made.fit_psnr(made.even(4))
+        assert (fitted.steps, fitted.num_steps, fitted.denoising.solver.name) == (4, 8, "fitted multistep")
+        given = {"places": fitted.denoising.timesteps, "weights": fitted.denoising.solver.coefficients}
+        assert cell_of_row(loop, row("fitted", num_steps=8, **given)) == fitted
 
     def test_timing_compares_a_method_with_dense_runs_in_the_same_rounds(self, loop):
-        product = Product(loop, "DDIM", 8, count=2, evaluations=1)
-        (every,) = product.methods(1.0, [("uniform", "hold")])
+        made = ImageMethods(loop, "DDIM", 8, count=2, evaluations=1)
+        (every,) = made.methods(1.0, [("uniform", "hold")])
         timing = compare(loop, every, batch_size=2, rounds=1)
         assert (timing["batch_size"], sorted(timing["speedup_of_fewer"])) == (2, [2, 3])
 
     def test_fewer_steps_are_placed_by_the_same_search(self, loop):
-        product = Product(loop, "DDIM", 6, count=2, evaluations=3)
-        even, first, second = product.fewer(3)
-        assert even.timesteps == () and (first.order, second.order) == (1, 2)
-        assert len(first.places) == 3 and list(first.places) == sorted(first.places, reverse=True)
+        made = ImageMethods(loop, "DDIM", 6, count=2, evaluations=3)
+        even, first, second = made.fewer(3)
+        assert even == replace(dense(3, "DDIM"), name=even.name)
+        assert (first.denoising.solver, second.denoising.solver) == SOLVERS
+        assert (first.steps, second.steps, sweeps_of(first), sweeps_of(second)) == (3, 3, 3.0, 3.0)
 
     def test_updating_everywhere_is_the_dense_method_and_so_is_its_replay(self, loop):
-        product = Product(loop, "DDIM", 4, count=2)
-        (every,) = product.methods(1.0, [("uniform", "hold")])
-        with applied(loop, product.dense):
-            dense = sample(loop, 3, 0).images
-        assert torch.equal(sample(ready(loop, every, batch_of(3, 0)), 3, 0).images, dense)
+        made = ImageMethods(loop, "DDIM", 4, count=2)
+        (every,) = made.methods(1.0, [("uniform", "hold")])
+        with applied(loop, made.dense):
+            uncached = pictures(loop, batch_of(3, 0))
+        replayed = ready(loop, every, batch_of(3, 0))
+        assert torch.equal(pictures(replayed, batch_of(3, 0)), uncached)
+        assert bac.describe(replayed).num_replays >= 1
+
+    def test_a_method_leaves_the_loop_as_it_was(self, loop):
+        made = ImageMethods(loop, "DDIM", 4, count=2, evaluations=1)
+        before = vars(loop).copy()
+        for cell in (*made.methods(0.5, [("uniform", "taylor-1"), ("fitted", "multistep")]), *made.fewer(2)):
+            with applied(loop, cell):
+                pictures(loop, batch_of(2, 0))
+            assert vars(loop) == before
 
     def test_the_experiment_compares_each_pair_with_its_solver(self, loop, tmp_path):
         real = Digits(torch.rand(40, 1, 8, 8), torch.zeros(40, dtype=torch.long))
@@ -151,9 +179,13 @@ class TestOnAnUntrainedModel:
         assert rows[0].psnr == () and rows[0].frechet_dense == pytest.approx(0.0, abs=1e-3)
         assert all(len(row.psnr) == 2 and row.rival_psnr is not None for row in rows[1:3])
         json.dumps([vars(row) for row in rows], allow_nan=False)
-        strip = Strip("dense", shown[0].samples[0].images)
-        draw_sheet(strip, [strip], tmp_path / "sheet.png")
-        assert (tmp_path / "sheet.png").stat().st_size > 1000
+        assert min(row.latency_ms for row in rows) > 0
+        assert [len(its.cpu_s) for its in shown[1].samples] == [2, 2]
+        publish(tmp_path / "new", shown, num_images=3)
+        stored = json.loads((tmp_path / "new" / "rows.json").read_text())["rows"]
+        assert list(map(ImageRow.from_document, stored)) == rows
+        assert (tmp_path / "new" / "table.md").read_text().splitlines() == lines(rows)
+        assert (tmp_path / "new" / "ddim.png").stat().st_size > 1000
 
 
 class _Preset:
@@ -164,7 +196,7 @@ class _Preset:
 @pytest.mark.slow
 def test_the_shipped_model_draws_what_it_is_asked_for():
     loop = make_loop(load_transformer(), 10)
-    images = sample(loop, 30, seed=0).images
+    images = pictures(loop, batch_of(30, seed=0))
     assert load_classifier().accuracy(images, torch.tensor(labels(30))) >= 0.7
 
 

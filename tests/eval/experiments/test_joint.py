@@ -1,12 +1,18 @@
 """What tuning found becomes a cell that episodes are played with; the tables say what was measured."""
 
-from dataclasses import asdict
+import json
+from pathlib import Path
 
-from eval.setup.cells import Cell, dense
-from eval.experiments.methods.joint import Found
+import pytest
+
+import bac
+from bac.solvers import Multistep
+from eval.experiments.methods.found import Found
 from eval.experiments.methods.joint_report import closed_loop_table, draw, fidelity_table, paired_table
+from eval.setup.cells import dense, holding
 
-GRID = tuple(range(99, -1, -1))
+RESULTS = Path(__file__).parents[3] / "results" / "methods"
+FITTED = bac.Denoising(Multistep(((0.5, 0.5, 0.0), (1.0, 0.0, 0.0, 0.0, 0.0))), (60, 5))
 
 
 def row(name, sweeps, error, **rest):
@@ -34,10 +40,26 @@ def test_the_front_is_drawn_with_lines_missing(tmp_path):
     assert (tmp_path / "front.png").stat().st_size > 10_000
 
 
-def test_what_was_found_survives_being_stored():
-    found = Found(dense(5, "DDIM"), 5.0, None, 0.02, 0.03)
-    stored = {**asdict(found), "cell": asdict(found.cell)}
-    assert Found(Cell(**stored.pop("cell")), **stored) == found
+@pytest.mark.parametrize("task", ["assembly-v3", "pick-out-of-hole-v3", "pusht"])
+def test_a_table_in_results_can_be_drawn_and_written_again(tmp_path, task):
+    rows = json.loads((RESULTS / task / "table.json").read_text())["fidelity"]
+    draw(tmp_path / "front.png", rows, title=task)
+    assert (tmp_path / "front.png").stat().st_size > 10_000
+    assert len(fidelity_table(rows)) == 2 + len(rows)
+
+
+@pytest.mark.parametrize("cell", [dense(5, "DDIM"), holding(FITTED, "fitted multistep tuned, 2 sweeps")])
+def test_what_was_found_survives_being_stored(cell):
+    found = Found(cell, 5.0, None, 0.02, 0.03)
+    assert Found.from_document(json.loads(json.dumps(found.to_document()))) == found
+
+
+def test_a_row_says_the_solver_and_the_steps_that_run_not_those_below():
+    row = Found(holding(FITTED, "tuned"), 2.0, None, 0.02, 0.03).to_row(7.0)
+    assert (row["name"], row["latency_ms"], row["sweeps"]) == ("tuned", 7.0, 2.0)
+    assert (row["cell"]["solver"], row["cell"]["num_steps"]) == ("fitted multistep", 2)
+    own = Found(dense(5, "DDIM"), 5.0, None, 0.02, 0.03).to_row(None)["cell"]
+    assert (own["solver"], own["num_steps"]) == ("DDIM", 5)
 
 
 def test_a_pair_is_one_row_with_its_interval():

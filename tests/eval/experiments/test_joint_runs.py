@@ -83,7 +83,7 @@ def test_playing_writes_a_row_for_each_method_and_plays_no_episode_twice(joint, 
 
 
 def test_the_phase_play_goes_no_further_than_playing(comparison, rows, tmp_path, monkeypatch):
-    from eval import joint
+    from eval.experiments.methods import joint
 
     monkeypatch.setattr(joint, "settings_of", lambda config: comparison.settings)
     monkeypatch.setattr(joint, "log_to_terminal", lambda: None)
@@ -95,11 +95,11 @@ def test_the_phase_play_goes_no_further_than_playing(comparison, rows, tmp_path,
 
 def test_publishing_writes_every_method_with_its_latency(joint, found, rows, tmp_path):
     from eval.experiments.methods.joint_report import EAGER, publish
-    from eval.play.records import write_json
+    from eval.setup.files import write_json
 
     write_json(joint.folder / "latency.json", {row.cell.name: 5.0 for row in found} | {EAGER: 50.0})
     paired = joint.paired(found)
-    publish(tmp_path, joint.comparison, found, joint.latencies_ms(found), closed_loop=rows, paired=paired)
+    publish(tmp_path, joint.comparison.settings.task, found, joint.latencies_ms(found), closed_loop=rows, paired=paired)
     assert (paired[0]["name"], paired[0]["minus"], paired[0]["n"]) == (TUNED, OTHER, 2)
     table = json.loads((tmp_path / "table.json").read_text())
     assert [row["name"] for row in table["fidelity"]] == [row.cell.name for row in found]

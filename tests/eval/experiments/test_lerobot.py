@@ -3,22 +3,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval import lerobot_speed
+from eval.experiments.lerobot import experiment
+from eval.experiments.lerobot.experiment import RowMaker, speed_rows, table
 from eval.measure.latency import measure
-from eval.experiments.lerobot.__main__ import Subject, rows_of, table
 from tests.lerobot import models
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 def test_rows_stand_beside_the_dense_policy_and_say_what_they_compute(monkeypatch):
-    monkeypatch.setitem(lerobot_speed.POLICIES, "smolvla", models.smolvla)
-    monkeypatch.setattr(lerobot_speed, "observation", lambda policy: models.observation(1))
-    subject = Subject("smolvla", num_steps=8)
-    weights = {id(parameter) for parameter in subject.policy.parameters()}
-    assert {id(parameter) for parameter in subject._copy().parameters()} == weights
+    monkeypatch.setitem(experiment.POLICIES, "smolvla", models.smolvla)
+    monkeypatch.setattr(experiment, "observation", lambda policy: models.observation(1))
+    maker = RowMaker("smolvla", num_steps=8)
+    weights = {id(parameter) for parameter in maker.policy.parameters()}
+    assert {id(parameter) for parameter in maker.copy().parameters()} == weights
 
-    rows = rows_of(subject)
+    rows = speed_rows(maker)
     assert list(rows) == [
         "dense",
         "hoisted",

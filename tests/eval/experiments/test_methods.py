@@ -1,8 +1,9 @@
-"""Every scheduler and estimator of the fidelity table, on a tiny policy in a world of random numbers."""
+"""Every scheduler and estimator of the table of methods, on a tiny policy in a world of random numbers."""
 
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval.experiments.methods.methods import Row, rows_of
+from eval.experiments.methods.catalogue import Catalogue
+from eval.experiments.methods.methods import MethodRow, rows_of
 from tests.bac.models import TinyTransformerPolicy
 
 pytestmark = pytest.mark.slow
@@ -90,7 +92,7 @@ def rows():
 def test_every_pair_makes_a_row_of_plain_values(rows):
     assert {(row.scheduler, row.estimator) for row in rows} >= set(PAIRS)
     assert all(set(asdict(row)) == KEYS for row in rows)
-    assert [Row(**row) for row in json.loads(json.dumps([asdict(row) for row in rows]))] == rows
+    assert [MethodRow(**row) for row in json.loads(json.dumps([asdict(row) for row in rows]))] == rows
 
 
 def test_what_updates_everywhere_is_the_dense_policy_of_its_solver(rows):
@@ -98,6 +100,12 @@ def test_what_updates_everywhere_is_the_dense_policy_of_its_solver(rows):
     assert len(full) >= len(PAIRS)
     # The reference takes 100 steps; all of them differ from it by what 10 steps do.
     assert len({round(row.action_error, 6) for row in full}) == 1
+
+
+def test_a_scheduler_that_is_not_there_is_refused():
+    catalogue = Catalogue(lambda: nullcontext(Policy()), [{"observation.state": torch.randn(2, 2, 3)}])
+    with pytest.raises(ValueError, match="scheduler: must be one of uniform, .*, got 'magic'"):
+        catalogue.schedule("magic", "hold", 3)
 
 
 def test_sweeps_are_what_is_really_updated(rows):

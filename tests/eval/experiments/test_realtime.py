@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+import bac
+
 pytestmark = [pytest.mark.slow, pytest.mark.sim]
 
-NAMES = ["DDPM-100", "DDIM-2", "BAC S=10 n=2", "BAC S=10 n=2, last 3 forced", "chosen"]
-CHOSEN = {"name": "chosen", "solver": "DPM-Solver++", "num_steps": 3, "timesteps": [90, 40, 3]}
+NAMES = ["DDPM-100", "DDIM-2", "BAC S=10 n=2", "BAC S=10 n=2, last 3 forced", "DPM-Solver++-3"]
 
 
 @pytest.fixture(scope="module")
@@ -16,21 +17,23 @@ def options(tmp_path_factory):
     """Latencies of another machine; at Push-T's 10 Hz DDPM takes 2 or 3 control steps, the others one."""
     path = tmp_path_factory.mktemp("recorded") / "latencies.json"
     path.write_text(json.dumps({"DDPM-100": [150.0, 210.0]} | dict.fromkeys(NAMES[1:], [40.0])))
-    methods = {"ddim_steps": [2], "force_last": [0, 3], "cells": [CHOSEN]}
+    chosen = path.with_name("chosen.json")
+    bac.Denoising("DPM-Solver++", (90, 40, 3)).save(chosen)
+    methods = {"ddim_steps": [2], "force_last": [0, 3], "files": [str(chosen)]}
     return SimpleNamespace(rate_factors=[1, 2], delays=[0, 1], modes=["act"], recorded=str(path), **methods)
 
 
 @pytest.fixture(scope="module")
 def curves(pusht_settings, options):
-    from eval.setup.cells import dense
     from eval.compared.comparison import Comparison
     from eval.experiments.realtime import Curves
-    from eval.play.records import write_json
+    from eval.setup.cells import dense
+    from eval.setup.files import write_json
 
     settings = pusht_settings(
         max_episode_steps=5, n=2, num_bubbled=2, num_observations=2, num_draws=1, num_observation_episodes=1
     )
-    write_json(settings.folder / "realtime_rivals.json", [dense(2, "DDIM").describe() | {"name": "DDIM-2"}])
+    write_json(settings.folder / "realtime_rivals.json", [dense(2, "DDIM").to_document()])
     made = Curves(Comparison(settings), options)
     made.play()
     return made

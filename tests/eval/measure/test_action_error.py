@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from eval.setup.cells import adaptive, dense, together
 from eval.measure.action_error import action_error, energy_distance, reference_of
+from eval.setup.cells import adaptive, dense, together
 
 
 def test_action_error_is_the_root_mean_square():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import bac
+from bac.caching.block import BlockKind
 from eval.measure.flops import block_flops, paper_gflop
 
 
@@ -14,15 +15,15 @@ def test_the_papers_formula_gives_the_papers_numbers(updates, gflop):
 
 def test_block_formulas_give_the_papers_coefficients():
     sizes = {"tokens": 10, "width": 256, "memory_tokens": 3}
-    giga = {kind: block_flops(kind, **sizes) / 1e9 for kind in list(bac.BlockKind)[:3]}
-    assert giga[bac.BlockKind.FEED_FORWARD] == pytest.approx(0.01048, abs=1e-5)
-    assert giga[bac.BlockKind.SELF_ATTENTION] == pytest.approx(0.005294, abs=1e-6)
-    assert giga[bac.BlockKind.CROSS_ATTENTION] == pytest.approx(0.003424, abs=1e-6)
+    giga = {kind: block_flops(kind, **sizes) / 1e9 for kind in list(BlockKind)[:3]}
+    assert giga[BlockKind.FEED_FORWARD] == pytest.approx(0.01048, abs=1e-5)
+    assert giga[BlockKind.SELF_ATTENTION] == pytest.approx(0.005294, abs=1e-6)
+    assert giga[BlockKind.CROSS_ATTENTION] == pytest.approx(0.003424, abs=1e-6)
 
 
 def test_a_whole_layer_has_no_formula():
     with pytest.raises(ValueError, match="layer"):
-        block_flops(bac.BlockKind.LAYER, tokens=2, width=3, memory_tokens=5)
+        block_flops(BlockKind.LAYER, tokens=2, width=3, memory_tokens=5)
 
 
 @pytest.mark.slow
@@ -39,11 +40,11 @@ def test_blocks_agree_with_the_counter_up_to_attentions_second_product(tiny_chec
         layer(torch.zeros(1, tokens, width), torch.zeros(1, memory, width))
     counted = {name.split(".")[-1]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     sizes = {"tokens": tokens, "width": width, "memory_tokens": memory}
-    assert counted["linear1"] + counted["linear2"] == block_flops(bac.BlockKind.FEED_FORWARD, **sizes)
+    assert counted["linear1"] + counted["linear2"] == block_flops(BlockKind.FEED_FORWARD, **sizes)
     second_product = 2 * tokens**2 * width
-    assert counted["self_attn"] == block_flops(bac.BlockKind.SELF_ATTENTION, **sizes) + second_product
+    assert counted["self_attn"] == block_flops(BlockKind.SELF_ATTENTION, **sizes) + second_product
     second_product = 2 * tokens * memory * width
-    assert counted["multihead_attn"] == block_flops(bac.BlockKind.CROSS_ATTENTION, **sizes) + second_product
+    assert counted["multihead_attn"] == block_flops(BlockKind.CROSS_ATTENTION, **sizes) + second_product
 
 
 @pytest.mark.slow
@@ -56,9 +57,9 @@ def test_policy_flops_are_fixed_part_plus_updates(tiny_checkpoint):
     # encoder 2 x (3 x 16 x 64), action embedding and head 2 x (16 x 2 x 16), observation embedding 2 x 18 x 16
     assert fixed == 2 * (2 * 3 * 16 * 64) + 2 * (2 * 16 * 2 * 16) + 2 * 2 * 18 * 16
     sizes = {"tokens": 16, "width": 16, "memory_tokens": 3}
-    layer = sum(block_flops(kind, **sizes) for kind in list(bac.BlockKind)[:3])
+    layer = sum(block_flops(kind, **sizes) for kind in list(BlockKind)[:3])
     assert policy_flops(policy, None, 7) == 7 * (fixed + 2 * layer)
     steps = {block.name: (0,) for block in blocks_of(policy)}
     steps["decoder.layers.1.ffn"] = (0, 3, 5)
-    extra = 2 * block_flops(bac.BlockKind.FEED_FORWARD, **sizes)
+    extra = 2 * block_flops(BlockKind.FEED_FORWARD, **sizes)
     assert policy_flops(policy, bac.Schedule(7, steps), 7) == 7 * fixed + 2 * layer + extra

@@ -126,12 +126,17 @@ def test_an_error_of_the_player_is_told(cluster, launcher):
 
 @pytest.mark.slow
 def test_a_comparison_by_ray_with_a_worker_killed_in_the_middle_has_the_serial_table(cluster, tmp_path):
-    from eval.setup.cells import dense
+    import bac
     from eval.play.records import EpisodeLog
     from eval.play.workers import Unit, play_units
+    from eval.setup.cells import dense
     from tests.eval.toys import Toys
 
-    units = [Unit("two", dense(2, "DDIM"), None, (0, 95, 40, 1)), Unit("three", dense(3, "DDIM"), None, (7, 60))]
+    nothing = bac.Denoising()
+    units = [
+        Unit("two", dense(2, "DDIM"), nothing, (0, 95, 40, 1)),
+        Unit("three", dense(3, "DDIM"), nothing, (7, 60)),
+    ]
 
     def lines(settings, name):
         play_units(settings, units, EpisodeLog(tmp_path / name))

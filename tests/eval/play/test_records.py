@@ -2,8 +2,9 @@
 
 import pytest
 
-from eval.play.records import EpisodeLog, comparison_key
+from eval.play.records import EpisodeLog
 from eval.play.rollout import EpisodeResult
+from eval.setup.keys import comparison_key
 
 FIRST, SECOND = EpisodeResult(0, True, 1.0, 71), EpisodeResult(1, False, 0.25, 300)
 

@@ -6,7 +6,7 @@ import pytest
 
 from eval.report.summary import BY_SCORE, LINES, TASKS, load, summary
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 
 
 def test_the_table_of_the_readme_is_made_of_the_results():
@@ -32,6 +32,6 @@ def test_rivals_are_told_by_their_number_of_steps_whatever_their_spacing():
 
 def test_a_table_without_a_method_says_how_to_make_one_with_it():
     with pytest.raises(
-        ValueError, match=r"assembly-v3/table.json: has no row of BAC S=10 n=5; .* eval.compare tuned=true"
+        ValueError, match=r"assembly-v3/table.json: has no row of BAC S=10 n=5; .* eval.compare tuned=fitted_4.json"
     ):
         summary(dict.fromkeys(TASKS, [row("DDPM-100")]))

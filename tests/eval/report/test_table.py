@@ -2,10 +2,10 @@
 
 import pytest
 
-from eval.setup.cells import adaptive, dense
 from eval.measure.latency import Latency
-from eval.report.table import make_row, markdown_table, paired_difference, plain_table, table_json
 from eval.play.rollout import EpisodeResult
+from eval.report.table import make_row, markdown_table, paired_difference, plain_table, table_json
+from eval.setup.cells import adaptive, dense
 
 
 def _episodes(successes: str) -> list[EpisodeResult]:

@@ -1,18 +1,21 @@
 """What a method is, and how its schedule comes from a calibration."""
 
+import json
+
 import numpy as np
 import pytest
 
 import bac
+from bac.caching.block import BlockKind
 from bac.caching.calibration import Calibration
 from bac.fingerprint import Fingerprint
-from eval.setup.cells import Cell, adaptive, build_schedule, core_cells, dense, equal_cost_cells, together
+from eval.setup.cells import Cell, adaptive, build_denoising, core_cells, dense, equal_cost_cells, holding, together
 
 
 @pytest.fixture
 def calibration() -> Calibration:
     """Two layers, 13 steps; similarity falls with distance; the first layer's blocks are the most fragile."""
-    kinds = list(bac.BlockKind)[:3]
+    kinds = list(BlockKind)[:3]
     blocks = tuple(bac.Block(f"layers.{i}.{kind.value}", kind, i) for i in range(2) for kind in kinds)
     steps = np.arange(13)
     similarity = np.stack([np.exp(-np.abs(steps[:, None] - steps) / (3 + block.layer)) for block in blocks])
@@ -23,19 +26,23 @@ def calibration() -> Calibration:
     )
 
 
-def test_dense_has_no_schedule(calibration):
-    assert build_schedule(dense(), calibration) is None
+def schedule_of(cell: Cell, calibration: Calibration) -> bac.Schedule:
+    return build_denoising(cell, calibration).schedule
+
+
+def test_dense_puts_nothing_on(calibration):
+    assert build_denoising(dense(), calibration) == bac.Denoising()
 
 
 def test_uniform_updates_every_block_at_even_steps(calibration):
-    schedule = build_schedule(together("uniform", 3, num_steps=13), calibration)
+    schedule = schedule_of(together("uniform", 3, num_steps=13), calibration)
     assert set(schedule.update_steps.values()) == {(0, 4, 8)}
 
 
 def test_bac_is_acs_plus_bubbling_and_forced_steps(calibration):
-    alone = build_schedule(adaptive(3, 0, num_steps=13), calibration)
-    bubbled = build_schedule(adaptive(3, 2, num_steps=13), calibration)
-    forced = build_schedule(adaptive(3, 2, num_steps=13, force_last=2), calibration)
+    alone = schedule_of(adaptive(3, 0, num_steps=13), calibration)
+    bubbled = schedule_of(adaptive(3, 2, num_steps=13), calibration)
+    forced = schedule_of(adaptive(3, 2, num_steps=13, force_last=2), calibration)
     assert alone.num_updates_total == 18
     assert np.all(bubbled.mask[alone.mask])
     fragile, rest = alone.block_names[:2], alone.block_names[2:]
@@ -49,7 +56,10 @@ def test_bac_is_acs_plus_bubbling_and_forced_steps(calibration):
 
 def test_rivals_get_bacs_true_cost_not_its_s():
     schedule = bac.Schedule(20, {"a": tuple(range(7)), "b": tuple(range(10))})  # 8.5 sweeps
-    assert [(cell.cache, cell.num_updates) for cell in equal_cost_cells(schedule)] == [("uniform", 8), ("unified", 8)]
+    assert [(cell.cache, cell.num_updates) for cell in equal_cost_cells(bac.Denoising(schedule=schedule))] == [
+        ("uniform", 8),
+        ("unified", 8),
+    ]
 
 
 def test_the_core_is_what_the_comparison_promises():
@@ -96,11 +106,22 @@ def test_results_of_before_keep_their_key():
     }
 
 
-def test_placed_cells_need_update_steps_and_only_they_take_them():
-    cell = Cell("placed", "DDIM", 10, "placed", update_steps=[0, 4], timesteps=list(range(9, -1, -1)))
-    assert cell.describe()["update_steps"] == [0, 4] and hash(cell)
-    assert cell.sampler == Cell("DDIM-10", "DDIM", 10, timesteps=tuple(range(9, -1, -1)))
-    with pytest.raises(ValueError, match="placed needs them"):
-        Cell("placed", "DDIM", 10, "placed")
-    with pytest.raises(ValueError, match="placed needs them"):
-        Cell("dense", "DDIM", 10, update_steps=(0,))
+PLACED = bac.Denoising("DPM-Solver++", (90, 40, 7))
+
+
+def test_a_cell_holds_what_is_put_on_and_makes_its_steps():
+    cell = holding(PLACED)
+    assert (cell.name, cell.steps, cell.is_dense) == ("DPM-Solver++-3", 3, False)
+    assert cell.sampler == dense(100, "DDIM")
+    assert cell.describe()["denoising"]["timesteps"] == [90, 40, 7]
+    assert "fingerprint" not in cell.describe()["denoising"]
+
+
+def test_a_cell_survives_json():
+    for cell in (holding(PLACED, "three steps"), adaptive(10, 5), dense(4, "DDIM", "trailing")):
+        assert Cell.from_document(json.loads(json.dumps(cell.to_document()))) == cell
+
+
+def test_a_cell_has_a_recipe_or_a_denoising():
+    with pytest.raises(ValueError, match="a cell has one of the two"):
+        Cell("both", "DDIM", 10, "acs", 3, denoising=PLACED)

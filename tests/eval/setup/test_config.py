@@ -5,9 +5,9 @@ import pytest
 pytest.importorskip("hydra")
 from hydra import compose, initialize_config_dir
 
+from eval.demo import demo_settings, parse
 from eval.setup.cells import Cell
 from eval.setup.config import CONFIGS, cell_of, settings_of
-from eval.demo import demo_settings, parse
 
 
 def _compose(*overrides: str):

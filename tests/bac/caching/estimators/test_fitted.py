@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
+from base64 import b64encode
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bac.errors import ScheduleError
-from bac.caching.estimators import AffineResidual, Cell, FittedForecast, Hold, Increment, ScaleShift, Taylor
+from bac.caching.estimators import BlockStep, Hold, Taylor
 from bac.caching.schedule import Schedule
+from bac.published import AffineResidual, FittedForecast, Increment, ScaleShift
 
 STEPS = (0, 2, 5)
 SCHEDULE = Schedule(8, {"a": STEPS, "b": (0, 3)})
@@ -29,12 +34,12 @@ def estimates(estimator, schedule, features, inputs=None):
     for name, steps in schedule.update_steps.items():
         state, rows = None, []
         for step, output in enumerate(features[name]):
-            cell, x = Cell(name, step), None if inputs is None else inputs[name][step]
+            at, x = BlockStep(name, step), None if inputs is None else inputs[name][step]
             if step in steps:
-                state = estimator.store(state, cell, x, output)
+                state = estimator.store(state, at, x, output)
                 rows.append(output)
             else:
-                rows.append(estimator.estimate(state, cell, x))
+                rows.append(estimator.estimate(state, at, x))
         found[name] = torch.stack(rows)
     return found
 
@@ -81,7 +86,7 @@ def test_affine_residual_removes_the_mean_error_of_every_position():
     schedule = Schedule(2, {"a": (0,)})
     fitted = AffineResidual.fit(schedule, [{"a": torch.stack([start, 0.5 * start + drift])}])
     other = torch.ones(1, 5, 2)
-    found = fitted.estimate(fitted.store(None, Cell("a", 0), None, other), Cell("a", 1), None)
+    found = fitted.estimate(fitted.store(None, BlockStep("a", 0), None, other), BlockStep("a", 1), None)
     assert torch.allclose(found, 0.5 + drift[None], atol=1e-5)
 
 
@@ -114,15 +119,38 @@ def test_increment_is_exact_on_affine_blocks_of_its_rank():
     assert (estimates(coarse, schedule, outputs, inputs)["a"] - outputs["a"]).square().mean() < held
 
 
-def test_npz_round_trip_is_the_identity(tmp_path):
-    fitted = ScaleShift.fit(SCHEDULE, walk(0))
-    fitted.save(tmp_path / "fitted.npz")
-    loaded = ScaleShift.load(tmp_path / "fitted.npz")
+@pytest.mark.parametrize("kind", [ScaleShift, AffineResidual, FittedForecast])
+def test_document_round_trip_through_json_is_the_identity(kind):
+    fitted = kind.fit(SCHEDULE, walk(0))
+    loaded = kind.from_document(json.loads(json.dumps(fitted.to_document())))
+    assert loaded == fitted and hash(loaded) == hash(fitted)
     features = walk(2)[0]
     for name, values in estimates(fitted, SCHEDULE, features).items():
         assert torch.equal(estimates(loaded, SCHEDULE, features)[name], values)
-    with pytest.raises(ScheduleError, match="not parameters of affine_residual"):
-        AffineResidual.load(tmp_path / "fitted.npz")
+
+
+def test_one_bit_of_a_parameter_makes_another_estimator():
+    fitted = ScaleShift({"a": {"scale": np.ones((2, 3)), "shift": np.zeros((2, 3))}})
+    nearly = ScaleShift({"a": {"scale": np.full((2, 3), 1 + 2**-23), "shift": np.zeros((2, 3))}})
+    assert fitted != nearly
+    assert fitted == ScaleShift({"a": {"scale": np.ones((2, 3)), "shift": np.zeros((2, 3))}})
+    assert fitted != AffineResidual(fitted.parameters)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"shape": [3]}, "a, scale: its numbers are damaged"),
+        ({"float32": "?"}, "a, scale: its numbers are damaged"),
+        ({"float32": None}, "a, scale: its numbers are damaged"),
+        ({"float32": b64encode(np.array([1, np.nan], "<f4").tobytes()).decode()}, "a, scale: holds a number that is not"),
+    ],
+)
+def test_damaged_parameters_are_refused_by_name(damage, message):
+    document = ScaleShift({"a": {"scale": np.ones(2)}}).to_document()
+    document["a"]["scale"] |= damage
+    with pytest.raises(ScheduleError, match=message):
+        ScaleShift.from_document(document)
 
 
 def test_what_cannot_be_is_refused():
@@ -133,6 +161,6 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ScheduleError, match="of 7 denoising steps, the schedule of 8"):
         ScaleShift.fit(SCHEDULE, [dict.fromkeys("ab", torch.zeros(7, 1, 1, 1))])
     with pytest.raises(ScheduleError, match="was not fitted for step 1 of c"):
-        ScaleShift.fit(SCHEDULE, walk(0)).estimate(torch.zeros(1), Cell("c", 1), None)
+        ScaleShift.fit(SCHEDULE, walk(0)).estimate(torch.zeros(1), BlockStep("c", 1), None)
     with pytest.raises(ScheduleError, match="rank: must be at least 1, got 0"):
         Increment.fit(SCHEDULE, [], [], rank=0)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bac.errors import ScheduleError
-from bac.caching.estimators import AdamsBashforth, Cell, Hold, Newton, Taylor
+from bac.caching.estimators import BlockStep, Hold, Taylor
+from bac.published import AdamsBashforth, Newton
 
 UNEVEN = st.lists(st.integers(1, 5), min_size=4, max_size=6)
 
@@ -17,8 +18,8 @@ def run(estimator, values, updates, step):
     """The estimate at `step` after updates at these steps of a signal ``values(step)``."""
     state = None
     for update in updates:
-        state = estimator.store(state, Cell("b", update), None, torch.tensor([values(update)], dtype=torch.float64))
-    return estimator.estimate(state, Cell("b", step), None).item()
+        state = estimator.store(state, BlockStep("b", update), None, torch.tensor([values(update)], dtype=torch.float64))
+    return estimator.estimate(state, BlockStep("b", step), None).item()
 
 
 def steps_of(gaps):
@@ -59,10 +60,10 @@ def test_taylor_equals_diffusers_where_it_is_installed():
             theirs.current_step = step
             if step in (0, 1, 2, 5, 7, 10):
                 theirs.update((outputs[step],))
-                state = ours.store(state, Cell("b", step), None, outputs[step])
+                state = ours.store(state, BlockStep("b", step), None, outputs[step])
             else:
                 expected = theirs.predict()[0]
-                assert torch.allclose(ours.estimate(state, Cell("b", step), None), expected, atol=2e-5)
+                assert torch.allclose(ours.estimate(state, BlockStep("b", step), None), expected, atol=2e-5)
 
 
 @given(UNEVEN, st.integers(1, 3), st.lists(st.floats(-2, 2), min_size=4, max_size=4), st.integers(1, 4))

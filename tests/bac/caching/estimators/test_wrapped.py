@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import bac
-from bac import online
+import bac.plan
+from bac import published
+from bac.caching.estimators import Hold, Residual, Taylor
 from bac.errors import ScheduleError
-from bac.caching.estimators import FittedForecast, Hold, Increment, PreviousChunk, Rescale, Residual, ScaleShift, Taylor
+from bac.published import FittedForecast, Increment, PreviousChunk, Rescale, ScaleShift
 from bac.recording import record_features
 from tests.bac.models import TickPolicy, TinyTransformerPolicy, obs, sweep
 
@@ -19,10 +21,10 @@ ONE = {"obs": torch.zeros(1, 1)}
 STEPS = (0, 2, 3)
 
 
-def tick(num_steps, steps, **options):
+def tick(num_steps, steps, estimator=None, *, named="hold"):
     policy = TickPolicy(num_steps)
-    schedule = bac.Schedule(num_steps, {"tick0": steps}, estimator=options.pop("named", "hold"))
-    return bac.wrap(policy, schedule, blocks=policy.blocks(), **options)
+    schedule = bac.Schedule(num_steps, {"tick0": steps}, estimator=named)
+    return bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=estimator), blocks=policy.blocks())
 
 
 def received(policy):
@@ -38,18 +40,18 @@ def chunk(policy, seed=0, batch_size=3):
 
 def test_a_reused_block_returns_the_forecast():
     # 1 at step 0 and 2 at step 2: half a tick a step.
-    assert received(tick(5, (0, 2), estimator=Taylor(1))) == [1, 1, 2, 2.5, 3]
+    assert received(tick(5, (0, 2), Taylor(1))) == [1, 1, 2, 2.5, 3]
 
 
 def test_the_schedule_names_its_estimator():
     assert received(tick(5, (0, 2), named="taylor-1")) == [1, 1, 2, 2.5, 3]
-    assert received(tick(5, (0, 2), named="taylor-1", estimator=Hold())) == [1, 1, 2, 2, 2]
+    assert received(tick(5, (0, 2), Hold(), named="taylor-1")) == [1, 1, 2, 2, 2]
 
 
-def test_a_schedule_saves_its_estimator(tmp_path):
+def test_a_schedule_keeps_its_estimator(tmp_path):
     schedule = bac.Schedule(4, {"tick0": (0, 2)}, estimator="taylor-1")
-    schedule.save(tmp_path / "schedule.json")
-    assert bac.Schedule.load(tmp_path / "schedule.json") == schedule
+    bac.Denoising(schedule=schedule).save(tmp_path / "bac.json")
+    assert bac.load(tmp_path / "bac.json").schedule == schedule
     assert schedule != bac.Schedule(4, {"tick0": (0, 2)})
     assert str(schedule).splitlines()[0].endswith("# update  . taylor-1")
     with pytest.raises(ScheduleError, match="estimator: must be a name"):
@@ -57,7 +59,7 @@ def test_a_schedule_saves_its_estimator(tmp_path):
 
 
 def test_a_schedule_for_a_fitted_estimator_asks_for_its_parameters():
-    with pytest.raises(ScheduleError, match=r"ScaleShift\.load"):
+    with pytest.raises(ScheduleError, match=r"bac\.published\.ScaleShift\.fit\(schedule, features\)"):
         tick(5, (0, 2), named="scale_shift")
 
 
@@ -67,7 +69,8 @@ def test_tuples_keep_their_rest_from_the_last_update():
     policy.ticks[0].forward = lambda x: (forward(policy.ticks[0], x), "rest")
     seen = []
     policy.predict_action_chunk = lambda batch: seen.extend(policy.ticks[0](batch["obs"]) for _ in range(3))
-    bac.wrap(policy, bac.Schedule(3, {"tick0": (0, 1)}), blocks=policy.blocks(), estimator=Taylor(1))
+    schedule = bac.Schedule(3, {"tick0": (0, 1)})
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Taylor(1)), blocks=policy.blocks())
     policy.predict_action_chunk(ONE)
     assert [(value.item(), rest) for value, rest in seen] == [(1, "rest"), (2, "rest"), (3, "rest")]
 
@@ -78,7 +81,8 @@ def test_a_forecast_continues_every_tensor_of_a_tuple():
     policy.ticks[0].forward = lambda x: ((value := forward(policy.ticks[0], x)), 10 * value)
     seen = []
     policy.predict_action_chunk = lambda batch: seen.extend(policy.ticks[0](batch["obs"]) for _ in range(4))
-    bac.wrap(policy, bac.Schedule(4, {"tick0": (0, 1)}), blocks=policy.blocks(), estimator=Taylor(1))
+    schedule = bac.Schedule(4, {"tick0": (0, 1)})
+    bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Taylor(1)), blocks=policy.blocks())
     policy.predict_action_chunk(ONE)
     assert [(one.item(), other.item()) for one, other in seen] == [(1, 10), (2, 20), (3, 30), (4, 40)]
 
@@ -97,7 +101,7 @@ def test_updating_everywhere_is_bit_equal_and_unwrapping_leaves_no_trace(kind):
     dense = chunk(policy)
     before = [sorted(vars(module)) for module in policy.modules()]
     estimator = fitted(policy, kind) if hasattr(kind, "fit") else kind()
-    bac.wrap(policy, sweep(policy, tuple(range(7)), 7), estimator=estimator)
+    bac.wrap(policy, bac.Denoising(schedule=sweep(policy, tuple(range(7)), 7), estimator=estimator))
     assert torch.equal(chunk(policy), dense)
     bac.unwrap(policy)
     assert [sorted(vars(module)) for module in policy.modules()] == before
@@ -107,17 +111,16 @@ def test_updating_everywhere_is_bit_equal_and_unwrapping_leaves_no_trace(kind):
 def test_a_plan_replays_what_the_interceptors_do(kind):
     policy = TinyTransformerPolicy(num_layers=1)
     estimator = fitted(policy, kind) if hasattr(kind, "fit") else kind()
-    schedule = sweep(policy, STEPS, 7)
-    bac.wrap(policy, schedule, estimator=estimator, executor="interpret")
-    expected = chunk(policy)
-    bac.wrap(policy, schedule, estimator=estimator, executor="replay")
+    denoising = bac.Denoising(schedule=sweep(policy, STEPS, 7), estimator=estimator)
+    expected = chunk(bac.wrap(policy, denoising, replay=False))
+    bac.wrap(policy, denoising, replay=bac.Replay(record="first"))
     assert torch.equal(chunk(policy), expected)
     assert torch.equal(chunk(policy), expected)
     assert len(bac.plan.plans(policy)) == 1
 
 
 def test_the_previous_chunk_stands_in_until_reset():
-    policy = tick(3, (0,), estimator=PreviousChunk())
+    policy = tick(3, (0,), PreviousChunk())
     assert policy.predict_action_chunk(ONE).item() == 1 + 2 + 3
     assert policy.predict_action_chunk(ONE).item() == 4 + 2 + 3
     policy.reset()  # the ticks count anew, too
@@ -125,7 +128,7 @@ def test_the_previous_chunk_stands_in_until_reset():
 
 
 def test_a_copy_does_not_share_the_previous_chunk():
-    policy = tick(3, (0,), estimator=PreviousChunk())
+    policy = tick(3, (0,), PreviousChunk())
     policy.predict_action_chunk(ONE)
     twin = copy.deepcopy(policy)
     assert twin.predict_action_chunk(ONE).item() == 4 + 5 + 6
@@ -134,39 +137,40 @@ def test_a_copy_does_not_share_the_previous_chunk():
 
 def test_what_depends_on_the_past_or_on_the_run_is_not_replayed():
     policy = TinyTransformerPolicy()
-    with pytest.raises(ScheduleError, match="previous_chunk makes a run depend"):
-        bac.wrap(policy, sweep(policy, STEPS, 7), estimator=PreviousChunk(), executor="replay")
-    with pytest.raises(ScheduleError, match="FirstBlock makes a run depend"):
-        bac.wrap(policy, online.FirstBlock(7, 0.1), executor="replay")
+    across = bac.Denoising(schedule=sweep(policy, STEPS, 7), estimator=PreviousChunk())
+    with pytest.raises(ScheduleError, match="previous_chunk makes a run depend on the run before"):
+        bac.wrap(policy, across, replay=bac.Replay())
+    with pytest.raises(ScheduleError, match="FirstBlock makes a run depend on what it sees"):
+        bac.wrap(policy, published.FirstBlock(7, 0.1), replay=bac.Replay())
 
 
 def test_online_rules_with_nothing_to_skip_are_bit_equal():
     policy = TinyTransformerPolicy()
     dense = chunk(policy)
     rules = [
-        online.FirstBlock(7, -1.0),
-        online.AccumulatedChange(7, 0.0),
-        online.BlockChange(7, 0.0, 2),
-        online.Codebook(7, ((0.0, 3),)),
+        published.FirstBlock(7, -1.0),
+        published.AccumulatedChange(7, 0.0),
+        published.BlockChange(7, 0.0, 2),
+        published.Codebook(7, ((0.0, 3),)),
     ]
     for rule in rules:
         bac.wrap(policy, rule)
         assert torch.equal(chunk(policy), dense)
-        assert online.last_mask(policy).all()
+        assert published.last_mask(policy).all()
 
 
 def test_online_rules_that_skip_all_they_can():
     policy = TinyTransformerPolicy()
     masks = {}
     for rule in (
-        online.FirstBlock(7, 1e9),
-        online.AccumulatedChange(7, 1e9),
-        online.BlockChange(7, 1e9, 2),
-        online.Codebook(7, ((1e9, 3),)),
+        published.FirstBlock(7, 1e9),
+        published.AccumulatedChange(7, 1e9),
+        published.BlockChange(7, 1e9, 2),
+        published.Codebook(7, ((1e9, 3),)),
     ):
         bac.wrap(policy, rule)
         chunk(policy)
-        masks[type(rule).__name__] = online.last_mask(policy)
+        masks[type(rule).__name__] = published.last_mask(policy)
     first = masks["FirstBlock"]
     assert first[:, :3].all() and first[0].all() and not first[1:, 3:].any()
     rows = {name: [int(s) for s in np.flatnonzero(mask.all(axis=1))] for name, mask in masks.items()}
@@ -177,7 +181,6 @@ def test_online_rules_that_skip_all_they_can():
 
 def test_an_online_rule_copes_with_an_estimator():
     policy = TinyTransformerPolicy()
-    bac.wrap(policy, online.AccumulatedChange(7, 0.0), estimator=Taylor(1))
-    dense = chunk(bac.unwrap(policy))
-    bac.wrap(policy, online.AccumulatedChange(7, 0.0), estimator=Taylor(1))
+    dense = chunk(policy)
+    bac.wrap(policy, bac.Denoising(schedule=published.AccumulatedChange(7, 0.0), estimator=Taylor(1)))
     assert torch.equal(chunk(policy), dense)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bac.errors import ScheduleError
-from bac.caching.estimators import Cell, Hold, Taylor
+from bac.caching.estimators import BlockStep, Hold, Taylor
 from bac.caching.schedulers.matched import matched_schedule, update_steps
 from tests.bac.statistics import calibration
 
@@ -26,9 +26,9 @@ def error_of(features, steps, estimator):
     state, total = None, 0.0
     for step, output in enumerate(torch.from_numpy(features)):
         if step in steps:
-            state = estimator.store(state, Cell("b", step), None, output)
+            state = estimator.store(state, BlockStep("b", step), None, output)
         else:
-            total += (estimator.estimate(state, Cell("b", step), None) - output).square().mean().item()
+            total += (estimator.estimate(state, BlockStep("b", step), None) - output).square().mean().item()
     return total
 
 

@@ -1,0 +1,30 @@
+"""Observation batches on disk: computed once, read from then on. `bac.tuning.batches` cuts and joins them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+Batch = dict[str, torch.Tensor]
+
+
+def kept(path: Path, make: Callable[[], Batch]) -> Batch:
+    """The batch that a file holds; made and written if there is none."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **{key: values.numpy() for key, values in make().items()})
+    with np.load(path) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+def spread(batch: Batch, count: int) -> Batch:
+    """`count` observations of a batch, evenly spread over it, the first and the last among them."""
+    num_rows = len(next(iter(batch.values())))
+    rows = torch.linspace(0, num_rows - 1, count).round().long()
+    return {key: values[rows].clone() for key, values in batch.items()}
+
+
+def one_of(batch: Batch) -> Batch:
+    """The first observation alone."""
+    return {key: values[:1] for key, values in batch.items()}

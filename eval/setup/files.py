@@ -1,0 +1,12 @@
+"""JSON files of results."""
+
+from pathlib import Path
+from typing import Any
+
+from bac import files
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON in one go, so that a reader never sees half a file; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, value)
