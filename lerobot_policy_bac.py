@@ -1,17 +1,17 @@
-"""LeRobot's entry to `bac`: every policy that LeRobot loads follows the schedule that lies beside its weights.
+"""LeRobot's entry to `bac`: every policy that LeRobot loads follows the ``bac.json`` beside its weights.
 
 LeRobot imports each installed distribution whose name begins with ``lerobot_policy_`` as a module of that name, this
 one, at the start of its commands. From then on `from_pretrained` wraps what it has loaded:
 
-- ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file that ``BAC_SCHEDULE`` names;
-- it holds one way to denoise: solver, timesteps and schedule (`bac tune`), or a schedule alone (`bac calibrate`);
-- what ``certificate.json`` beside it shows (`eval.certify` writes it) is logged;
-- ``BAC_GUARD=log``, ``denser`` or ``dense`` puts the guard beside the schedule on duty (``guard.json``, made by ``bac
-  guard``), with that response to an alarm; ``on`` with the one it was saved with. What it saw is logged at exit;
-- ``BAC=off`` switches it off; without a schedule, and in training, policies are loaded as they are;
-- ``BAC_EXECUTOR`` defaults to "interpret", which makes the first action chunk like any other. "replay" and "auto"
-  record for seconds while a chunk is waited for: for simulated worlds. No robot in motion should wait, and LeRobot's
-  real-time chunking plans for the slowest chunk it ever saw; in a script of your own, wrap with
+- It reads ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file in ``BAC_SCHEDULE``.
+- The file holds one way to denoise: solver, timesteps and schedule (`bac tune`), or a schedule alone (`bac calibrate`).
+- The verdict of ``certificate.json`` in the same folder (`eval.certify` writes it) is logged.
+- ``BAC_GUARD=log``, ``denser`` or ``dense`` puts ``guard.json`` (`bac guard` writes it) on duty with that response to
+  an alarm; ``on`` takes the response it was saved with. Its report is logged at exit.
+- ``BAC=off`` switches all of this off. Without a schedule, and in training, policies are loaded as they are.
+- ``BAC_EXECUTOR`` defaults to "interpret": the first action chunk takes no longer than any other. "replay" and "auto"
+  record for seconds while a chunk is awaited, so keep them for simulation. No robot in motion should wait, and
+  LeRobot's real-time chunking plans for the slowest chunk it ever saw. In a script of your own, wrap with
   ``replay=bac.Replay(record="ahead")`` and call ``bac.plan.record(policy, batch)`` before the robot moves.
 
 The policy keeps its class, configuration, processors and files. A schedule that does not fit is an error.
@@ -47,10 +47,10 @@ _BY_HAND = "policies are loaded as they are; wrap yours in your own script: bac.
 
 
 def install() -> bool:
-    """Let LeRobot's loaders wrap what they load. Doing it again changes nothing.
+    """Make LeRobot's loaders wrap the policies they load. Calling it again changes nothing.
 
     Returns:
-        Whether this LeRobot could be told so; if not, a warning has said why.
+        Whether it succeeded; if not, a warning gives the reason.
     """
     try:
         factory: Any = importlib.import_module("lerobot.policies.factory")
@@ -73,8 +73,8 @@ def install() -> bool:
 
 
 def _wrapping(policy_class: Any) -> Any:
-    """The same class, whose `from_pretrained` wraps what it has loaded."""
-    load = policy_class.from_pretrained.__func__
+    """The same class, with a `from_pretrained` that wraps the policy it loads."""
+    load = policy_class.from_pretrained.__func__  # behind the classmethod, so that a sub-class passes itself as `cls`
     if hasattr(load, _MARK):
         return policy_class
 
@@ -83,24 +83,24 @@ def _wrapping(policy_class: Any) -> Any:
         policy = load(cls, *args, **options)
         folder = args[0] if args else options.get("pretrained_name_or_path")
         path = find_schedule(folder, options.get("config"))
-        if _is_training(options):
+        if _is_training(options):  # a wrapped policy refuses to run in training mode
             return policy
         if path is None:
             _say_that_nothing_is_guarded()
             return policy
         return _wrap(policy, path)
 
-    setattr(from_pretrained, _MARK, True)
+    setattr(from_pretrained, _MARK, True)  # LeRobot looks a class up more than once
     policy_class.from_pretrained = classmethod(from_pretrained)
     return policy_class
 
 
 def find_schedule(folder: Any, config: Any = None) -> Path | None:
-    """The schedule of the checkpoint in `folder`, if there is one and it is not switched off.
+    """The schedule file of the checkpoint in `folder`, if there is one and `bac` is not switched off.
 
     Args:
-        folder: A folder, or a name on the Hub, beside which no schedule is looked for.
-        config: LeRobot's policy configuration; its `pretrained_path` is where an adapter lies.
+        folder: A folder, or a name on the Hub; a name has no schedule.
+        config: LeRobot's policy configuration; its `pretrained_path` is the folder of a PEFT adapter.
 
     Raises:
         ScheduleError: ``BAC_SCHEDULE`` names a file that does not exist.
@@ -117,7 +117,7 @@ def find_schedule(folder: Any, config: Any = None) -> Path | None:
 
 
 def _is_training(options: Mapping[str, Any]) -> bool:
-    """LeRobot hands the data set over where a policy is loaded to be trained."""
+    """LeRobot passes `dataset_meta` only if it loads a policy for training."""
     return options.get("dataset_meta") is not None
 
 
@@ -125,7 +125,7 @@ def find_guard(path: Path, denoising: bac.Denoising, policy: Any) -> bac.Guard |
     """The guard beside the file at `path`, if ``BAC_GUARD`` asks for it.
 
     Raises:
-        ScheduleError: It asks for one that does not exist, or for an unknown response, or nothing is reused.
+        ScheduleError: ``BAC_GUARD`` asks for a missing guard or an unknown response, or the file reuses nothing.
     """
     asked = os.environ.get("BAC_GUARD", "").lower()
     if not asked or _is_off("BAC_GUARD"):
@@ -146,7 +146,7 @@ def _say_that_nothing_is_guarded() -> None:
 
 
 def _wrap(policy: Any, path: Path) -> Any:
-    """Put on what a file holds, and a guard if one is asked for."""
+    """Wrap a policy with the way to denoise in a file and, if ``BAC_GUARD`` asks for it, a guard."""
     try:
         certificate = Certificate.beside(path)
         if certificate is not None:
@@ -165,7 +165,7 @@ def _wrap(policy: Any, path: Path) -> Any:
 
 
 def _work(denoising: bac.Denoising) -> str:
-    """What a chunk computes, in one line."""
+    """The work of one chunk, in one line."""
     schedule = denoising.schedule
     if not isinstance(schedule, bac.Schedule):
         return denoising.name
@@ -179,4 +179,4 @@ def _report(policy: str, monitor: Monitor) -> None:
         logger.log(logging.WARNING if report.num_alarms else logging.INFO, "bac: %s: %s", policy, report)
 
 
-install()
+install()  # LeRobot only imports this module

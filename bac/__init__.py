@@ -8,7 +8,7 @@ A diffusion policy calls one network 4 to 100 times for each action chunk::
     tuned = bac.tune(policy, batches, target_hz=25)    # fewer steps, reuse or both, for a budget, verified here
     tuned.denoising.save("bac.json")
     bac.wrap(policy, bac.load("bac.json"))             # in place; a bac.Denoising, or a bac.Schedule
-    print(bac.describe(policy))                        # what stands on it, what replays, what a chunk costs
+    print(bac.describe(policy))                        # its interceptors, its plans, the cost of a chunk
     bac.unwrap(policy)                                 # no trace left, solver included
 
 Block-wise adaptive caching itself, Ji et al. (arXiv 2506.13456)::
@@ -18,19 +18,19 @@ Block-wise adaptive caching itself, Ji et al. (arXiv 2506.13456)::
     print(schedule)                                    # draws which step updates (#) or reuses (.) which block
     bac.wrap(policy, schedule)
 
-On a robot, `bac.ControlLoop` acts at a fixed rate while the policy thinks, and a `bac.Guard` checks now and then that
-a schedule still holds for what is seen.
+On a robot, `bac.ControlLoop` acts at a fixed rate while the policy thinks. A `bac.Guard` probes some action chunks to
+check that a schedule still holds for the observations.
 
 Words:
     policy: observations in, action chunk out: `reset()`, `predict_action_chunk(batch)`.
     denoiser: the network evaluated once per denoising step.
     denoising step: index 0..K-1 of an evaluation, in order; a *timestep* is a noise level, never an index.
     denoising run: the K evaluations that make one action chunk; caches never outlive it.
-    solver: what advances the sample from one timestep to the next.
+    solver: advances the sample from one timestep to the next.
     block: one residual branch of one layer: self-attention, cross-attention or feed-forward.
     update, reuse: compute and store a block's output; return the estimate from stored ones.
     schedule: for every block, its update steps.
-    estimator: what gives a reused block's value; plain reuse unless another is named.
+    estimator: gives a reused block's value; the default is plain reuse.
     plan: the recorded, specialised program of a whole run.
 """
 

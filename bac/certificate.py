@@ -1,4 +1,4 @@
-"""What was shown of a schedule in closed loop, kept beside it."""
+"""The certificate: the verdict of a closed-loop comparison, kept beside the schedule that it is about."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ class Certificate:
     """The verdict of a sequential comparison of a cached policy with its reference, pair by pair.
 
     Attributes:
-        verdict: ``shown``: the method is worse by less than `margin`. ``refuted``: it is not. ``undecided``: neither.
-        task: What the policies did.
-        method: What was compared.
-        reference: With what.
+        verdict: ``shown``: `method` is worse by less than `margin`. ``refuted``: it is not. ``undecided``: neither.
+        task: Task of the episodes.
+        method: Name of the way to denoise under test.
+        reference: Name of the way to denoise that it was compared with.
         quantity: ``success`` (rate) or ``score``, in [0, 1].
         n: Paired episodes until the verdict.
         difference: Mean difference, method minus reference, in [-1, 1].
-        low: Lower bound of it at `confidence`, valid though the comparison chose when to stop.
+        low: Lower bound of `difference` at `confidence`, valid although the comparison chose when to stop.
         high: Upper bound, likewise.
-        margin: What may be lost, in (0, 1).
-        confidence: Of the verdict, in (0, 1).
-        first_seed: Of the worlds; none of them should have been looked at when the schedule was made.
+        margin: Largest acceptable loss of `quantity`, in (0, 1).
+        confidence: Confidence of the verdict, in (0, 1).
+        first_seed: First seed of the environments. No seed of the comparison should have served to make the schedule.
         schedule_hash: SHA-256 of the schedule's file, first 16 hex digits.
-        weights_hash: Of the policy's weights, likewise.
-        command: What was run.
-        device: Where.
-        date: When, as YYYY-MM-DD.
+        weights_hash: SHA-256 of the policy's weights, likewise.
+        command: Command line of the comparison.
+        device: Device of the comparison.
+        date: Day of the verdict, YYYY-MM-DD.
 
     Raises:
-        ScheduleError: An unknown verdict.
+        ScheduleError: `verdict` is unknown.
     """
 
     verdict: str
@@ -65,7 +65,7 @@ class Certificate:
             raise ScheduleError(f"certificate: verdict must be one of {', '.join(_VERDICTS)}, got {self.verdict!r}")
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON; beside its schedule it is named ``certificate.json``."""
+        """Write it as JSON; `beside` finds it under the name ``certificate.json``."""
         write_json(path, {"format": _FORMAT, "version": _VERSION, **asdict(self)})
 
     @classmethod
@@ -87,24 +87,24 @@ class Certificate:
 
     @classmethod
     def beside(cls, schedule_path: str | Path) -> Certificate | None:
-        """The certificate in the folder of a schedule; None if there is none.
+        """Read the certificate in the folder of a schedule; None if there is none.
 
         Raises:
-            ScheduleError: It cannot be read.
-            MismatchError: It was made for another schedule, or for other weights than lie there.
+            ScheduleError: The certificate cannot be read.
+            MismatchError: It was made for another schedule, or for other weights than those in the folder.
         """
         path = Path(schedule_path).with_name(CERTIFICATE_NAME)
         if not path.is_file():
             return None
         certificate, weights_path = cls.load(path), path.with_name(WEIGHTS_NAME)
         certified = {Path(schedule_path): certificate.schedule_hash}
-        if weights_path.is_file():  # the schedule may lie elsewhere than the weights
+        if weights_path.is_file():  # a schedule need not lie beside the weights
             certified[weights_path] = certificate.weights_hash
         for file, wanted in certified.items():
             if (found := file_hash(file)) != wanted:
                 raise MismatchError(
-                    f"{path}: is for a {file.name} of hash {wanted}, the one beside it has {found}. Remove the "
-                    f"certificate, or certify anew: python -m eval.certify certify.file={schedule_path}"
+                    f"{path}: is for a {file.name} of hash {wanted}, but the one beside it has {found}. Remove the "
+                    f"certificate, or certify again: python -m eval.certify certify.file={schedule_path}"
                 )
         return certificate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,16 +17,18 @@ from bac.errors import MismatchError, ScheduleError, UnsupportedPolicyError
 from bac.plan.replay import Replay
 from bac.solvers.interceptor import swaps_for
 
+logger = logging.getLogger(__name__)
+
 
 def check_fits(denoising: Denoising, host: Host, *, strict: bool) -> None:
-    """Refuse a way to denoise for other blocks, another sampler or, if `strict`, another policy.
+    """Refuse a way to denoise that was made for other blocks, another sampler or, if `strict`, another policy.
 
     Raises:
-        ScheduleError: Its blocks are not the policy's, one does not update where it must, its estimator has parameters
-            to be fitted, or the policy does not take its solver or number of steps.
+        ScheduleError: Its blocks are not the policy's, a block does not update where it must, its estimator lacks
+            fitted parameters, or the policy does not take its solver or number of steps.
         MismatchError: Its fingerprint is not the policy's.
-        UnsupportedPolicyError: A block cannot be reached; or its estimator looks back an action chunk and the policy
-            cannot be reset.
+        UnsupportedPolicyError: A block cannot be reached; or the estimator crosses action chunks and the policy cannot
+            be reset.
     """
     estimator = denoising.estimator_on(host.timesteps)
     for block in host.blocks:
@@ -42,23 +45,25 @@ def check_fits(denoising: Denoising, host: Host, *, strict: bool) -> None:
 
 
 def check_schedule(schedule: Schedule, host: Host) -> None:
-    """Refuse a schedule for other blocks than the policy's, or one that reuses where it must update.
+    """Check a schedule's blocks against the policy's.
 
     Raises:
-        ScheduleError: It is such a schedule.
+        ScheduleError: The schedule has other blocks than the policy, or reuses a block where it must update.
     """
     _check_blocks(schedule, host.blocks)
     _check_last(schedule, host)
 
 
 def replay_for(host: Host, denoising: Denoising, replay: bool | Replay) -> Replay | None:
-    """How runs are replayed; None if they are to be interpreted, or depend on more than their arguments.
+    """The options of replay; None if runs are interpreted.
+
+    A run can be replayed only if it depends on nothing but its arguments.
 
     Args:
-        replay: As for `bac.wrap`: True where it can be, a `bac.Replay` for a must.
+        replay: As for `bac.wrap`: True replays where possible, a `bac.Replay` demands it.
 
     Raises:
-        ScheduleError: A run must be replayed and cannot be.
+        ScheduleError: Runs cannot be replayed, although `replay` demands it or nothing is reused.
     """
     if replay is False:
         return None
@@ -68,12 +73,13 @@ def replay_for(host: Host, denoising: Denoising, replay: bool | Replay) -> Repla
         return options
     if isinstance(replay, Replay) or denoising.schedule is None:
         raise ScheduleError(f"replay: {reason}, so it cannot be replayed. Give a schedule, and replay=False")
+    logger.info("%s: every run is interpreted, because %s", type(host.policy).__name__, reason)
     return None
 
 
 def _why_not_replayed(host: Host, denoising: Denoising) -> str | None:
     if not isinstance(host.policy, nn.Module):
-        return f"a call of {type(host.policy).__name__} makes pictures of arguments that no tensor holds"
+        return f"a call of {type(host.policy).__name__} makes pictures from arguments that are not tensors"
     if isinstance(denoising.schedule, OnlineRule):
         return f"{type(denoising.schedule).__name__} makes a run depend on what it sees"
     if (estimator := denoising.estimator_on(host.timesteps)).crosses_chunks:
@@ -104,13 +110,14 @@ def _check_last(schedule: Schedule, host: Host) -> None:
 
 
 def _check_fingerprint(denoising: Denoising, host: Host) -> None:
-    """Compare what stays the policy's own: neither a solver that is replaced, nor a number of steps that is set."""
+    """Compare fingerprints, leaving out the solver and the number of steps that `wrap` would replace."""
     expected = denoising.made_for
     if denoising.solver is not None:
         expected = replace(expected, num_steps=None, solver=None, timesteps=())
     elif denoising.num_steps is not None:
         expected = replace(expected, num_steps=None, timesteps=())
-    elif isinstance(denoising.schedule, Schedule):  # of a schedule that was made with a solver, the policy is signed
+    elif isinstance(denoising.schedule, Schedule):
+        # The schedule's K counts: a schedule made together with a solver carries the K that the policy had before.
         expected = replace(expected, num_steps=denoising.schedule.num_steps)
     differences = expected.differences(host.fingerprint())
     if differences:

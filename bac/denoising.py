@@ -29,15 +29,14 @@ class Denoising:
     """A way to denoise. Frozen, checked when made, and drawn when printed.
 
     Attributes:
-        solver: What advances the sample: None for the policy's own, a value of `bac.solvers`, or its name
-            (``"DPM-Solver++"``).
-        timesteps: The solver's noise levels in order of evaluation, `[K]`, decreasing; empty with the policy's own.
+        solver: A value of `bac.solvers`, or its name (``"DPM-Solver++"``). None keeps the policy's own.
+        timesteps: The solver's noise levels in order of evaluation, `[K]`, decreasing; empty if `solver` is None.
         num_steps: Denoising steps K. None leaves the policy's number.
         schedule: When blocks update: a `bac.Schedule`, or a rule of `bac.published` that decides during the run. None
             computes every block at every step.
-        estimator: What gives a reused block's value. None takes the one that the schedule names.
-        precision: Of the weights; ``"as loaded"`` is the only value yet.
-        fingerprint: The policy that it was made for, as that was before. `bac.wrap` compares it; None fits any.
+        estimator: Gives a reused block's value. None takes the one that the schedule names.
+        precision: Precision of the weights; ``"as loaded"`` is the only value so far.
+        fingerprint: Identity of the untouched policy that it was made for. `bac.wrap` compares it; None fits any.
 
     Raises:
         ScheduleError: A value is unknown, or does not fit another.
@@ -49,9 +48,11 @@ class Denoising:
     schedule: Schedule | OnlineRule | None = None
     estimator: Estimator | None = None
     precision: str = AS_LOADED
+    # Not compared: two ways to denoise are equal, whichever policies they were made for.
     fingerprint: Fingerprint | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        # object.__setattr__, because the dataclass is frozen.
         if isinstance(self.solver, str):
             object.__setattr__(self, "solver", solver_named(self.solver))
         object.__setattr__(self, "timesteps", _checked_timesteps(self.timesteps))
@@ -75,13 +76,16 @@ class Denoising:
             raise ScheduleError(f'precision: must be "{AS_LOADED}", got {self.precision!r}')
 
     def _agree_with_schedule(self) -> None:
-        """Let value and schedule say the same of estimator and fingerprint, each in one place."""
+        """Give value and schedule one estimator name and one fingerprint.
+
+        An estimator that its name describes in full is kept as that name alone, so equal values compare equal.
+        """
         if self.estimator is not None and self.schedule is None:
-            raise ScheduleError(f"estimator: {self.estimator.name} needs a schedule that says when it is asked")
+            raise ScheduleError(f"estimator: {self.estimator.name} needs a schedule, which says where to reuse")
         if not isinstance(self.schedule, Schedule):
             return
         name = self.schedule.estimator if self.estimator is None else self.estimator.name
-        fingerprint = self.fingerprint or self.schedule.fingerprint
+        fingerprint = self.fingerprint or self.schedule.fingerprint  # a scheduler copies it from the calibration
         schedule = replace(self.schedule, estimator=name, fingerprint=fingerprint)
         if self.estimator is not None and self.estimator == _of_name(name, self.timesteps):
             object.__setattr__(self, "estimator", None)
@@ -90,10 +94,10 @@ class Denoising:
 
     @classmethod
     def of(cls, what: Denoising | Schedule | OnlineRule | None) -> Denoising:
-        """What `bac.wrap` was given, as a way to denoise.
+        """Turn the argument of `bac.wrap` into a way to denoise.
 
         Raises:
-            ScheduleError: It is nothing of that kind.
+            ScheduleError: `what` has another type.
         """
         if isinstance(what, Denoising):
             return what
@@ -125,7 +129,7 @@ class Denoising:
 
     @property
     def estimator_name(self) -> str:
-        """Of what gives a reused block's value; ``none`` where nothing is reused."""
+        """Name of the estimator; ``none`` if nothing is reused."""
         if self.estimator is not None:
             return self.estimator.name
         if isinstance(self.schedule, Schedule):
@@ -134,33 +138,32 @@ class Denoising:
 
     @property
     def made_for(self) -> Fingerprint:
-        """The policy it was made for, as far as that is known."""
+        """Fingerprint of the policy it was made for, as far as known."""
         return self.fingerprint or Fingerprint(num_steps=self._scheduled_steps)
 
     def estimator_on(self, timesteps: tuple[float, ...]) -> Estimator:
-        """What gives a reused block's value on a policy.
+        """The estimator for a policy.
 
         Args:
             timesteps: The policy's own noise levels, `[K]`, for forecasts along them.
 
         Raises:
-            ScheduleError: The schedule names an estimator with fitted parameters, or none that exists.
+            ScheduleError: The schedule names an unknown estimator, or one that needs fitted parameters.
         """
         if self.estimator is not None:
             return self.estimator
         return estimator_named(self.estimator_name if self.schedule else "hold", self.timesteps or timesteps)
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, in one go. As ``bac.json`` beside a policy's weights, LeRobot's commands follow it.
+        """Write it as JSON, atomically. LeRobot's commands follow a ``bac.json`` beside a policy's weights.
 
         Raises:
-            ScheduleError: It holds a rule that decides during the run, or an estimator with options, which no file
-                holds.
+            ScheduleError: It holds an online rule or an estimator with options, which no file can hold.
         """
         write_json(path, self.to_document())
 
     def to_document(self) -> dict[str, Any]:
-        """What `save` writes, in plain JSON types.
+        """The document that `save` writes, in plain JSON types.
 
         Raises:
             ScheduleError: As from `save`.
@@ -184,8 +187,8 @@ class Denoising:
         """Inverse of `to_document`.
 
         Args:
-            document: What was written.
-            origin: Where it is from, for errors.
+            document: As `to_document` made it.
+            origin: The document's source, for error messages.
 
         Raises:
             ScheduleError: A part is missing, of another type, or breaks a rule.
@@ -234,7 +237,7 @@ def load(path: str | Path) -> Denoising:
 
 def _checked_timesteps(given: Any) -> tuple[int, ...]:
     values = tuple(given)
-    whole = tuple(int(value) for value in values if float(value).is_integer())
+    whole = tuple(int(value) for value in values if float(value).is_integer())  # NumPy and JSON may give 91.0
     if len(whole) < len(values) or any(value < 0 for value in whole) or list(whole) != sorted(set(whole), reverse=True):
         raise ScheduleError(f"timesteps: must be whole numbers from 0 on, each below the one before, got {values}")
     return whole
@@ -261,7 +264,7 @@ def _schedule(document: Any, fingerprint: Fingerprint | None, estimator: str) ->
 
 
 def _of_name(name: str, timesteps: tuple[int, ...]) -> Estimator | None:
-    """The estimator of which its name, as a schedule carries it, says all; None for a fitted or a home-made one."""
+    """The estimator that a name describes in full; None if it needs fitted parameters or is unknown."""
     try:
         return estimator_named(name, timesteps)
     except ScheduleError:
@@ -278,7 +281,7 @@ def _estimator_document(denoising: Denoising) -> dict[str, Any]:
 
 
 def _estimator(document: Any) -> tuple[str, Estimator | None]:
-    """Name and, if its parameters are stored, the estimator; another one is made when the policy is known."""
+    """Name and, if its parameters are stored, the estimator. `estimator_on` makes any other from its name."""
     if document is None:
         return "hold", None
     name, parameters = document["name"], document.get("parameters")

@@ -1,4 +1,4 @@
-"""What stands on a policy, what replays, what a chunk costs; or, where nothing stands on it, what could."""
+"""Describes a policy: interceptors, plans and cost of a chunk if it is wrapped, the options if it is not."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from bac.plan.plan import Plan
 
 @dataclass(frozen=True)
 class Description:
-    """What `bac.describe` found. Printed, it is a report.
+    """The result of `bac.describe`. It prints as a report.
 
     Attributes:
         policy: Class name.
         denoiser: Class name.
-        sampler: Where the interceptors stand: ``ActionSampler.conditional_sample``.
-        num_blocks: Blocks that could be cached.
+        sampler: The method that the interceptors shadow: ``ActionSampler.conditional_sample``.
+        num_blocks: Blocks that can be cached.
         own: The policy's own solver and number of steps, in words.
-        stack: What stands on the sampler, the upper ones first: name and what it does.
-        denoising: What the policy follows; None if nothing stands on it.
-        plans: Recorded runs, the one used last at the end.
-        num_replays: Chunks that a plan made.
-        refusals: Why runs are not replayed.
-        options: What could be put on, in words; empty on a wrapped policy.
+        stack: Interceptors on the sampler, outermost first: role and description.
+        denoising: The policy's way to denoise; None if it is not wrapped.
+        plans: Recorded runs, the last used at the end.
+        num_replays: Chunks made by a plan.
+        refusals: Reasons why runs are not replayed.
+        options: Ways to make the policy faster, in words; empty if it is wrapped.
     """
 
     policy: str
@@ -53,11 +53,11 @@ class Description:
     def _lines(self) -> Iterator[str]:
         yield f"{self.policy}: denoiser {self.denoiser}, {self.num_blocks} blocks, {self.own}"
         if self.denoising is None:
-            yield "  nothing of bac stands on it; what could:"
+            yield "  not wrapped; options:"
             yield from (f"    {option}" for option in self.options)
             return
         yield f"  follows {self.denoising.name}"
-        yield f"  on {self.sampler}, the upper ones asked first:"
+        yield f"  on {self.sampler}, outermost first:"
         yield from (f"    {name:8} {words}" for name, words in (*self.stack, ("sampler", "the policy's own")))
         for plan in self.plans:
             cost = f"{plan.num_operations:,} operators, {1e3 * plan.replay_s:.2f} ms a chunk"
@@ -72,7 +72,7 @@ def describe_host(host: Host, stack: tuple[Interceptor, ...]) -> Description:
 
     Args:
         host: The policy.
-        stack: What stands on its sampler, the upper ones first.
+        stack: Interceptors on its sampler, outermost first.
     """
     scopes = [found for found in stack if isinstance(found, RunScope)]
     replayers = [found for found in stack if isinstance(found, Replayer)]

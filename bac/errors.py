@@ -8,7 +8,7 @@ class BacError(Exception):
 
 
 class ScheduleError(BacError, ValueError):
-    """A schedule, or what it is made from, breaks a rule."""
+    """A schedule, or an input to one, breaks a rule."""
 
 
 class CalibrationError(BacError, ValueError):
@@ -32,10 +32,10 @@ class PatchError(BacError, RuntimeError):
 
 
 class ControlError(BacError, RuntimeError):
-    """The control loop stopped the robot, or a loop was asked for that cannot be.
+    """The control loop stopped the robot, or its options contradict each other.
 
     Attributes:
-        statistics: What the loop measured until then (`bac.control.Statistics`); None if it had not begun.
+        statistics: Measurements until then (`bac.control.Statistics`); None if the loop had not begun.
         safe_action_sent: Whether the robot took the safe action.
     """
 

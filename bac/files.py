@@ -1,7 +1,7 @@
-"""JSON files: written in one go, read with one sentence for whatever is wrong, old ``bac.json`` brought up to date.
+"""Reads and writes JSON files: writes are atomic, read errors are one sentence, and old ``bac.json`` is converted.
 
 ``bac.json`` holds one way to denoise (`bac.Denoising`). Two older formats are still read: a schedule alone
-(``bac.schedule``, version 1), and what `bac tune` wrote at first (``bac.denoising``, version 1).
+(``bac.schedule``, version 1), and the first format of `bac tune` (``bac.denoising``, version 1).
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ _SCHEDULE = "bac.schedule"
 def write_json(path: str | Path, document: Any) -> None:
     """Write a document so that a reader sees the old file or the new one, never half of one."""
     target = Path(path)
+    # The draft lies in the same folder, because os.replace is atomic only within one file system.
     descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(json.dumps(document, indent=1) + "\n")
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o666 & ~_umask())
+            os.fsync(file.fileno())  # or a power cut could leave an empty file under the final name
+        os.chmod(draft, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(draft, target)
     except BaseException:
         Path(draft).unlink(missing_ok=True)
@@ -53,7 +54,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def read_denoising(path: str | Path) -> dict[str, Any]:
-    """The document of a ``bac.json`` of any format, in the current one.
+    """Read a ``bac.json`` of any format and convert it to the current one.
 
     Raises:
         ScheduleError: The file cannot be read, or holds something else.
@@ -75,7 +76,7 @@ def read_denoising(path: str | Path) -> dict[str, Any]:
 
 
 def _from_schedule(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A schedule alone leaves solver and number of steps the policy's own."""
+    """Convert a schedule alone; solver and number of steps stay the policy's own."""
     steps = {name: document[name] for name in ("num_steps", "update_steps")}
     return {
         "solver": None,
@@ -88,7 +89,7 @@ def _from_schedule(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_first(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The schedule had a fingerprint of its own, which said nothing that solver and timesteps do not say."""
+    """Convert the first format. Solver and timesteps make its schedule's second fingerprint redundant."""
     solver = document["solver"]
     schedule = None if document["schedule"] is None else _from_schedule(document["schedule"])
     return {
@@ -108,6 +109,6 @@ _OLDER: dict[tuple[Any, Any], Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 
 
 def _umask() -> int:
-    current = os.umask(0)
+    current = os.umask(0)  # setting the mask is the only way to read it
     os.umask(current)
     return current

@@ -1,4 +1,4 @@
-"""What a schedule was made for, so that it is never applied to something else in silence."""
+"""Fingerprints: a schedule carries the identity of its policy, so a mismatch is never silent."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-# What is kept for the reader and never compared.
+# Kept for the reader, never compared.
 _INFORMATIVE = ("calibration", "version")
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Identity of a policy as a schedule sees it. `None` and empty mean unknown, and unknown matches anything.
+    """Identity of a policy, as a schedule carries it. `None` and empty mean unknown, and unknown matches anything.
 
     Attributes:
         policy: Dotted class name of the policy.
@@ -37,7 +37,7 @@ class Fingerprint:
     version: str = ""
 
     def differences(self, other: Fingerprint) -> tuple[str, ...]:
-        """Say, one line each, where `other` is known to differ from this fingerprint."""
+        """List, one line each, where `other` is known to differ from this fingerprint."""
         lines = []
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)

@@ -1,14 +1,14 @@
-"""Put a way to denoise on a policy: the one place that says which interceptor stands where.
+"""Puts a way to denoise on a policy: the one place that decides which interceptor goes where.
 
-On the sampler stand up to four, the upper ones asked first::
+Up to four interceptors are stacked on the sampler, called from the top::
 
-    guard     decides whether this chunk is probed, or made by the fallback      (bac.guarding)
+    guard     decides whether to probe this chunk, or to follow the fallback      (bac.guarding)
     replay    answers from a plan if one fits                                     (bac.plan)
     run       begins and ends the denoising run                                   (bac.caching)
-    solver    swaps noise scheduler and number of steps in for the call           (bac.solvers)
+    solver    sets noise scheduler and number of steps for the call               (bac.solvers)
     sampler   the policy's own method
 
-Within the run, an interceptor stands on every block and on every call whose result stays the same.
+More interceptors shadow every block, and every call whose result does not change within a run.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from bac.solvers.interceptor import SolverInterceptor, swaps_for
 
 @dataclass(frozen=True)
 class OnTop:
-    """What a guard adds to a policy.
+    """The interceptors and the fallback that a guard adds to a policy.
 
     Attributes:
-        on_sampler: Makes the interceptor above all others, for the sampler's run.
-        on_reset: Stands on the policy's `reset`, where it has one.
-        fallback: What runs follow that the guard orders to fall back; None if it orders none to.
+        on_sampler: Makes the topmost interceptor on the sampler, given the run.
+        on_reset: Interceptor for the policy's `reset`, if it has one.
+        fallback: Schedule of the runs that the guard orders to fall back; None if it never does.
     """
 
     on_sampler: Callable[[DenoisingRun], Interceptor]
@@ -55,25 +55,25 @@ def install(
     """Put a way to denoise on a policy.
 
     Args:
-        host: The policy, untouched; what is put on was checked (`bac.checks`).
-        denoising: Way to denoise.
-        replay: How runs are replayed; None interprets them.
+        host: The untouched policy. `bac.checks` has checked `denoising` against it.
+        denoising: The way to denoise.
+        replay: Options of replay; None interprets every run.
         warn: Warn when a run cannot be replayed; otherwise log it.
-        on_top: Of a guard.
+        on_top: The guard's interceptors.
 
     Returns:
-        The run that all interceptors take part in.
-
+        The run that all interceptors share.
     """
     fallback = None if on_top is None else on_top.fallback
     swaps = swaps_for(host, denoising.solver, denoising.timesteps, denoising.num_steps)
     run = _on_blocks(host, denoising, exact=replay is None or replay.exact, fallback=fallback)
     owner, attribute = host.sampler_owner, host.sampler_attribute
+    # Bottom up: the interceptor put on last is called first.
     if swaps:
         put_on(owner, attribute, SolverInterceptor(swaps))
     put_on(owner, attribute, RunScope(run, host.denoiser, denoising))
     if replay is not None:
-        held = [swap.value for swap in swaps if hasattr(swap.value, "__dict__")]
+        held = [swap.value for swap in swaps if hasattr(swap.value, "__dict__")]  # numbers have nothing to watch
         put_on(
             owner,
             attribute,
@@ -90,10 +90,10 @@ def install(
 
 
 def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Schedule | None) -> DenoisingRun:
-    """Put interceptors on all blocks, on what a run computes again and again, and on what tells its contexts."""
+    """Put interceptors on all blocks, on the constant calls, and on the calls that mark evaluations and contexts."""
     schedule, estimator = denoising.schedule, denoising.estimator_on(host.timesteps)
     gate = None if host.evaluation is None else Gate(host.evaluation.applies)
-    if schedule is None and denoising.num_steps is not None and host.num_steps is None:  # only the run can count them
+    if schedule is None and denoising.num_steps is not None and host.num_steps is None:  # only blocks can count steps
         every = tuple(range(denoising.num_steps))
         schedule = Schedule(denoising.num_steps, dict.fromkeys((block.name for block in host.blocks), every))
     if schedule is None:
@@ -116,7 +116,7 @@ def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Sched
 def _on_scheduled_blocks(
     host: Host, schedule: Schedule, fallback: Schedule, estimator: Estimator, gate: Gate | None
 ) -> DenoisingRun:
-    """Put an interceptor on every block, and on what feeds it, at the same steps; what feeds it is held."""
+    """Put interceptors on every block and on its feeders, which share its update steps and are always held."""
     by_name = {block.name: block for block in host.blocks}
     other = dict(zip(fallback.block_names, fallback.mask.T, strict=True))
     places: list[tuple[str, str | None, Site, Sequence[bool], Estimator]] = []
@@ -136,7 +136,7 @@ def _on_scheduled_blocks(
 
 
 def _on_asking_blocks(host: Host, rule: OnlineRule, estimator: Estimator, gate: Gate | None) -> DenoisingRun:
-    """Put an interceptor on every block that asks the rule; what feeds a block is computed at every step."""
+    """Put an interceptor that asks the rule on every block. Feeders are computed at every step."""
     run = OnlineRun(host.blocks, rule, host.num_contexts, always_last=bool(host.update_last))
     for index, block in enumerate(host.blocks):
         online = OnlineBlock(run, index, (), estimator, in_place=host.in_place, gate=gate)

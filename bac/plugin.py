@@ -1,4 +1,4 @@
-"""Put a way to denoise on a policy, and take it off again."""
+"""Puts a way to denoise on a policy, and takes it off again."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ def wrap(
             diffusers: one call of it is one run, which is interpreted.
         what: From `bac.load`, `bac.tune(...).denoising`, `bac.adaptive_schedule`, or by hand. None replays the policy
             as it is: the same actions, faster. A rule of `bac.published` decides during the run.
-        replay: True records a denoising run as a plan when arguments of one shape are met for the second time, and
-            replays it from then on (see `bac.plan`); a run that cannot be replayed is interpreted, and one log line
-            says why. False interprets every run. A `bac.Replay` says how, and makes a refusal a warning or an error.
-        guard: Checks now and then that the schedule still holds for what is seen, and responds; from
-            `bac.guarding.calibrate`. The plan of what it falls back to is recorded ahead by `bac.plan.record`, else
-            when it is first needed.
+        replay: True records a denoising run as a plan at the second call with arguments of one shape, and replays the
+            plan from then on (see `bac.plan`). A run that cannot be replayed is interpreted, and one log line gives
+            the reason. False interprets every run. A `bac.Replay` sets the options of replay, and makes a refusal a
+            warning or an error.
+        guard: Probes some chunks to check that the schedule still holds, and responds if it does not; from
+            `bac.guarding.calibrate`. `bac.plan.record` records the plan of its fallback ahead; otherwise the first
+            run that falls back records it.
         blocks: The blocks to cache, in order of evaluation, where `bac` does not find them itself.
-        strict: Refuse what was made for another policy class, solver, timestep list or dtype.
+        strict: Refuse a `what` that was made for another policy class, solver, timestep list or dtype.
 
     Returns:
         `policy` itself.
@@ -66,19 +67,20 @@ def wrap(
     options = replay_for(host, denoising, replay)
     on_top = None if guard is None else on_duty(guard, denoising, host, strict=strict)
 
+    # Everything above may refuse; only from here on the policy changes.
     take_off_all(policy)
     install(host, denoising, replay=options, warn=isinstance(replay, Replay), on_top=on_top)
     return policy
 
 
 def describe(policy: object, *, blocks: Sequence[Block] | None = None) -> Description:
-    """Say what stands on a policy: interceptors in order, updates per block, plans and what a chunk costs.
+    """Describe a policy: interceptors in order, updates per block, plans, and the cost of a chunk.
 
-    Of a policy that is not wrapped it says what could be put on.
+    For a policy that is not wrapped, the description lists the options instead.
 
     Args:
         policy: As for `wrap`.
-        blocks: Likewise.
+        blocks: As for `wrap`.
 
     Returns:
         A value that prints as a report.
@@ -91,7 +93,7 @@ def describe(policy: object, *, blocks: Sequence[Block] | None = None) -> Descri
 
 
 def unwrap(policy: Policy) -> Policy:
-    """Take off what `bac.wrap` put on. No trace is left, solver included; harmless if nothing was put on.
+    """Undo `bac.wrap` without a trace, solver included. An untouched policy stays as it is.
 
     Returns:
         `policy` itself.

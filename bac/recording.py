@@ -1,4 +1,4 @@
-"""Watch a policy's blocks during whole denoising runs: features for calibration and for looking at errors."""
+"""Records the outputs of a policy's blocks over whole denoising runs, for calibration and for error analysis."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Recorder(Interceptor):
     """Keeps a copy of everything a block returns while the gate is open.
 
     Attributes:
-        outputs: In order of evaluation.
-        contexts: Of each output, where the host names them.
+        outputs: The block's outputs, in order of evaluation.
+        contexts: The context of each output; None where the policy names none.
     """
 
     def __init__(self, gate: Gate | None = None, run: DenoisingRun | None = None) -> None:
@@ -45,7 +45,7 @@ class Recorder(Interceptor):
         if self.gate is not None and not self.gate.is_open:
             return output
         feature = output[0] if isinstance(output, tuple) else output
-        self.outputs.append(feature.detach().clone())
+        self.outputs.append(feature.detach().clone())  # the policy may write into its output later
         self.contexts.append(None if self.run is None else self.run.context)
         return output
 
@@ -61,11 +61,11 @@ def calibrate(
 ) -> Calibration:
     """Run an untouched policy on observations and measure how its blocks change over denoising steps.
 
-    Streams: features of one batch are held at a time. With the same seed, batches and machine the result is the same
-    bit for bit.
+    Memory holds the features of one batch at a time. The same seed, batches and machine give the same result, bit for
+    bit.
 
     Args:
-        policy: As for `bac.wrap`, not wrapped, with the weights and the solver that will be run.
+        policy: An untouched policy, as for `bac.wrap`, with the weights and the solver that will be run.
         batches: Observation batches, as `policy.predict_action_chunk` takes them (preprocessed, every tensor
             `[B, ...]`). Each of the B observations counts as a denoising run of its own; 16 to 64 in all are enough.
             For a pipeline, dictionaries of the arguments of its call.
@@ -82,7 +82,7 @@ def calibrate(
     from tqdm import tqdm
 
     require_untouched(policy)
-    if isinstance(batches, Mapping):
+    if isinstance(batches, Mapping):  # one batch is iterable too, over its names
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     if num_draws < 1:
         raise CalibrationError(f"num_draws: must be at least 1, got {num_draws}")
@@ -98,11 +98,11 @@ def calibrate(
 
 
 class Watch:
-    """Denoising runs seen so far.
+    """Statistics of the denoising runs seen so far.
 
     Attributes:
         num_chunks: Calls of the sampler.
-        num_runs: Of those, counted by observation.
+        num_runs: Denoising runs: one for each observation of a call.
     """
 
     def __init__(self, host: Host) -> None:
@@ -120,13 +120,13 @@ class Watch:
         """Statistics of the runs seen.
 
         Raises:
-            CalibrationError: Fewer than two.
+            CalibrationError: Fewer than two runs were seen.
         """
         return _summarised(self._accumulator, self._host, "as they came")
 
 
 class Watcher(Interceptor):
-    """Stands in for a sampler and hands over what the blocks returned in each of its runs."""
+    """Intercepts a sampler and hands over the blocks' outputs of each run."""
 
     def __init__(self, watch: Watch, host: Host, recorders: Mapping[str, Recorder]) -> None:
         self.watch = watch
@@ -145,7 +145,7 @@ class Watcher(Interceptor):
 def watching(policy: object, *, blocks: Sequence[Block] | None = None) -> Iterator[Watch]:
     """Measure an untouched policy while something else runs it: an environment, a benchmark, a recorded episode.
 
-    It costs memory and time in every run, so no robot should move meanwhile.
+    Every run takes more memory and time, so no robot should move meanwhile.
 
     Args:
         policy: As for `calibrate`.
@@ -169,7 +169,7 @@ def watching(policy: object, *, blocks: Sequence[Block] | None = None) -> Iterat
 def record_features(
     policy: object, batch: Any, *, seed: int = 0, blocks: Sequence[Block] | None = None
 ) -> dict[str, Tensor]:
-    """The outputs of every block over one denoising run, of a wrapped or an untouched policy.
+    """Record the outputs of every block over one denoising run of a wrapped or an untouched policy.
 
     Args:
         batch: One observation batch, as `policy.predict_action_chunk` takes it, every tensor `[B, ...]`.
@@ -177,7 +177,7 @@ def record_features(
         blocks: The blocks to record, where `bac` does not find them itself.
 
     Returns:
-        By block name, what the layer received from the block (computed or reused), `[K, B, ...]`.
+        Block name to the outputs that the layer received, computed or reused, `[K, B, ...]`.
 
     Raises:
         CalibrationError: The policy is training, or blocks were evaluated different numbers of times.
@@ -188,7 +188,7 @@ def record_features(
 def _record(host: Host, batch: Any, seed: int) -> dict[str, Tensor]:
     if host.denoiser.training:
         raise CalibrationError(
-            "the policy is in training mode, where dropout blurs what is measured; call policy.eval()"
+            "the policy is in training mode, where dropout blurs the measurement; call policy.eval()"
         )
     with _recorded(host) as recorders:
         host.predict_seeded(batch, seed)
@@ -219,7 +219,7 @@ def _contexts_side_by_side(recorder: Recorder, host: Host) -> Tensor:
 
 
 def _side_by_side(outputs: Sequence[Tensor], host: Host) -> Tensor:
-    """Features `[K, B, ...]`. Where a policy makes one run after the other for a batch, the runs are its samples."""
+    """Features `[K, B, ...]`. If a policy makes one run for each sample of a batch, the runs become samples."""
     steps = host.num_steps or len(outputs)
     num_steps = steps if len(outputs) % steps == 0 else len(outputs)
     features = torch.stack(list(outputs)).movedim(host.batch_dim + 1, 1)
@@ -229,7 +229,7 @@ def _side_by_side(outputs: Sequence[Tensor], host: Host) -> Tensor:
 @contextmanager
 def _recorded(host: Host) -> Iterator[dict[str, Recorder]]:
     gate = None if host.evaluation is None else Gate(host.evaluation.applies)
-    run = DenoisingRun((), 1)  # never begun; it only knows which context is evaluated
+    run = DenoisingRun((), 1)  # never begun; it only tracks the current context
     recorders = {block.name: Recorder(gate, run) for block in host.blocks}
     places: list[tuple[nn.Module, str]] = []
     try:

@@ -26,7 +26,7 @@ from eval.compared.comparison import Comparison
 from eval.measure.sequential import bounds, non_inferiority
 from eval.play.records import EpisodeLog
 from eval.play.rollout import EpisodeResult
-from eval.play.workers import Player, Unit, missing, unit_key
+from eval.play.workers import Unit, UnitPlayer, missing, unit_key
 from eval.setup.cells import Cell, dense, holding
 from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
 from eval.setup.provenance import command_line, processor
@@ -64,7 +64,7 @@ class Pairs:
             raise ValueError(f"quantity: must be one of {', '.join(QUANTITIES)}, got {self.quantity!r}")
         self._settings, self._options = settings, options
         self._log = EpisodeLog(settings.folder / "certify.jsonl")
-        self._player = Player(settings)
+        self._player = UnitPlayer(settings)
         self._ways = ((dense(), bac.Denoising()), (subject.cell, subject.denoising))
         self.seen: list[tuple[int, float, float]] = []  # seed, reference, method
 

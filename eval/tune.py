@@ -28,6 +28,7 @@ from eval.setup.settings import CALIBRATION_SEED
 
 logger = logging.getLogger(__name__)
 BATCH = 8
+REPORT_NAME = "bac.tuned.json"  # as `bac tune` calls it
 REFERENCE = ("DDIM", 100)
 
 
@@ -53,7 +54,7 @@ def second_run(policy: Any, tuned: Tuned, batch: Batch, *, rounds: int) -> dict[
 def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
     """Write report, picture, provenance, and the choice as ``bac.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    tuned.save(folder / "tuned.json")
+    tuned.save(folder / REPORT_NAME)
     (folder / "tuned.txt").write_text(f"{tuned}\n\nrun again: {json.dumps(dict(again))}\n")
     tuned.plot(folder / "front.png")
     tuned.denoising.save(folder / "bac.json")

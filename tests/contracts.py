@@ -129,7 +129,8 @@ class AdapterContract(ABC):
 
     def test_fewer_steps_of_its_own_solver_are_those_it_makes_if_configured_so(self) -> None:
         policy, configured = self.make_policy(), self.make_policy()
-        dense, fewer, known = self.predict(policy), bac.Denoising(num_steps=self.num_steps - 1), find_host(policy).num_steps
+        dense, known = self.predict(policy), find_host(policy).num_steps
+        fewer = bac.Denoising(num_steps=self.num_steps - 1)
         if self.takes_fewer_steps:
             self.set_num_steps(configured, self.num_steps - 1)
             bac.wrap(policy, fewer, replay=False)
@@ -137,7 +138,7 @@ class AdapterContract(ABC):
             assert find_host(policy).num_steps == known == self.num_steps  # its own, between two calls
         elif known is None:
             bac.wrap(policy, fewer, replay=False)
-            with pytest.raises(RunError, match=f"evaluated {self.num_steps} times .* is for {self.num_steps - 1}"):
+            with pytest.raises(RunError, match=f"the schedule is for {self.num_steps - 1}"):
                 self.predict(policy)
         else:
             with pytest.raises(ScheduleError, match="bac does not know where .* reads its number of denoising steps"):

@@ -14,14 +14,26 @@ import bac
 ROOT = Path(__file__).parents[1]
 
 
-def test_at_most_twelve_public_names():
-    assert len(bac.__all__) <= 12
-    assert all(getattr(bac, name) is not None for name in bac.__all__)
+def test_at_most_fourteen_public_names():
+    assert len(bac.__all__) <= 14
+    assert bac.__all__ == sorted(set(bac.__all__))
+
+
+@pytest.mark.parametrize("name", bac.__all__)
+def test_every_public_name_is_documented_in_its_own_words(name):
+    assert len(vars(bac)[name].__doc__.strip()) > 30
+
+
+def test_every_error_a_user_can_meet_is_a_bac_error():
+    found = {
+        value for value in vars(bac.errors).values() if isinstance(value, type) and value.__module__ == "bac.errors"
+    }
+    assert len(found) == 8 and all(issubclass(value, bac.BacError) for value in found)
 
 
 @pytest.mark.slow
 def test_importing_bac_loads_torch_and_numpy_only():
-    heavy = {"lerobot", "diffusers", "gymnasium", "hydra", "zarr", "scipy", "matplotlib", "transformers"}
+    heavy = {"lerobot", "diffusers", "gymnasium", "hydra", "zarr", "scipy", "matplotlib", "transformers", "typer"}
     code = f"import sys, bac; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

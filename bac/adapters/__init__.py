@@ -1,7 +1,7 @@
-"""Adapters: where a policy's denoiser is, what its blocks are, and when a denoising run starts.
+"""Adapters find a policy's denoiser, its blocks, and the method that makes a denoising run.
 
-A known policy class has a row in a table, dotted class name to a function that takes the policy apart; sub-classes
-inherit it. Any other policy is taken if it holds PyTorch's own transformer layers.
+A table maps each known policy class, by dotted name, to the function that takes it apart; sub-classes inherit the row.
+Any other policy is accepted if it holds PyTorch's own transformer layers or a known model of diffusers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ADAPTERS = {**diffusion_policy.ADAPTERS, **lerobot.ADAPTERS, diffusers.PIPELINE:
 
 @runtime_checkable
 class ActionChunkPolicy(Protocol):
-    """LeRobot's policy interface, as far as `bac` uses it."""
+    """The part of LeRobot's policy interface that `bac` uses."""
 
     def reset(self) -> Any:
         """Forget the episode."""
@@ -42,11 +42,11 @@ def find_host(policy: Any, blocks: Sequence[Block] | None = None) -> Host:
         blocks: Use these blocks, in order of evaluation, instead of looking for some.
 
     Raises:
-        UnsupportedPolicyError: No block, no sampler, or a class known not to fit.
+        UnsupportedPolicyError: No block or no sampler was found, or the class is known not to fit.
     """
     ancestry = [dotted_name(cls) for cls in type(policy).__mro__]
     reason = next((lerobot.REFUSED[cls] for cls in ancestry if cls in lerobot.REFUSED), None)
-    if reason is not None and not blocks:
+    if reason is not None and not blocks:  # a user may name blocks all the same
         raise UnsupportedPolicyError(
             f"{type(policy).__name__}: found no self-attention, cross-attention or feed-forward block to cache. "
             f"{reason} Take instead one of LeRobot's {', '.join(lerobot.NAMES)}, or policies.diffusion_transformer"
@@ -77,8 +77,8 @@ def _unknown_host(policy: nn.Module, blocks: Sequence[Block] | None) -> Host:
         )
     if not isinstance(policy, ActionChunkPolicy):
         raise UnsupportedPolicyError(
-            f"{name}: has no reset() and predict_action_chunk(batch), so there is no telling when a denoising run "
-            "starts. Give it these two methods; predict_action_chunk must make one whole run. If diffusers has a "
+            f"{name}: has no reset() and predict_action_chunk(batch), so the start of a denoising run is unknown. "
+            "Give it these two methods; predict_action_chunk must make one whole run. If diffusers has a "
             "pipeline around it, wrap that: bac.wrap(pipe, schedule)"
         )
     host = Host(

@@ -2,10 +2,10 @@
 
 Pipelines and models are known by dotted class name; diffusers itself is never imported here. Read on version 0.39.
 
-Every block lies before its gate and its residual sum, so these stay fresh. Never reused, because it carries the state
-of the current step: the residual stream and all that is added to or concatenated with it (skip connections,
-`conv_shortcut`, `skip_linear`, up- and down-sampling), what depends on the timestep (its embedding, adaLN modulation,
-gates), input and output projections, the noise scheduler's own memory, and what encodes a prompt or decodes a picture.
+Every block lies before its gate and its residual sum, so these stay fresh. State of the current step is never reused:
+the residual stream and everything added to or concatenated with it (skip connections, `conv_shortcut`, `skip_linear`,
+up- and down-sampling), values that depend on the timestep (its embedding, adaLN modulation, gates), input and output
+projections, and the noise scheduler's own memory. Prompt encoders and picture decoders are left alone.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _COMPONENTS = ("transformer", "unet")
 
 
 def host(pipe: Any) -> Host:
-    """Take a pipeline apart. How many steps it makes, and in how many contexts, its call says.
+    """Take a pipeline apart. Only its call decides the number of steps and contexts.
 
     Raises:
-        UnsupportedPolicyError: Its denoiser is none of `MODELS`, or it has two.
+        UnsupportedPolicyError: Its denoiser is none of `MODELS`, or it has two denoisers.
     """
     name = type(pipe).__name__
     denoiser = next((found for part in _COMPONENTS if (found := getattr(pipe, part, None)) is not None), None)
@@ -60,16 +60,16 @@ def host(pipe: Any) -> Host:
 
 
 def blocks_of(model: object) -> tuple[Block, ...]:
-    """The blocks of a model of diffusers, in order of evaluation; none if it is not known."""
+    """The blocks of a model of diffusers, in order of evaluation; empty if the model is unknown."""
     take_apart = next((MODELS[name] for cls in type(model).__mro__ if (name := dotted_name(cls)) in MODELS), None)
     return tuple(take_apart(model)) if take_apart else ()
 
 
 def blocks_within(policy: nn.Module) -> tuple[Block, ...]:
-    """The blocks of the one model of diffusers that a policy holds; none if there is none.
+    """The blocks of a policy's model of diffusers; empty if it holds none.
 
     Raises:
-        UnsupportedPolicyError: It holds several.
+        UnsupportedPolicyError: The policy holds several such models.
     """
     found = [blocks for module in policy.modules() if (blocks := blocks_of(module))]
     if len(found) > 1:
@@ -81,7 +81,7 @@ def blocks_within(policy: nn.Module) -> tuple[Block, ...]:
 
 
 def _call(pipe: Any, batch: Any) -> Any:
-    """Pictures from the arguments of a pipeline's call."""
+    """Call a pipeline with the arguments in `batch`."""
     if not isinstance(batch, Mapping):
         raise CalibrationError(
             f"batches: must hold the arguments of {type(pipe).__name__}'s call, such as "
@@ -96,6 +96,7 @@ def _nothing() -> None:
 
 def _layers(model: Any, *, path: str, branches: tuple[Branch, ...]) -> Iterator[Block]:
     for index, layer in enumerate(getattr(model, path)):
+        # Models leave out branches in some layers (SD3's attn2, the last ff_context).
         present = [branch for branch in branches if getattr(layer, branch[0], None) is not None]
         yield from layer_blocks(path, index, layer, present)
 
@@ -114,7 +115,7 @@ def _unet(model: Any) -> Iterator[Block]:
     """ResNet branches, up to the sum with their shortcut, and the branches of every transformer layer."""
     for index, (path, unit) in enumerate(_units(model)):
         if dotted_name(type(unit)) == _RESNET:
-            # What feeds it is skipped with it: all of the branch but activations.
+            # Feeders are skipped with conv2: the whole branch but its activations.
             inner = (unit.norm1, unit.conv1, unit.time_emb_proj, unit.norm2)
             feeders = tuple(Site(module) for module in inner if module is not None)
             yield Block(f"{path}.conv2", BlockKind.LAYER, index, unit.conv2, feeders=feeders)
@@ -126,10 +127,10 @@ def _unet(model: Any) -> Iterator[Block]:
 
 
 def _units(model: Any) -> Iterator[tuple[str, Any]]:
-    """ResNets and transformer layers with their paths, in order of evaluation; what else there is stays as it is."""
+    """ResNets and transformer layers with their paths, in order of evaluation. No other module is cached."""
     for path, stage in _stages(model):
         resnets, attentions = _children(path, stage, "resnets"), _children(path, stage, "attentions")
-        if path == "mid_block":  # begins with a ResNet; then attention comes before each
+        if path == "mid_block":  # a ResNet, then pairs of attention and ResNet; other stages pair them the other way
             first, pairs = resnets[:1], zip_longest(attentions, resnets[1:])
         else:
             first, pairs = [], zip_longest(resnets, attentions)

@@ -1,4 +1,4 @@
-"""Policies built on Diffusion Policy's transformer (DP-T): this repository's, and the original package's own."""
+"""Policies built on Diffusion Policy's transformer (DP-T): this repository's and the original package's."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bac.adapters.host import Host, at, dotted_name
 
 
 def host(policy: nn.Module, *, diffusion: str, denoiser: str, predict: str) -> Host:
-    """Take a policy apart whose sampler is ``conditional_sample`` and whose solver is a diffusers noise scheduler.
+    """Take apart a policy with the sampler ``conditional_sample`` and a noise scheduler of diffusers.
 
     Args:
         diffusion: Path to the module that has sampler, noise scheduler and number of steps; empty for the policy.
-        denoiser: Path from there to the network.
-        predict: The policy's method from observations to action chunk.
+        denoiser: Path from that module to the network.
+        predict: Path to the policy's method from observations to action chunk.
     """
     owner = at(policy, diffusion)
     network = at(owner, denoiser)
@@ -38,8 +38,8 @@ def host(policy: nn.Module, *, diffusion: str, denoiser: str, predict: str) -> H
 
 
 def noise_schedule(noise_scheduler: Any, num_steps: int) -> tuple[str, tuple[float, ...]]:
-    """Class name and timesteps of a diffusers noise scheduler, which stays as it was."""
-    mine = copy.deepcopy(noise_scheduler)
+    """Class name and timesteps of a noise scheduler of diffusers, which is left unchanged."""
+    mine = copy.deepcopy(noise_scheduler)  # set_timesteps would change the policy's own
     mine.set_timesteps(num_steps)
     return type(mine).__name__, tuple(float(t) for t in mine.timesteps)
 
@@ -53,14 +53,14 @@ class SamplesItself(Protocol):
 
 
 def samples_itself(policy: nn.Module) -> bool:
-    """Whether a policy holds one of diffusers' noise schedulers and the number of steps, by their usual names."""
+    """Whether a policy holds a noise scheduler of diffusers and its number of steps under their usual names."""
     return isinstance(policy, SamplesItself) and _NOISE_SCHEDULER in map(
         dotted_name, type(policy.noise_scheduler).__mro__
     )
 
 
 def with_noise_scheduler(host: Host) -> Host:
-    """The same host, with what its sampler's owner says of solver, timesteps and number of steps."""
+    """The same host, with solver, timesteps and number of steps read from its sampler's owner."""
     owner = host.sampler_owner
     num_steps = int(owner.num_inference_steps)
     solver, timesteps = noise_schedule(owner.noise_scheduler, num_steps)

@@ -1,4 +1,4 @@
-"""What an adapter finds in a policy."""
+"""The Host: what an adapter finds in a policy."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from bac.fingerprint import Fingerprint
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """A policy or pipeline, taken apart: where its denoiser is, what its blocks are, and when a denoising run starts.
+    """A policy or pipeline, taken apart: its denoiser, its blocks, and the method that makes a denoising run.
 
     Attributes:
         policy: The whole policy.
-        predict: Observations to action chunk; called to calibrate.
+        predict: Observations to action chunk; called by calibration.
         reset: Forgets the episode.
         denoiser: The network evaluated once (or once per context) per denoising step.
         sampler_owner: Module whose method `sampler_attribute` is called once per action chunk: one denoising run. A
-            pipeline of diffusers is no module; its own call is the run.
+            pipeline of diffusers is no module; a call of it is the run.
         sampler_attribute: Name of that method.
         blocks: In order of evaluation.
         num_steps: Denoising steps K, if known before a run.
@@ -34,19 +34,20 @@ class Host:
         timesteps: Noise levels in order of evaluation, `[K]`, if known.
         takes_solvers: `sampler_owner` reads its solver, one of diffusers' noise schedulers, and K anew in every run:
             ``noise_scheduler`` and ``num_inference_steps``.
-        num_steps_at: Object and attribute that the sampler reads K from anew in every run, if K steps are K evaluations
-            and the solver of its own spaces any number of them.
+        num_steps_at: Object and attribute from which the sampler reads K anew in every run. Set only if K steps are K
+            evaluations and the policy's own solver can space any number of steps.
         num_contexts: Evaluations of the denoiser per denoising step, one after the other.
-        contexts: The call by which the host names the context of the next evaluations, where their number may change
-            from run to run.
+        contexts: The call that names the context of the next evaluations, if the number of contexts may change from
+            run to run.
         batch_dim: Dimension of a block's output that counts samples.
-        in_place: The host writes into what a block returns, so reuse hands out copies.
-        evaluation: The call that is one evaluation of the denoiser, where a run calls its blocks at other times too.
-        update_last: Blocks that must update at the last step, because the host keeps more of it than their output.
-        weights: Module that holds every weight a run reads, where `sampler_owner` does not.
+        in_place: The policy writes into a block's output, so reuse hands out copies.
+        evaluation: The call that is one evaluation of the denoiser, if a run also calls its blocks at other times.
+        update_last: Blocks that must update at the last step, because the policy keeps more of it than their output.
+        weights: Module that holds every weight a run reads, if `sampler_owner` does not.
         constants: Calls that compute the same at every evaluation of a run; computed once.
-        hoists: The same for parts of calls, where that rounds differently; used if ``exact=False``.
-        uncovered: What a run computes at every step and no block stands for, in words.
+        hoists: Parts of calls that compute the same. Computing them once rounds differently, so only ``exact=False``
+            uses them.
+        uncovered: Work of every step that no block covers, in words.
     """
 
     policy: Any
@@ -74,32 +75,32 @@ class Host:
 
     @property
     def can_reset(self) -> bool:
-        """Whether the policy forgets an episode when it is told to: `policy.reset()`."""
+        """Whether the policy has a `reset()`, which forgets the episode."""
         return callable(getattr(self.policy, "reset", None))
 
     @contextmanager
     def own_randomness(self) -> Iterator[None]:
-        """Within it, draws leave the global random state, and that of the denoiser's GPUs, as they were."""
+        """Restore the global random state, and that of the denoiser's GPUs, at the end of a ``with`` block."""
         devices = {p.device for p in self.denoiser.parameters() if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=list(devices)):
             yield
 
     def predict_seeded(self, batch: Any, seed: int) -> Any:
-        """One action chunk from noise of its own, between two resets.
+        """Predict one action chunk from seeded noise, between two resets.
 
         Args:
             batch: As `predict` takes it. A mapping is copied, because policies write into it.
-            seed: Of the noise. The same seed gives any policy of these shapes the same draws.
+            seed: Seeds the noise. The same seed gives any policy of these shapes the same draws.
         """
         with self.own_randomness(), torch.no_grad():
             torch.manual_seed(seed)
-            self.reset()
+            self.reset()  # no queue of an earlier episode
             chunk = self.predict(dict(batch) if isinstance(batch, Mapping) else batch)
-            self.reset()
+            self.reset()  # and none of this one
         return chunk
 
     def fingerprint(self) -> Fingerprint:
-        """The policy as a schedule sees it."""
+        """The policy's identity, as a schedule carries it."""
         parameter = next(self.denoiser.parameters(), None)
         return Fingerprint(
             policy=dotted_name(type(self.policy)),

@@ -1,4 +1,4 @@
-"""Blocks of layers whose branches are sub-modules that the layer calls: most of today's transformer code."""
+"""Blocks of layers that call their branches as sub-modules, as most transformer code does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def blocks(path: str, layers: Iterable[nn.Module], branches: Sequence[Branch]) -
     """The same branches of every layer.
 
     Args:
-        path: Where the layers are in the denoiser, for the blocks' names.
+        path: Path of the layers in the denoiser, for the blocks' names.
         layers: In order of evaluation.
         branches: Path of each branch's module in the layer, and its kind, in order of evaluation.
     """
@@ -31,13 +31,13 @@ def layer_blocks(path: str, index: int, layer: nn.Module, branches: Sequence[Bra
 
 
 def memory_projections(layers: Iterable[Any], cross: Sequence[bool]) -> tuple[Site, ...]:
-    """Keys and values that cross-attention takes from a condition that stays the same, in diffusers' ``attn1``."""
+    """Key and value projections of the constant condition, in the ``attn1`` of diffusers' cross-attention layers."""
     attentions = [layer.attn1 for layer, is_cross in zip(layers, cross, strict=True) if is_cross]
     return tuple(Site(module) for attention in attentions for module in (attention.to_k, attention.to_v))
 
 
 def alternating(path: str, layers: Iterable[nn.Module], cross: Sequence[bool]) -> tuple[Block, ...]:
-    """Layers of diffusers' ``attn1`` and ``ff``, where `cross` says which attend to the condition instead."""
+    """Blocks ``attn1`` and ``ff`` of diffusers' layers; `cross` marks the layers that attend to the condition."""
     return tuple(
         block
         for index, (layer, is_cross) in enumerate(zip(layers, cross, strict=True))

@@ -1,8 +1,8 @@
 """Blocks of PyTorch's own transformer layers: the Diffusion Policy transformer (DP-T) and its kin.
 
 `nn.TransformerDecoderLayer` computes its three branches in methods and adds the residuals itself, with `norm_first` or
-without, so shadowing the methods is all that is needed. `nn.TransformerEncoderLayer` in eval mode may take a fused
-path that never calls them; that path has to be off.
+without, so shadowing the methods suffices. `nn.TransformerEncoderLayer` in eval mode may take a fused path that never
+calls these methods; that path must be off.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENCODER_BRANCHES = (_DECODER_BRANCHES[0], _DECODER_BRANCHES[2])
 def transformer_blocks(denoiser: nn.Module) -> tuple[Block, ...]:
     """Blocks of the denoiser's decoder layers or, if it has none, of its encoder layers.
 
-    An encoder beside a decoder encodes the condition; it is not part of the residual stream and is left alone.
+    An encoder beside a decoder encodes the condition. It is not part of the residual stream, so it is left alone.
 
     Raises:
         UnsupportedPolicyError: There are only encoder layers and PyTorch's fused path is on.

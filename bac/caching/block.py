@@ -13,7 +13,7 @@ from bac.errors import ScheduleError, UnsupportedPolicyError
 
 
 class BlockKind(str, Enum):
-    """What a block computes (SA, CA, FFN in the paper), or a whole layer where that is what is cached."""
+    """What a block computes: SA, CA or FFN in the paper, or a whole layer if layers are cached whole."""
 
     SELF_ATTENTION = "self_attention"
     CROSS_ATTENTION = "cross_attention"
@@ -30,12 +30,12 @@ class BlockStep(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A callable of a module, and which of its calls are meant.
+    """A callable of a module, and a choice among its calls.
 
     Attributes:
         owner: The module that holds `attribute`.
         attribute: The callable's name on `owner`.
-        applies: Of the call's positional arguments and its keyword arguments; `None` means every call.
+        applies: Picks calls by their positional and keyword arguments; `None` picks every call.
     """
 
     owner: nn.Module
@@ -45,10 +45,10 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One residual branch, and how to stand in its way.
+    """One residual branch, and where to intercept it.
 
-    The branch is reached as ``owner.attribute``: a method of a layer (``layer._ff_block``) or the ``forward`` of a
-    sub-module. A block that describes rather than touches a model (in a calibration) has no owner.
+    The interceptor shadows ``owner.attribute``: a method of a layer (``layer._ff_block``) or the ``forward`` of a
+    sub-module. A block that only describes a model, as in a calibration, has no owner.
 
     Attributes:
         name: Unique within the denoiser, e.g. ``decoder.layers.0.ffn``.
@@ -56,11 +56,11 @@ class Block:
         layer: Index of its layer, 0 the most upstream.
         owner: The module that holds `attribute`.
         attribute: The callable's name on `owner`.
-        feeders: Calls that compute nothing but this block's input, where a host has inlined them; they are reused
-            with it.
+        feeders: Calls that compute nothing but this block's input, if the policy inlines them; they are reused with
+            the block.
 
     Raises:
-        ScheduleError: There is no such kind.
+        ScheduleError: `kind` is unknown.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Block:
         object.__setattr__(self, "kind", BlockKind(self.kind))
 
     def require_owner(self) -> nn.Module:
-        """The owner of a block that is to be patched.
+        """The owner, checked to be fit for an interceptor.
 
         Raises:
             UnsupportedPolicyError: The block only describes a model, or its owner has no such callable.
@@ -89,11 +89,11 @@ class Block:
             )
         if not callable(getattr(self.owner, self.attribute, None)):
             raise UnsupportedPolicyError(
-                f"{self.name}: {type(self.owner).__name__} has no method {self.attribute!r} to stand in for. Name the "
+                f"{self.name}: {type(self.owner).__name__} has no method {self.attribute!r} to intercept. Name the "
                 "method that computes the block: bac.Block(name, kind, layer, owner, attribute='forward')"
             )
         return self.owner
 
     def described(self) -> Block:
-        """The same block without its module, so that keeping it does not keep a model alive."""
+        """The same block without its modules, so that it does not keep a model alive."""
         return replace(self, owner=None, feeders=())

@@ -1,4 +1,4 @@
-"""Statistics of an untouched policy's blocks over denoising steps: what schedules are made from."""
+"""Statistics of an untouched policy's blocks over denoising steps, from which schedulers make schedules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_LAG = 3  # denoising steps; SmoothCache's longest skip
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Similarity and caching error of every block, averaged over denoising runs, and how far runs differ.
+    """Similarity and caching error of every block: means over denoising runs, and spread across runs.
 
     Attributes:
         blocks: The N blocks in order of evaluation, without their modules.
@@ -49,11 +49,11 @@ class Calibration:
         caching_error_std: Its standard deviation across runs, `[N]`.
         half_similarity: Mean similarity over the even and over the odd runs, `[2, N, K, K]`.
         half_caching_error: Mean caching error over the even and over the odd runs, `[2, N]`.
-        fingerprint: What was measured; schedules carry it on.
-        gram: Mean products of a block's outputs at two steps, `[N, K, K]`; its diagonal is their mean square. None in
+        fingerprint: Identity of the measured policy; schedules inherit it.
+        gram: Mean products of a block's outputs at two steps, `[N, K, K]`; the diagonal is their mean square. None in
             calibrations of an earlier `bac`.
-        change: Mean relative L1 change at each step over the last 0..3 steps, `[N, K, 4]`; infinite before there are
-            so many. None in calibrations of an earlier `bac`.
+        change: Mean relative L1 change at each step over the last 0..3 steps, `[N, K, 4]`; infinite where fewer steps
+            came before. None in calibrations of an earlier `bac`.
     """
 
     blocks: tuple[Block, ...]
@@ -76,7 +76,7 @@ class Calibration:
 
     @property
     def halves(self) -> tuple[Calibration, Calibration]:
-        """Two calibrations on disjoint halves of the runs; where their schedules differ, more runs are needed."""
+        """Two calibrations on disjoint halves of the runs. If their schedules differ, measure more runs."""
         first, second = (
             Calibration(
                 blocks=self.blocks,
@@ -146,7 +146,7 @@ class Calibration:
 
 
 class Accumulator:
-    """Sums statistics run by run, so that features of one call at a time are held: memory O(N K D)."""
+    """Sums statistics run by run. It holds the features of one call at a time: memory O(N K D)."""
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self._blocks = tuple(block.described() for block in blocks)
@@ -160,7 +160,7 @@ class Accumulator:
             features: By block, `[K, B, ...]`: B runs side by side.
 
         Raises:
-            CalibrationError: Not finite, or another number of steps than before.
+            CalibrationError: `features` are not finite, or have another number of steps than before.
         """
         num_steps, num_samples = next(iter(features.values())).shape[:2]
         if self._num_runs == 0:
@@ -170,7 +170,7 @@ class Accumulator:
                 f"the policy made {num_steps} denoising steps after {self._num_steps} before; keep its number of "
                 "inference steps fixed while calibrating"
             )
-        half = (self._num_runs + np.arange(num_samples)) % 2
+        half = (self._num_runs + np.arange(num_samples)) % 2  # alternating, so that both halves see every batch
         for index, block in enumerate(self._blocks):
             values = features[block.name].flatten(2)
             if not torch.isfinite(values).all():
@@ -185,7 +185,7 @@ class Accumulator:
         self._num_runs += num_samples
 
     def result(self, fingerprint: Fingerprint) -> Calibration:
-        """The calibration so far. `num_steps` and a summary are added to the fingerprint.
+        """The calibration so far.
 
         Raises:
             CalibrationError: Fewer than two runs were added.
@@ -229,5 +229,5 @@ class Accumulator:
         counts = np.array([(self._num_runs + 1) // 2, self._num_runs // 2], dtype=np.float64)
         sums = self._sums[name]
         mean = sums.sum(axis=0) / self._num_runs
-        variance = np.maximum(self._squares[name] / self._num_runs - mean**2, 0.0)
+        variance = np.maximum(self._squares[name] / self._num_runs - mean**2, 0.0)  # rounding may go below 0
         return mean, np.sqrt(variance), sums / counts.reshape(2, *(1,) * (sums.ndim - 1))

@@ -1,4 +1,4 @@
-"""Which denoising steps update which block."""
+"""The Schedule: for every block, its update steps."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bac.fingerprint import Fingerprint
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """For every block, the denoising steps at which it is computed; at all others its stored output is reused.
+    """For every block, the denoising steps at which it updates. At all other steps it is reused.
 
-    A schedule is static: it is known before a denoising run starts and the same for every run. It draws itself::
+    A schedule is static: it is known before a denoising run starts, and the same for every run. It draws itself::
 
         Schedule: 3 blocks, 8 denoising steps, 10 of 24 updates        # update  . reuse
           layers.0.self_attn   #..#....
@@ -29,7 +29,7 @@ class Schedule:
         num_steps: Denoising steps K, counted as evaluations of the denoiser, not as timesteps.
         update_steps: Block name to its update steps, in `[0, K)`, increasing, beginning with 0. The order of the
             names is the order of evaluation.
-        fingerprint: What the schedule was made for; `bac.wrap` compares it with the policy.
+        fingerprint: Identity of the policy it was made for; `bac.wrap` compares it.
         estimator: Name of the estimator that the steps were chosen for; ``hold`` is plain reuse.
 
     Raises:
@@ -70,13 +70,13 @@ class Schedule:
 
     @property
     def num_sweeps(self) -> float:
-        """Updates in units of one full evaluation: `num_updates_total / N`, in [1, K]. What a schedule costs."""
+        """The schedule's cost in full evaluations: `num_updates_total / N`, in [1, K]."""
         return self.num_updates_total / len(self.update_steps)
 
     def with_last(self, num_last: int) -> Schedule:
         """Update every block at the final `num_last` steps too.
 
-        Under a solver that injects noise (DDPM) the noise drawn after a block's last update is never seen by it.
+        Under a solver that injects noise (DDPM), a block never sees the noise drawn after its last update.
 
         Raises:
             ScheduleError: `num_last` is not in [0, K].
@@ -87,7 +87,7 @@ class Schedule:
         return replace(self, update_steps={b: tuple(sorted(final.union(s))) for b, s in self.update_steps.items()})
 
     def num_changed(self, other: Schedule) -> int:
-        """How many updates of this schedule `other` does not make.
+        """Number of updates of this schedule that `other` lacks.
 
         Raises:
             ScheduleError: The two differ in blocks or in the number of steps.
@@ -107,7 +107,7 @@ class Schedule:
     def __hash__(self) -> int:
         return hash(self._identity())
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:  # a MappingProxyType cannot be pickled
         return Schedule, (self.num_steps, dict(self.update_steps), self.fingerprint, self.estimator)
 
     def _identity(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""How alike a block's outputs are at different denoising steps. Pure functions of features."""
+"""Similarity of a block's outputs at different denoising steps. Pure functions of features."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Array = npt.NDArray[np.float64]
 
 
 def cosine_similarity(features: Any) -> Array:
-    """Cosine of a block's flattened outputs between every two denoising steps.
+    """Cosine similarity of a block's flattened outputs at every two denoising steps.
 
-    Two zero outputs are alike (1); a zero and a non-zero output are not (0).
+    Two zero outputs have similarity 1; a zero and a non-zero output have 0.
 
     Args:
         features: Outputs at each step, `[K, D]` or `[K, ...]` (flattened); tensor or array.
@@ -51,7 +51,7 @@ def batched_cosine_similarity(features: torch.Tensor) -> torch.Tensor:
     vectors = features.double().movedim(1, 0)
     norms = vectors.norm(dim=-1, keepdim=True)
     units = vectors / torch.where(norms == 0, 1.0, norms)
-    similarity = (units @ units.mT).clamp(-1.0, 1.0)
+    similarity = (units @ units.mT).clamp(-1.0, 1.0)  # rounding may leave the range and, below, the symmetry
     zero = norms.squeeze(-1) == 0
     similarity = torch.where(zero[:, :, None] & zero[:, None, :], 1.0, (similarity + similarity.mT) / 2)
     similarity.diagonal(dim1=-2, dim2=-1).fill_(1.0)
@@ -77,10 +77,10 @@ def batched_caching_error(features: torch.Tensor) -> torch.Tensor:
 def batched_gram(features: torch.Tensor, similarity: torch.Tensor) -> torch.Tensor:
     """Mean products of a block's outputs at every two steps: `[K, B, D]` to `[B, K, K]` float64.
 
-    From them follows the mean-square error of every estimate that is a weighted sum of stored outputs.
+    They give the mean-square error of every estimate that is a weighted sum of stored outputs.
 
     Args:
-        similarity: `batched_cosine_similarity` of the same features, which saves the work.
+        similarity: `batched_cosine_similarity` of the same features; passing it saves the work.
     """
     norms = features.double().movedim(1, 0).norm(dim=-1)
     gram: torch.Tensor = similarity * norms[:, :, None] * norms[:, None, :] / features.shape[-1]
@@ -90,8 +90,8 @@ def batched_gram(features: torch.Tensor, similarity: torch.Tensor) -> torch.Tens
 def batched_relative_change(features: torch.Tensor, max_lag: int) -> torch.Tensor:
     """Relative L1 change over 0..`max_lag` steps: `[K, B, D]` to `[B, K, max_lag + 1]` float64.
 
-    Entry ``[b, t, k]`` is ``|f_t - f_(t-k)|_1 / |f_t|_1`` (Block Caching's L1rel for k = 1; SmoothCache's for all),
-    infinite where t < k and where a zero output changed.
+    Entry ``[b, t, k]`` is ``|f_t - f_(t-k)|_1 / |f_t|_1`` (Block Caching's L1rel for k = 1; SmoothCache's for all k).
+    It is infinite where t < k, and where the output became zero.
     """
     num_steps, num_samples = features.shape[:2]
     sums = features.abs().sum(dim=-1, dtype=torch.float64)

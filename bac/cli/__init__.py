@@ -1,4 +1,4 @@
-"""The `bac` command: what a schedule does, what a checkpoint offers, how fast it is, and making a schedule for it."""
+"""The `bac` command: draw a file, examine or time a checkpoint, and make a schedule, guard or tuning for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command, or say which package is missing."""
+    """Run the command, or exit with the name of the missing package."""
     try:
         from bac.cli.app import app
     except ModuleNotFoundError as error:

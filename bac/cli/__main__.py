@@ -1,4 +1,4 @@
-"""``python -m bac.cli``, where the command ``bac`` is not on the path."""
+"""``python -m bac.cli``, for when the command ``bac`` is not on the path."""
 
 from bac.cli import main
 

@@ -35,12 +35,12 @@ Env = Annotated[str | None, typer.Option(help="LeRobot's type of environment to 
 Task = Annotated[str | None, typer.Option(help="Task of the environment.")]
 EnvOptions = Annotated[list[str], typer.Option(help="Setting of the environment, NAME=VALUE; repeatable.")]
 Dataset = Annotated[str | None, typer.Option(help="LeRobot data set to take observations from.")]
-DatasetRoot = Annotated[Path | None, typer.Option(help="Where the data set lies.")]
+DatasetRoot = Annotated[Path | None, typer.Option(help="Folder of the data set.")]
 BatchSize = Annotated[int, typer.Option(help="Worlds, or observations, side by side.", min=1)]
 FilePath = Annotated[
     Path | None, typer.Option("--file", "--schedule", help="Default: bac.json in the policy's folder.")
 ]
-Executor = Annotated[str, typer.Option(help=f"What it will run with: {', '.join(EXECUTORS)}.")]
+Executor = Annotated[str, typer.Option(help=f"How the policy will be run: {', '.join(EXECUTORS)}.")]
 
 
 @app.command()
@@ -55,7 +55,7 @@ def show(path: Annotated[Path, typer.Argument(help="bac.json, guard.json, or the
 
 @app.command(name="doctor")
 def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cpu") -> None:  # noqa: B006
-    """Say what would be cached in a policy, block by block, or why not; and whether its bac.json fits."""
+    """List the blocks of a policy that can be cached, or the reason why none can, and check that its bac.json fits."""
     for line in doctor.versions():
         typer.echo(line)
     with _errors_in_one_line():
@@ -68,14 +68,14 @@ def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cp
 def bench(
     policy_path: PolicyPath,
     file: FilePath = None,
-    rounds: Annotated[int, typer.Option(help="Chunks timed of each kind, by turns.", min=2)] = 20,
+    rounds: Annotated[int, typer.Option(help="Chunks to time of each kind, in turns.", min=2)] = 20,
     batch_size: Annotated[int, typer.Option(min=1)] = 1,
     executor: Annotated[list[str], typer.Option(help="interpret or replay; repeatable.")] = ["interpret", "replay"],  # noqa: B006
     imports: Imports = [],  # noqa: B006
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Time action chunks of random observations by turns: the policy as it is, and as its bac.json says."""
+    """Time action chunks of random observations, in turns: of the policy as it is, and under its bac.json."""
     with _errors_in_one_line():
         chosen = _load(file, policy_path)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
@@ -102,7 +102,7 @@ def calibrate(
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Watch a policy in an environment or on a data set, and write its schedule and what it was made from."""
+    """Measure a policy in an environment or on a data set, and write its schedule and its calibration."""
     _check_source(env, dataset)
     with _errors_in_one_line():
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
@@ -131,28 +131,29 @@ def guard(
     dataset_root: DatasetRoot = None,
     file: FilePath = None,
     runs: Annotated[int, typer.Option(help="Observations to measure; 1,000 make it sharper.", min=2)] = 128,
-    every: Annotated[int, typer.Option(help="Of this many chunks of an episode one is measured.", min=1)] = 8,
+    every: Annotated[int, typer.Option(help="One chunk of an episode in this many is measured.", min=1)] = 8,
     batch_size: BatchSize = 4,
-    num_watched: Annotated[int, typer.Option(help="Reused cells to watch, chosen at random.", min=1)] = 256,
-    quantile: Annotated[float, typer.Option(help="Of a cell's errors, that is its limit.", min=0.5, max=1)] = 0.99,
-    response: Annotated[str, typer.Option(help=f"To an alarm: {', '.join(RESPONSES)}.")] = "log",
-    probe_every: Annotated[int, typer.Option(help="Chunks from one look to the next, on average.", min=1)] = 150,
-    num_cells: Annotated[int, typer.Option(help="Reused cells computed as well at a look.", min=1)] = 16,
-    patience: Annotated[int, typer.Option(help="Mean number of looks to a false alarm, at least.", min=1)] = 1000,
+    num_watched: Annotated[int, typer.Option(help="Reused blocks at steps to watch, chosen at random.", min=1)] = 256,
+    quantile: Annotated[float, typer.Option(help="Quantile of the errors that is the limit.", min=0.5, max=1)] = 0.99,
+    response: Annotated[str, typer.Option(help=f"Response to an alarm: {', '.join(RESPONSES)}.")] = "log",
+    probe_every: Annotated[int, typer.Option(help="Mean number of chunks from probe to probe.", min=1)] = 150,
+    num_cells: Annotated[int, typer.Option(help="Blocks at steps compared in a probed chunk.", min=1)] = 16,
+    patience: Annotated[int, typer.Option(help="Least mean number of probes to a false alarm.", min=1)] = 1000,
     cooldown: Annotated[int | None, typer.Option(help="Chunks a response lasts; default: the episode.")] = None,
     output: Annotated[Path | None, typer.Option(help="Default: guard.json beside the schedule.")] = None,
     imports: Imports = [],  # noqa: B006
     device: Device = "cpu",
-    seed: Annotated[int, typer.Option(help="Seeds worlds and noise: other ones than the schedule saw.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seeds worlds and noise; take others than for the schedule.")] = 10_000,
 ) -> None:
-    """Make a drift guard: it notices, while a robot runs, that the schedule no longer fits what is seen.
+    """Make a drift guard: it notices, while a robot runs, that the schedule no longer fits the observations.
 
-    It lets the policy follow its schedule, computes reused blocks as well, and notes how far each is usually off. On
-    duty it looks again now and then; when too many are further off, it raises an alarm, and responds: "log" says so,
-    "denser" updates in the middle of every stretch of reuse too, "dense" computes everything, until the episode ends.
+    The command lets the policy follow its schedule, computes reused blocks as well, and stores their usual errors. On
+    duty, the guard probes some chunks the same way. If too many errors are larger than usual, it raises an alarm and
+    responds: "log" only logs it, "denser" adds an update in the middle of every stretch of reuse, "dense" computes
+    every block. The response lasts until the episode ends.
 
     Under LeRobot's commands a guard goes on duty only if asked for: BAC_GUARD=log, denser, dense, or on. When the
-    command ends, what it saw is logged. A chunk that is looked at takes as long as a dense one.
+    command ends, the guard's report is logged. A probed chunk takes as long as a dense one.
     """
     _check_source(env, dataset)
     with _errors_in_one_line():
@@ -188,10 +189,10 @@ def tune(
     dataset: Dataset = None,
     dataset_root: DatasetRoot = None,
     target_hz: Annotated[float | None, typer.Option(help="Chunks per second.")] = None,
-    target_latency_s: Annotated[float | None, typer.Option(help="What a chunk may take, p95 [s].")] = None,
+    target_latency_s: Annotated[float | None, typer.Option(help="Largest latency of a chunk, p95 [s].")] = None,
     control_hz: Annotated[float | None, typer.Option(help="Control steps per second; with --n-action-steps.")] = None,
     n_action_steps: Annotated[int | None, typer.Option(help="Actions executed of a chunk.")] = None,
-    max_action_error: Annotated[float | None, typer.Option(help="Instead of a rate: the fastest below it.")] = None,
+    max_action_error: Annotated[float | None, typer.Option(help="Largest action error, instead of a rate.")] = None,
     runs: Annotated[int, typer.Option(help="Observations: half to choose with, half to judge.", min=2)] = 64,
     batch_size: BatchSize = 8,
     evaluations: Annotated[int, typer.Option(help="Runs that the search may take for each family.", min=0)] = 100,
@@ -203,9 +204,9 @@ def tune(
 ) -> None:
     """Find the way to denoise that meets a rate, a latency or an action error on this machine, and write it.
 
-    Solver, timesteps, coefficients, update steps and estimator are chosen together, by running them; the choice is
-    verified on observations that it was not made with, and timed. What is written as bac.json is followed by LeRobot's
-    commands; the report of everything that was looked at lies beside it as bac.tuned.json.
+    Solver, timesteps, coefficients, update steps and estimator are chosen together, by running them. The choice is
+    timed, and verified on held-out observations. LeRobot's commands follow it as bac.json. The report of all trials
+    lies beside it as bac.tuned.json.
     """
     _check_source(env, dataset)
     with _errors_in_one_line():
@@ -229,7 +230,7 @@ def tune(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(context: typer.Context) -> None:
-    """Start LeRobot's asynchronous policy server with plug-ins, which it does not load itself. Takes its options."""
+    """Start LeRobot's asynchronous policy server with plug-ins, which it does not load by itself. Takes its options."""
     sys.argv = ["bac serve", *context.args]
     lerobot.part("utils.import_utils").register_third_party_plugins()
     lerobot.part("async_inference.policy_server").serve()
@@ -241,17 +242,17 @@ def _check_source(env: str | None, dataset: str | None) -> None:
 
 
 def _load(file: Path | None, policy_path: Path) -> Denoising:
-    """What a command is to follow."""
+    """Load the bac.json that a command follows."""
     path = file or policy_path / "bac.json"
     if not path.is_file():
         raise bac.BacError(
-            f"{path}: is not there; make one first: bac tune, or bac calibrate, --policy-path {policy_path}"
+            f"{path}: there is no such file; make one first: bac tune, or bac calibrate, --policy-path {policy_path}"
         )
     return bac.load(path)
 
 
 def _settings(options: Sequence[str], task: str | None) -> dict[str, Any]:
-    """``["episode_length=50", "obs_type=pixels"]`` to ``{"episode_length": 50, "obs_type": "pixels"}``."""
+    """Parse ``["episode_length=50", "obs_type=pixels"]`` to ``{"episode_length": 50, "obs_type": "pixels"}``."""
     settings: dict[str, Any] = {} if task is None else {"task": task}
     for option in options:
         name, equals, value = option.partition("=")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+import pkgutil
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,17 +16,18 @@ from torch import Tensor, nn
 
 from bac.cli import lerobot
 from bac.errors import BacError
+from bac.files import read_json
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What `load` read.
+    """A LeRobot checkpoint, loaded.
 
     Attributes:
-        policy: Untouched, in eval mode, on its device.
-        config: LeRobot's configuration of it.
-        preprocessor: Observations as environments and data sets give them to what the policy takes.
-        postprocessor: What the policy returns to actions.
+        policy: The untouched policy, in eval mode, on its device.
+        config: LeRobot's configuration of the policy.
+        preprocessor: Turns observations of environments and data sets into batches for the policy.
+        postprocessor: Turns the policy's outputs into actions.
     """
 
     policy: nn.Module
@@ -58,7 +61,7 @@ class Checkpoint:
         return [self._preprocessed(_stacked(group)) for group in _groups(frames, batch_size)]
 
     def _window(self) -> tuple[int, ...]:
-        """Observation steps that the policy takes at once, `(To,)`, or nothing if it takes one without that axis."""
+        """The observation window of the policy: `(To,)`, or `()` if its observations have no such axis."""
         return () if self.config.observation_delta_indices is None else (len(self.config.observation_delta_indices),)
 
     def _preprocessed(self, raw: dict[str, Any]) -> dict[str, Any]:
@@ -67,23 +70,28 @@ class Checkpoint:
 
 
 def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Checkpoint:
-    """Read a checkpoint, with no schedule on it.
+    """Read a checkpoint without following its schedule.
 
     Args:
         path: Folder with ``config.json``, weights (or an adapter of PEFT) and processors.
-        device: Where to run it.
-        imports: Modules to import first, for policy types that are not LeRobot's own.
+        device: Device to run it on.
+        imports: Modules or packages that register policy types which are not LeRobot's own; of a package, every module
+            is imported, as LeRobot's own discovery does.
 
     Raises:
-        BacError: LeRobot or PEFT is missing, or the folder holds no checkpoint.
+        BacError: LeRobot or PEFT is missing, the folder holds no checkpoint, or nothing registers its policy type.
     """
     if not (path / "config.json").is_file():
         raise BacError(f"{path}: no config.json in it; give the folder that LeRobot calls pretrained_model")
+    if imports:
+        sys.path.insert(0, os.getcwd())  # a user's own policy lies in the working folder, not among packages
     for name in imports:
-        importlib.import_module(name)
-    os.environ["BAC"] = "off"  # whatever plug-in is installed, this command wants to see the policy itself
+        _register(name)
+    os.environ["BAC"] = "off"  # this command needs the policy unwrapped, even if the plug-in is installed
     lerobot.part("policies")
-    config = lerobot.part("configs").PreTrainedConfig.from_pretrained(path)
+    config_class = lerobot.part("configs").PreTrainedConfig
+    _check_type(path, config_class.get_known_choices())
+    config = config_class.from_pretrained(path)
     config.pretrained_path, config.device = path, device
     factory = lerobot.part("policies.factory")
     policy = _load_policy(factory.get_policy_class(config.type), config, path).to(device).eval()
@@ -92,8 +100,31 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     return Checkpoint(policy, config, *processors)
 
 
+def _register(name: str) -> None:
+    """Import a module, and every module of a package.
+
+    Raises:
+        BacError: There is no such module, or it needs something that is not installed.
+    """
+    try:
+        module = importlib.import_module(name)
+        for inner in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
+            importlib.import_module(inner.name)
+    except ImportError as error:
+        raise BacError(f"--import {name}: {error}; give a module that can be imported from {os.getcwd()}") from error
+
+
+def _check_type(path: Path, known: Collection[str]) -> None:
+    policy_type = read_json(path / "config.json").get("type")
+    if policy_type not in known:
+        raise BacError(
+            f"{path}: holds a policy of type {policy_type!r}, which nothing registers. Name the package that does: "
+            "--import policies.diffusion_transformer"
+        )
+
+
 def _load_policy(policy_class: Any, config: Any, path: Path) -> nn.Module:
-    """The policy itself, also where the folder holds an adapter of PEFT, which then sits in the policy's layers."""
+    """Load the policy. If the folder holds an adapter of PEFT, return the base model with the adapter in its layers."""
     if not config.use_peft:
         return cast(nn.Module, policy_class.from_pretrained(path, config=config))
     try:

@@ -1,4 +1,4 @@
-"""What would be cached in a policy, and what stands in the way."""
+"""Examines a policy: the blocks that can be cached, or the reason why none can."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PACKAGES = ("lerobot_policy_bac", "torch", "lerobot", "diffusers", "transformer
 
 
 def versions() -> Iterator[str]:
-    """Versions of what matters, one a line."""
+    """Versions of Python and the relevant packages, one a line."""
     yield f"python {platform.python_version()}"
     for package in _PACKAGES:
         try:
@@ -29,10 +29,10 @@ def versions() -> Iterator[str]:
 
 
 def examine(policy: nn.Module, folder: Path) -> Iterator[str]:
-    """Blocks, steps and solver, and whether the schedule and the guard in `folder` fit.
+    """List blocks, steps and solver, and check whether the schedule and the guard in `folder` fit.
 
     Raises:
-        UnsupportedPolicyError: Nothing can be cached; the message says why.
+        UnsupportedPolicyError: Nothing can be cached; the message gives the reason.
     """
     host = find_host(policy)
     yield f"policy {type(policy).__name__}, denoiser {type(host.denoiser).__name__}"
@@ -56,7 +56,7 @@ def _verdict(policy: nn.Module, path: Path) -> Iterator[str]:
         return
     try:
         denoising = bac.load(path)
-        bac.wrap(policy, denoising)
+        bac.wrap(policy, denoising)  # for its checks alone
         yield f"{path.name} fits: LeRobot runs {denoising.name} wherever lerobot_policy_bac is installed"
         yield from _guard_verdict(policy, denoising, path)
     except bac.BacError as error:

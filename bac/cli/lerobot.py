@@ -1,4 +1,4 @@
-"""LeRobot, imported when a command needs it."""
+"""Imports LeRobot when a command needs it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bac.errors import BacError
 
 
 def part(name: str) -> Any:
-    """A module of LeRobot.
+    """Import a module of LeRobot.
 
     Raises:
-        BacError: It, or something it needs, is not installed.
+        BacError: The module, or a package that it needs, is not installed.
     """
     try:
         return importlib.import_module(f"lerobot.{name}")

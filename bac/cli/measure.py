@@ -1,4 +1,4 @@
-"""Latency of action chunks, and statistics of a policy at work in an environment."""
+"""Measures the latency of action chunks, and runs policies in environments to calibrate, survey or tune them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from bac.tuning.timing import in_turns
 def report(
     policy: nn.Module, denoising: Denoising, batch: Mapping[str, Any], *, executors: Sequence[str], rounds: int
 ) -> Iterator[str]:
-    """Time a policy as it is and as a file says by turns, so that what else the machine does meets both.
+    """Time a policy as it is and under a file, in turns, so that other load on the machine affects both alike.
 
     Args:
-        denoising: Of the file.
+        denoising: The way to denoise in the file.
         batch: One observation batch, preprocessed.
         executors: Names as `bac.plan.replay.replay_named` takes them.
-        rounds: Chunks timed of each kind.
+        rounds: Chunks to time of each kind.
     """
     device = next(policy.parameters()).device
     yield f"{device}, {torch.get_num_threads()} threads, {rounds} chunks each, torch {torch.__version__}"
@@ -59,8 +59,8 @@ def calibrate_in(
 
     Args:
         env: LeRobot's type of environment.
-        options: Its settings: its task, if it has several, and whatever LeRobot's configuration of it takes.
-        num_worlds: Worlds side by side; each counts as a run of its own.
+        options: Settings of the environment, as LeRobot's configuration takes them; the task too, if it has several.
+        num_worlds: Number of worlds side by side; each counts as a run of its own.
     """
     with watching(checkpoint.policy) as watch:
         _play_until(watch, runs, checkpoint, env, options, num_worlds, seed)
@@ -82,9 +82,9 @@ def survey_in(
     """Play whole episodes with the cached policy until `runs` denoising runs were probed.
 
     Args:
-        env: As for `calibrate_in`; so are the others.
-        every: Of this many chunks one is probed.
-        num_watched: Reused cells to watch, chosen at random; None for all.
+        env: As for `calibrate_in`, like the arguments not listed here.
+        every: One chunk in this many is probed.
+        num_watched: Number of reused blocks at steps to watch, chosen at random; None for all.
     """
     with surveying(checkpoint.policy, denoising, seed=seed, num_watched=num_watched, every=every) as survey:
         _play_until(survey, runs, checkpoint, env, options, num_worlds, seed)
@@ -94,10 +94,10 @@ def survey_in(
 def observations_in(
     checkpoint: Checkpoint, env: str, options: Mapping[str, Any], *, runs: int, num_worlds: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Play whole episodes with the untouched policy and keep what it computed chunks from, spread over the episodes.
+    """Play whole episodes with the untouched policy, and keep observations of its chunks, spread over the episodes.
 
     Args:
-        runs: Observations to keep; the others are as for `calibrate_in`.
+        runs: Observations to keep; the other arguments are as for `calibrate_in`.
 
     Returns:
         Batches of `num_worlds` observations.
@@ -113,7 +113,7 @@ def observations_in(
 
 
 class _Seen(Interceptor):
-    """On a policy's ``predict_action_chunk``: the observations that chunks are computed from."""
+    """Intercepts a policy's ``predict_action_chunk`` and keeps its observations."""
 
     def __init__(self, policy: Any) -> None:
         self.batches: list[dict[str, Any]] = []
@@ -121,7 +121,7 @@ class _Seen(Interceptor):
         self._policy = policy
 
     def __call__(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        queues = getattr(self._policy, "_queues", {})  # where LeRobot's policies keep their observation windows
+        queues = getattr(self._policy, "_queues", {})  # LeRobot's policies keep their observation windows here
         self.batches.append(
             {
                 name: torch.stack(list(queues[name]), dim=1) if queues.get(name) else value
@@ -135,7 +135,7 @@ class _Seen(Interceptor):
 
 
 class _Observer(Protocol):
-    """Counts what it sees of a policy: calls of its sampler, and denoising runs that it measured."""
+    """Counts calls of a policy's sampler, and the denoising runs that it measured."""
 
     num_chunks: int
     num_runs: int
@@ -150,7 +150,7 @@ def _play_until(
     num_worlds: int,
     seed: int,
 ) -> None:
-    """Play episode after episode, in worlds of new seeds."""
+    """Play one episode after the other, each on new seeds, until `observer` has measured `runs` denoising runs."""
     factory, evaluation = lerobot.part("envs.factory"), lerobot.part("scripts.lerobot_eval")
     settings = factory.make_env_config(env, **options)
     suites = factory.make_env(settings, n_envs=num_worlds)
@@ -166,8 +166,8 @@ def _play_until(
             with torch.no_grad():
                 evaluation.rollout(worlds[episode % len(worlds)], checkpoint.policy, *processors, seeds=seeds)
             episode += 1
-            if observer.num_chunks == seen:
-                raise BacError(f"{env}: an episode went by without an action chunk of {type(checkpoint.policy)}")
+            if observer.num_chunks == seen:  # otherwise the loop would never end
+                raise BacError(f"{env}: an episode ended without an action chunk of {type(checkpoint.policy)}")
     finally:
         for world in worlds:
             world.close()

@@ -4,13 +4,13 @@
 
     control step   0 1 2 3 4 5 6 7 8 9 ...
     robot acts on  a a a a a a a b b b b b b b c ...     chunks a, b, c
-    policy thinks          |- b -|       |- c -|         in a thread of its own, on what was observed as it began
+    policy thinks          |- b -|       |- c -|         in its own thread, on the observation at its start
 
-The robot never waits: it acts on the chunk it has while the next one is computed. A chunk's first action belongs to
-the control step whose observation it was computed from, so actions whose time has passed when it arrives are skipped.
+The robot never waits: it acts on its current chunk while the policy computes the next. A chunk's first action belongs
+to the control step that was observed for it. Actions whose time has passed when the chunk arrives are skipped.
 
-Policies with real-time chunking (LeRobot's RTC) have an engine of their own, which guides a chunk by what is left of
-the last one: run those, wrapped by `bac` or not, with ``lerobot-rollout --inference.type=rtc``.
+Policies with real-time chunking (LeRobot's RTC) have their own engine, which guides a chunk by the rest of the last
+one. Run those, wrapped by `bac` or not, with ``lerobot-rollout --inference.type=rtc``.
 """
 
 from bac.control.clock import Clock, Outcome, WallClock, Worker

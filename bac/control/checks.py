@@ -1,4 +1,4 @@
-"""Whether a robot may be given what a policy returned."""
+"""Checks an action chunk before a robot executes it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Range = tuple[Any, Any]
 
 
 def as_chunk(value: Any) -> Actions:
-    """An action chunk as a policy returns it, `[1, T, Da]` or `[T, Da]`, on the CPU, `[T, Da]` float32.
+    """Convert a policy's action chunk, `[1, T, Da]` or `[T, Da]`, to `[T, Da]` float32 on the CPU.
 
     Raises:
-        ControlError: It has another shape, or a number that is not finite.
+        ControlError: The chunk has another shape, or a number that is not finite.
     """
     array = value.detach().to("cpu", torch.float32).numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
     if array.ndim == 3 and len(array) == 1:
@@ -36,7 +36,7 @@ def check_range(chunk: Actions, action_range: Range | None) -> None:
 
     Args:
         chunk: Actions, `[T, Da]`.
-        action_range: Lowest and highest, each a number or `[Da]`; None for no limit.
+        action_range: Lowest and highest action, each a number or `[Da]`; None for no limit.
 
     Raises:
         ControlError: A component is out of range.

@@ -1,4 +1,4 @@
-"""Time, and the one thread beside the loop: all that a control loop asks of the machine, so that a test can be it."""
+"""Time and the policy's thread. The control loop needs nothing else of the machine, so a test can replace both."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SWITCH_S = 0.0005
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a piece of work came to.
+    """The result of a piece of work.
 
     Attributes:
-        value: What it returned.
-        error: What it raised instead, or None.
-        latency_s: How long it took [s].
+        value: The returned value; None if it raised.
+        error: The exception; None if it returned.
+        latency_s: Duration of the work [s].
     """
 
     value: Any
@@ -37,17 +37,17 @@ class Worker(Protocol):
     """Does one piece of work at a time, beside the loop."""
 
     def submit(self, work: Callable[[], Any]) -> None:
-        """Begin; the last outcome has been taken."""
+        """Begin work. The caller has taken the last outcome."""
 
     def outcome(self) -> Outcome | None:
-        """The finished work, once; None while it goes on or where there is none. Never waits."""
+        """The outcome of finished work, once; None while it goes on, or without any work. Never waits."""
 
     def close(self) -> None:
-        """No more work. Work that goes on is left behind."""
+        """Take no more work. Unfinished work is abandoned."""
 
 
 class Clock(Protocol):
-    """Where the loop's time comes from."""
+    """The source of the loop's time."""
 
     def now(self) -> float:
         """Monotonic time [s]."""
@@ -56,17 +56,17 @@ class Clock(Protocol):
         """Return at `time_s` [s] or later; at once if it has passed."""
 
     def worker(self) -> Worker:
-        """A new worker that lives in this time."""
+        """A new worker that measures latency by this clock."""
 
 
 class WallClock:
-    """The machine's own."""
+    """The machine's clock."""
 
     def now(self) -> float:
         return time.perf_counter()
 
     def sleep_until(self, time_s: float) -> None:
-        while (left := time_s - time.perf_counter()) > 0:
+        while (left := time_s - time.perf_counter()) > 0:  # a sleep may end early
             time.sleep(left)
 
     def worker(self) -> Worker:
@@ -74,7 +74,7 @@ class WallClock:
 
 
 class ThreadWorker:
-    """One daemon thread for all work, since threads that come and go cost PyTorch its thread pools.
+    """One daemon thread for all work, since PyTorch would build thread pools anew for every new thread.
 
     A thread cannot be ended from outside: one that hangs in a policy stays until the process ends.
     """
@@ -98,23 +98,23 @@ class ThreadWorker:
         self._work.put(None)
         self._thread.join(JOIN_S)
         if self._thread.is_alive():
-            logger.warning("the thread that runs the policy does not end; it is left behind until the process ends")
+            logger.warning("the thread that runs the policy does not end; it stays until the process ends")
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
             value, error, begun = None, None, time.perf_counter()
             try:
                 value = work()
-            except BaseException as raised:  # sys.exit() in a thread would end it without a word
+            except BaseException as raised:  # sys.exit() would end the thread silently
                 error = raised
             self._outcomes.put(Outcome(value, error, time.perf_counter() - begun))
 
 
 @contextmanager
 def prompt_threads() -> Iterator[None]:
-    """Let the loop's thread have the interpreter within half a millisecond of waking, for the duration of a `with`.
+    """Give a waking thread the interpreter within half a millisecond, for the duration of a ``with`` block.
 
-    A policy busy in Python may otherwise keep it for 5 ms, a quarter of a control step at 50 Hz. Process-wide.
+    Otherwise a policy busy in Python may keep it for 5 ms, a quarter of a control step at 50 Hz. Process-wide.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(min(before, SWITCH_S))

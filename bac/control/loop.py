@@ -1,4 +1,4 @@
-"""The loop: act on the chunk there is, think about the next one, and stop the robot when thinking fails."""
+"""The control loop: it acts on the current chunk, computes the next one, and stops the robot when that fails."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import torch
 
 from bac.control.checks import Range, as_chunk, check_range
 from bac.control.clock import Clock, Outcome, WallClock, Worker, prompt_threads
-from bac.control.statistics import Recorder, Statistics
+from bac.control.statistics import LoopRecorder, Statistics
 from bac.control.ticker import Ticker
 from bac.control.timeline import Actions, Timeline
 from bac.errors import ControlError
 
 logger = logging.getLogger(__name__)
 
-_RECENT = 32  # chunks whose slowest says how early to think
-_WARMUP_TIMEOUT_S = 300.0  # a plan that is recorded, or compiled, takes its time
+_RECENT = 32  # chunks; the slowest of them sets how early the next one begins
+_WARMUP_TIMEOUT_S = 300.0  # long, because recording or compiling a plan takes time
 _POLL_S = 0.005
 
 
 class Policy(Protocol):
-    """A chunked policy with its processors: what a robot observes in, what it can execute out."""
+    """A chunked policy with its processors: it maps a robot's observation to actions that the robot can execute."""
 
     def reset(self) -> None:
         """Forget the last episode."""
 
     def predict_action_chunk(self, batch: Any, /) -> Any:
-        """The actions from the observed control step on, `[1, T, Da]` or `[T, Da]`. Called in a thread of its own."""
+        """The actions from the observed control step on, `[1, T, Da]` or `[T, Da]`. Called in the worker's thread."""
 
 
 class Robot(Protocol):
-    """Both methods are called once in each control step, in the thread of `ControlLoop.run`."""
+    """A robot. Both methods are called once in each control step, in the thread of `ControlLoop.run`."""
 
     def observe(self) -> Any:
-        """What the policy takes. A policy that looks back is given its history from here."""
+        """The policy's batch. For a policy with several observation steps, it includes the history."""
 
     def act(self, action: Actions, /) -> None:
         """Begin an action, `[Da]` float32, and return."""
@@ -48,36 +48,36 @@ class Robot(Protocol):
 
 @dataclass(frozen=True)
 class ControlLoop:
-    """Drives a robot at a fixed rate with a chunked policy that thinks while the robot acts (see `bac.control`)::
+    """Drives a robot at a fixed rate with a chunked policy, which thinks while the robot acts (see `bac.control`)::
 
         stand_still = lambda last, observation: observation["joints"]
         loop = bac.ControlLoop(policy, robot, control_hz=50, safe_action=stand_still)
         print(loop.run(num_steps=3000))
 
-    - Step k begins at start + k / `control_hz`, whatever came before; steps whose time has passed are skipped.
-    - The newest chunk is acted on, from the row that belongs to the present step.
-    - The next chunk is begun so early that one as slow as the slowest of the last 32 arrives when it is needed.
-    - Where no chunk has an action for the present step, `on_miss` says what is sent, and it is counted.
-    - A policy that raises, takes longer than `timeout_s`, is twice in a row too late for a whole chunk, or returns what
-      is not finite, out of range or of another shape, and a robot that raises, end the run: `safe_action` is sent once,
-      and `ControlError` is raised.
+    - Step k begins at start + k / `control_hz`; earlier delays do not shift it. Steps that are over are skipped.
+    - The robot acts on the newest chunk, from the row that belongs to the current step.
+    - The next chunk is begun early enough to arrive on time if it is as slow as the slowest of the last 32.
+    - If no chunk has an action for the current step, the loop sends the action of `on_miss` and counts the step.
+    - The run ends if the robot raises, or if the policy raises, takes longer than `timeout_s`, is too late for a whole
+      chunk twice in a row, or returns actions that are not finite, out of range or of another shape. Then
+      `safe_action` is sent once, and `ControlError` is raised.
 
     Attributes:
-        policy: What thinks. `bac.wrap` it before.
-        robot: What acts.
+        policy: The policy. Wrap it before (`bac.wrap`).
+        robot: The robot.
         control_hz: Control steps per second [Hz].
-        safe_action: Safe at any time: an action, `[Da]`, or a function of the last action sent (None before the first)
-            and the newest observation (None before the first) that returns one. Where the robot stands for positions,
-            no motion for velocities or displacements.
+        safe_action: Safe at any time: an action, `[Da]`, or a function that returns one, given the last action sent
+            and the newest observation (each None before the first). For positions, the robot's current one; for
+            velocities or displacements, no motion.
         on_miss: ``hold`` sends the last action again; ``safe`` sends `safe_action`.
         action_range: Lowest and highest action, each a number or `[Da]`; None for no limit.
         execute_steps: Control steps after a chunk's observation at which the next chunk should take over; by default
-            the chunk's length. 1 thinks without a break.
-        blend_steps: Over how many control steps actions move from the old chunk's to the new one's; 0 switches at once.
+            the chunk's length. 1 computes chunks without a break.
+        blend_steps: Control steps over which actions move from the old chunk's to the new one's; 0 switches at once.
         timeout_s: Longest time for a chunk [s]; a policy that takes longer has hung. Warming up may take longer.
-        warmup: Chunks that are computed before time starts, at least 1, so that plans are recorded and the latency is
-            known; the last is the first to be acted on, so the robot must stand still until then.
-        clock: Where time comes from.
+        warmup: Chunks computed before time starts, at least 1, so that plans are recorded and the latency is known.
+            The robot acts on the last of them first, so it must stand still until then.
+        clock: The source of time.
 
     Raises:
         ControlError: A value is out of range.
@@ -114,21 +114,21 @@ class ControlLoop:
 
         Args:
             num_steps: Steps on the clock, skipped ones included; None for no end.
-            until: Asked after each control step; True ends the run.
+            until: Called after each control step; True ends the run.
 
         Returns:
-            What was measured. The robot has been given its last action; nothing is sent after it.
+            The measurements. The robot got its last action; nothing is sent after it.
 
         Raises:
-            ControlError: The policy or the robot failed, and the safe action was sent; `statistics` tells how far the
-                run came. What they raised is its cause.
+            ControlError: The policy or the robot failed, and the safe action was sent. `statistics` holds the
+                measurements until then; the cause is the original exception.
         """
         run = _Run(self)
         try:
             with prompt_threads():
                 run.warm_up()
                 run.control(inf if num_steps is None else num_steps, until)
-        except BaseException as error:  # an interrupt, too, must not leave the robot moving
+        except BaseException as error:  # even an interrupt must not leave the robot moving
             run.stop_for(error)
             raise
         finally:
@@ -143,15 +143,15 @@ class _Run:
         self.loop = loop
         self.clock = loop.clock
         self.worker: Worker = loop.clock.worker()
-        self.recorder = Recorder(loop.control_hz)
+        self.recorder = LoopRecorder(loop.control_hz)
         self.timeline = Timeline(loop.blend_steps)
         self.delays: deque[int] = deque(maxlen=_RECENT)
         self.action_size: int | None = None
         self.observation: Any = None
         self.last_action: Actions | None = None
-        self.acted_on_s = 0.0  # when the chunk that is acted on was observed
+        self.acted_on_s = 0.0  # time of the observation behind the current chunk
         self.too_late = 0
-        self.thinking: tuple[int, float] | None = None  # the step observed, and when
+        self.thinking: tuple[int, float] | None = None  # observed step and its time, while a chunk is computed
 
     def warm_up(self) -> None:
         """Compute chunks before time starts; keep the last as that of step 0."""
@@ -159,7 +159,7 @@ class _Run:
         self._reset()
         for index in range(loop.warmup):
             self.observation = self._observe()
-            if index == loop.warmup - 1:
+            if index == loop.warmup - 1:  # the last warm-up chunk is the first of the run, so the policy starts fresh
                 self._reset()
             begun = self.clock.now()
             self._think(0)
@@ -170,14 +170,14 @@ class _Run:
                 f"policy: a chunk took {outcome.latency_s:.3f} s after warming up, longer than timeout_s = "
                 f"{loop.timeout_s:g}. Wrap it (bac.wrap), or allow more: timeout_s={2 * outcome.latency_s:.2g}"
             )
-        self._safe_action()  # if it cannot be had, now is the time to know
+        self._safe_action()  # fail now, not when it is needed
         self.thinking = None
         self.delays.append(ceil(outcome.latency_s * loop.control_hz))
         self.timeline.add(chunk, 0, 0)
         self.acted_on_s = begun
 
     def control(self, num_steps: float, until: Callable[[], bool]) -> None:
-        """Control steps until the end."""
+        """Make control steps until the end."""
         ticker, recorder = Ticker(self.clock, self.loop.control_hz), self.recorder
         first_s = self.clock.now()
         while (step := ticker.wait()) < num_steps:
@@ -193,11 +193,11 @@ class _Run:
                 return
 
     def stop_for(self, error: BaseException) -> None:
-        """Send the safe action; leave what was measured with the error."""
+        """Send the safe action, and attach the measurements to the error."""
         sent = True
         try:
             self._send(self._safe_action())
-        except Exception:  # whatever the robot raises: the first failure is what run() reports, this one is logged
+        except Exception:  # run() reports the first failure, so this second one is only logged
             sent = False
             logger.exception("the safe action could not be sent")
         logger.error("control loop: stopped, the safe action was %s: %s", "sent" if sent else "NOT sent", error)
@@ -213,8 +213,8 @@ class _Run:
         if outcome is None:
             if self.clock.now() - observed_s > self.loop.timeout_s:
                 raise ControlError(
-                    f"policy: hung. Control step {step}: the chunk for what was observed at step {observed_step} "
-                    f"is not there after timeout_s = {self.loop.timeout_s:g} s"
+                    f"policy: hung. Control step {step}: the chunk for the observation of step {observed_step} "
+                    f"has not arrived after timeout_s = {self.loop.timeout_s:g} s"
                 )
             return
         chunk = self._checked(outcome)
@@ -228,7 +228,8 @@ class _Run:
         self._check_in_time(step, len(chunk), outcome.latency_s)
 
     def _check_in_time(self, step: int, length: int, latency_s: float) -> None:
-        """One chunk may come too late for all of its actions; two in a row would leave the robot holding for ever."""
+        """Refuse a second chunk in a row that is too late for all of its actions: the robot would hold for ever."""
+        # One late chunk may be a hiccup of the machine.
         self.too_late = self.too_late + 1 if self.timeline.end <= step else 0
         if self.too_late > 1:
             raise ControlError(
@@ -250,7 +251,7 @@ class _Run:
         self.recorder.num_steps += 1
 
     def _begin(self) -> int:
-        """The control step at which to begin thinking about the next chunk."""
+        """The control step at which to begin the next chunk."""
         length = self.timeline.end - self.timeline.observed_step
         execute = min(self.loop.execute_steps or length, length)
         return self.timeline.observed_step + max(1, execute - max(self.delays))
@@ -259,7 +260,7 @@ class _Run:
         policy, observation = self.loop.policy, self.observation
 
         def work() -> Any:
-            with torch.inference_mode():
+            with torch.inference_mode():  # the mode is per thread, so the worker needs its own
                 return policy.predict_action_chunk(observation)
 
         self.thinking = (step, self.clock.now() if observed_s is None else observed_s)

@@ -1,4 +1,4 @@
-"""What a control loop measured."""
+"""Measurements of a control loop."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NEWEST = 200_000  # samples that quantiles are taken of: more than an hour at 50 Hz
+NEWEST = 200_000  # samples kept for quantiles: more than an hour at 50 Hz
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Of a measured quantity, in its unit; all NaN if it was never measured."""
+    """Quantiles of a measured quantity, in its unit; all NaN if it was never measured."""
 
     p50: float
     p95: float
@@ -30,25 +30,25 @@ class Quantiles:
         return f"p50 {self.p50:.4g}  p95 {self.p95:.4g}  p99 {self.p99:.4g}  max {self.max:.4g}"
 
     def scaled(self, factor: float) -> Quantiles:
-        """In another unit."""
+        """The same quantiles in another unit."""
         return Quantiles(self.p50 * factor, self.p95 * factor, self.p99 * factor, self.max * factor)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a control loop measured. Counts are of the whole run, quantiles of its newest 200,000 samples.
+    """Measurements of a control loop. Counts are of the whole run, quantiles of its newest 200,000 samples.
 
     Attributes:
         control_hz: Control steps per second [Hz].
         num_steps: Control steps that sent an action.
-        duration_s: From the first to the last of them [s].
+        duration_s: Time from the first to the last of them [s].
         num_chunks: Action chunks that arrived.
         missed_deadlines: Control steps that were not over when the next was due, or were skipped.
         held_steps: Control steps without an action of their own, because the next chunk was late.
-        latency_s: From observation to action chunk [s].
-        jitter_s: How much later than it was due a control step began [s].
-        observation_age_s: When an action is sent, how long ago what it answers was observed [s].
-        discontinuity: Where one chunk takes over from another, how far apart their actions are, in the action's unit.
+        latency_s: Time from observation to action chunk [s].
+        jitter_s: Delay of a control step's beginning after it was due [s].
+        observation_age_s: Age of the observation behind an action when the action is sent [s].
+        discontinuity: Distance between the actions of two chunks where one takes over, in the action's unit.
     """
 
     control_hz: float
@@ -74,8 +74,8 @@ class Statistics:
         return "\n".join([title] + [f"  {name:20}  {values}" for name, values in rows.items()])
 
 
-class Recorder:
-    """Collects what `Statistics` tells."""
+class LoopRecorder:
+    """Collects the samples and counts of `Statistics`."""
 
     def __init__(self, control_hz: float) -> None:
         self._control_hz = control_hz
@@ -86,7 +86,7 @@ class Recorder:
         )
 
     def statistics(self) -> Statistics:
-        """So far."""
+        """The statistics so far."""
         return Statistics(
             self._control_hz,
             self.num_steps,

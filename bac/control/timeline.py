@@ -1,4 +1,4 @@
-"""Which action belongs to which control step."""
+"""The timeline maps control steps to actions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ Actions = npt.NDArray[np.float32]
 
 
 class Timeline:
-    """The newest chunk, aligned by observation: row i is for the control step i after the one that was observed.
+    """The newest chunk, aligned by observation: row i is for the control step i after the observed one.
 
     Args:
-        blend_steps: For so many control steps after a switch, actions move linearly from the old chunk's to the new
-            one's, where the old one has any; 0 switches at once.
+        blend_steps: Control steps after a switch over which actions move linearly from the old chunk's to the new
+            one's, as long as the old one has any; 0 switches at once.
     """
 
     def __init__(self, blend_steps: int = 0) -> None:
@@ -23,7 +23,7 @@ class Timeline:
 
     @property
     def end(self) -> int:
-        """The first control step that there is no action for."""
+        """The first control step without an action."""
         return self.observed_step + len(self._actions)
 
     def action(self, step: int) -> Actions | None:
@@ -31,12 +31,12 @@ class Timeline:
         return self._actions[step - self.observed_step] if self.observed_step <= step < self.end else None
 
     def add(self, chunk: Actions, observed_step: int, step: int) -> float | None:
-        """Switch to a chunk; what it has for control steps before `step` is never acted on.
+        """Switch to a chunk. Its actions for control steps before `step` are never used.
 
         Args:
             chunk: Actions, `[T, Da]`.
-            observed_step: The control step whose observation it was computed from.
-            step: The control step now.
+            observed_step: The control step whose observation the chunk was computed from.
+            step: The current control step.
 
         Returns:
             Discontinuity: the largest difference of an action's component between the two chunks at `step`, before
@@ -44,7 +44,7 @@ class Timeline:
         """
         blended = chunk.copy()
         jump = None
-        for index in range(max(1, self._blend_steps)):
+        for index in range(max(1, self._blend_steps)):  # at least once, to measure the jump
             old, row = self.action(step + index), step + index - observed_step
             if old is None or row >= len(chunk):
                 break

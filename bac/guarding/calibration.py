@@ -1,4 +1,4 @@
-"""How far a cached policy's reused blocks are off, at every cell, in its own cached runs."""
+"""Measures the error of every reused block at every step, in a cached policy's own runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bac.guarding.guard import Guard
 from bac.guarding.probe import Errors, Probe
 from bac.install import install
 
-_MOST_DIMENSIONS = 1024  # of an action; what has more is a picture
+_MOST_DIMENSIONS = 1024  # of an action; a larger output is a picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +35,11 @@ class Measured:
     """Errors of a cached policy.
 
     Attributes:
-        errors: Relative L1 error of every reused cell, `[n]` each.
-        action_range: Smallest and largest of what the sampler returned, by its last dimension; None if that is no
+        errors: Relative L1 errors of every watched block at its reused steps, `[n]` each.
+        action_range: Smallest and largest output of the sampler along its last dimension; None if it returns no
             tensor of actions.
         estimator: Name of the estimator.
-        fingerprint: The policy.
+        fingerprint: Identity of the policy.
     """
 
     errors: Mapping[BlockStep, Errors]
@@ -48,7 +48,7 @@ class Measured:
     fingerprint: Fingerprint
 
     def guard(self, schedule: Schedule, *, quantile: float = 0.99, **options: Any) -> Guard:
-        """The guard of these errors; see `bac.Guard.of_errors`."""
+        """Make a guard from these errors; see `bac.Guard.of_errors`."""
         return Guard.of_errors(
             schedule,
             self.errors,
@@ -61,18 +61,18 @@ class Measured:
 
 
 class Survey(Interceptor):
-    """Stands in for a sampler: its runs are probed at every watched cell, and what they return is measured.
+    """Intercepts a sampler: it probes runs at every watched block and step, and measures the range of the actions.
 
     Args:
-        cells: Watched cells.
-        run: The sampler's.
+        cells: Blocks at steps to watch.
+        run: The sampler's run.
         host: The policy.
         estimator: Name of the estimator.
-        every: Of this many runs one is probed.
+        every: One run in this many is probed.
 
     Attributes:
         num_chunks: Calls of the sampler.
-        num_runs: Probed runs, counted by observation.
+        num_runs: Probed runs, one for each observation of a call.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Survey(Interceptor):
         self._high: Tensor | None = None
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        # The keys of `_found` are the watched cells.
         probe = None if self.num_chunks % self.every else Probe(self._found, self.host.batch_dim)
         self.run.orders_ahead = Orders(probe=probe)
         output = self.original(*inputs, **options)
@@ -95,7 +96,7 @@ class Survey(Interceptor):
         if probe is not None and (found := probe.errors()):
             for cell, errors in found.items():
                 self._found[cell].append(errors)
-            self.num_runs += len(errors)
+            self.num_runs += len(errors)  # every cell has one error per sample, so the last one counts them
         if isinstance(output, Tensor) and output.dim() > 1 and output.shape[-1] <= _MOST_DIMENSIONS:
             low, high = (extreme(output.detach().float().flatten(0, -2), dim=0) for extreme in (torch.amin, torch.amax))
             self._low = low if self._low is None else torch.minimum(self._low, low)
@@ -103,7 +104,7 @@ class Survey(Interceptor):
         return output
 
     def measured(self) -> Measured:
-        """What was found."""
+        """The errors and the action range so far."""
         errors = {cell: np.concatenate(rows) if rows else np.zeros(0) for cell, rows in self._found.items()}
         return Measured(errors, self._action_range(), self.estimator, self.host.fingerprint())
 
@@ -123,18 +124,18 @@ def surveying(
     num_watched: int | None = None,
     every: int = 1,
 ) -> Iterator[Survey]:
-    """Let a policy follow a schedule, and measure it, while something else runs it: an environment, a benchmark.
+    """Measure a policy under a schedule while something else runs it: an environment, a benchmark.
 
     A probed run takes as long as a dense one, so no robot should move meanwhile. The policy is left unwrapped.
 
     Args:
-        policy: As for `calibrate`; so are the others.
-        seed: Of the choice of cells.
-        every: Of this many runs one is probed; neighbours in an episode are alike.
+        policy: As for `calibrate`, like the other arguments.
+        seed: Seeds the choice of watched blocks and steps.
+        every: One run in this many is probed, because neighbours in an episode are alike.
 
     Raises:
         CalibrationError: The policy is wrapped.
-        ScheduleError, MismatchError: As from `bac.wrap`; or nothing is reused, or a run continues the one before.
+        ScheduleError, MismatchError: As from `bac.wrap`; or nothing is reused, or the estimator crosses action chunks.
     """
     require_untouched(policy)
     denoising, host = Denoising.of(what), find_host(policy, blocks)
@@ -163,7 +164,7 @@ def measure(
     """Run the cached policy on observations and compute every reused block as well. The policy is left unwrapped.
 
     Args:
-        policy: As for `calibrate`; so are the others.
+        policy: As for `calibrate`, like the other arguments.
 
     Raises:
         CalibrationError: The policy is wrapped, or `batches` is one batch.
@@ -172,7 +173,8 @@ def measure(
     if isinstance(batches, Mapping):
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     with surveying(policy, what, seed=seed, blocks=blocks, num_watched=num_watched) as survey:
-        _predict_all(find_host(policy, blocks), batches, num_draws, seed, progress)  # anew: its way in may be that
+        # Find the host again: its `predict` may be the very method that the survey now shadows.
+        _predict_all(find_host(policy, blocks), batches, num_draws, seed, progress)
     return survey.measured()
 
 
@@ -189,25 +191,26 @@ def calibrate(
     progress: bool = True,
     **options: Any,
 ) -> Guard:
-    """Run the cached policy on observations, compute every reused block as well, and note how far it was off.
+    """Run the cached policy on observations, compute every reused block as well, and make a guard from the errors.
 
-    It takes as long as dense runs do. The policy is left unwrapped.
+    It takes as long as dense runs. The policy is left unwrapped.
 
     Args:
-        policy: As for `bac.calibrate`: not wrapped.
-        what: What the guard will watch.
-        batches: Observation batches of many episodes, other ones than the schedule was made from: each of the B
-            observations is a run. `allowed` takes runs to be independent; 100 or more make it a few per cent.
-        quantile: Of the errors at a cell, that is its limit, in (0, 1].
+        policy: An untouched policy, as for `bac.calibrate`.
+        what: The schedule, or way to denoise, that the guard will watch.
+        batches: Observation batches of many episodes, but not those the schedule was made from. Each of the B
+            observations is a run. The guard's `allowed` assumes independent runs; 100 or more make it a few per cent.
+        quantile: A block's limit at a step is this quantile of its errors, in (0, 1].
         num_draws: Noise draws per batch.
         seed: Seeds the noise of each run.
-        blocks: As `bac.wrap` will be given them.
-        num_watched: Reused cells to watch, chosen at random; None for all. A few hundred take a third of the time.
+        blocks: As they will be given to `bac.wrap`.
+        num_watched: Number of block-step pairs to watch, chosen at random from the reused ones; None watches all. A
+            few hundred take a third of the time.
         progress: Show a progress bar.
         options: Attributes of the guard, `probe_every` to `seed` (the last as ``guard_seed``).
 
     Raises:
-        CalibrationError: The policy is wrapped, there are fewer than two runs, or an error is not a number.
+        CalibrationError: The policy is wrapped, there are fewer than two runs, or an error is NaN.
         ScheduleError, MismatchError: As from `bac.wrap`.
     """
     measured = measure(
@@ -220,7 +223,7 @@ def calibrate(
 
 
 def _watched(schedule: Schedule, num_watched: int | None, seed: int) -> list[BlockStep]:
-    """Reused cells, or some of them, chosen at random."""
+    """All reused blocks at their steps, or `num_watched` of them, chosen at random."""
     steps = range(schedule.num_steps)
     cells = [
         BlockStep(name, s) for name, updates in schedule.update_steps.items() for s in steps if s not in set(updates)

@@ -1,4 +1,4 @@
-"""Put a guard on duty: check it against what it is to watch, and say what it adds to a policy."""
+"""Puts a guard on duty: checks it against the way to denoise, and makes its interceptors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bac.install import OnTop
 
 
 def on_duty(guard: Guard, denoising: Denoising, host: Host, *, strict: bool) -> OnTop:
-    """What a guard adds to a policy that follows a way to denoise.
+    """Make the interceptors and the fallback that a guard adds to a policy.
 
     Raises:
-        ScheduleError: It can watch no such schedule, or what it falls back to does not fit.
-        MismatchError: It was calibrated for something else.
+        ScheduleError: The guard cannot watch such a schedule, or its fallback does not fit.
+        MismatchError: The guard was calibrated for another schedule, estimator or policy.
     """
     schedule = watched_schedule(denoising, host)
     guard.check(schedule, denoising.estimator_name, host.fingerprint() if strict else None)
@@ -35,10 +35,10 @@ def on_duty(guard: Guard, denoising: Denoising, host: Host, *, strict: bool) -> 
 
 
 def watched_schedule(denoising: Denoising, host: Host) -> Schedule:
-    """The schedule that a guard can watch.
+    """The schedule of a way to denoise, checked to be fit for a guard.
 
     Raises:
-        ScheduleError: Nothing is reused, a rule decides during the run, or a run continues the one before.
+        ScheduleError: Nothing is reused, an online rule decides, or the estimator crosses action chunks.
     """
     if denoising.schedule is None:
         raise ScheduleError(f"guard: {denoising.name} reuses nothing, so there is nothing to watch; leave it out")
@@ -46,7 +46,7 @@ def watched_schedule(denoising: Denoising, host: Host) -> Schedule:
     if not isinstance(denoising.schedule, Schedule) or crosses:
         what = denoising.estimator_name if crosses else type(denoising.schedule).__name__
         raise ScheduleError(
-            f"guard: watches a fixed schedule whose runs begin anew with every chunk, which {what} is not; leave it out"
+            f"guard: needs a fixed schedule that keeps nothing from chunk to chunk, but {what} is not one; leave it out"
         )
     return denoising.schedule
 

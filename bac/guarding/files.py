@@ -1,4 +1,4 @@
-"""A guard beside its schedule, as LeRobot's commands find it, and the response one asks it for by name."""
+"""Finds the guard beside a schedule's file, for LeRobot's commands, and a response by its name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ RESPONSES = ("log", "denser", "dense")
 
 
 def beside(schedule_path: Path, schedule: Schedule, response: str | None = None) -> Guard:
-    """The guard that lies beside a schedule's file.
+    """Read the guard beside a schedule's file.
 
     Args:
-        schedule_path: Of the schedule's file.
-        schedule: What is in it.
-        response: One of `RESPONSES`; None for the one it was saved with.
+        schedule_path: Path of the schedule's file.
+        schedule: The schedule in it.
+        response: One of `RESPONSES`; None keeps the response that the guard was saved with.
 
     Raises:
-        ScheduleError: There is none, its file is not complete, or the response is unknown.
+        ScheduleError: There is no guard, its file is not complete, or the response is unknown.
     """
     path = schedule_path.with_name(GUARD_NAME)
     if not path.is_file():
@@ -38,8 +38,8 @@ def response_named(name: str, schedule: Schedule, known: Response = "log") -> Re
 
     Args:
         name: One of `RESPONSES`.
-        schedule: That the guard is for.
-        known: What is taken for "denser" if it is a schedule.
+        schedule: The schedule that the guard watches.
+        known: The guard's current response; if it is a schedule, "denser" keeps it.
 
     Raises:
         ScheduleError: The name is unknown.
@@ -52,12 +52,12 @@ def response_named(name: str, schedule: Schedule, known: Response = "log") -> Re
 
 
 def denser(schedule: Schedule) -> Schedule:
-    """One more update in the middle of every stretch of reuse, so that the longest is half as long."""
+    """Add an update in the middle of every stretch of reuse, which halves the longest stretch."""
     steps = {name: _with_middles(updates, schedule.num_steps) for name, updates in schedule.update_steps.items()}
     return replace(schedule, update_steps=steps)
 
 
 def _with_middles(updates: tuple[int, ...], num_steps: int) -> tuple[int, ...]:
-    """``(0, 4)`` of 6 steps to ``(0, 2, 4, 5)``."""
+    """Map e.g. ``(0, 4)`` of 6 steps to ``(0, 2, 4, 5)``."""
     middles = [(step + following) // 2 for step, following in zip(updates, (*updates[1:], num_steps), strict=True)]
     return tuple(sorted({*updates, *middles}))

@@ -1,4 +1,4 @@
-"""What a drift guard knows and is told to do; a frozen value that draws itself, with JSON."""
+"""The drift guard: limits, options and response in one frozen value, which draws itself and has a JSON form."""
 
 from __future__ import annotations
 
@@ -21,48 +21,49 @@ from bac.guarding.evidence import allowed_share
 from bac.guarding.probe import Errors
 
 _FORMAT, _VERSION = "bac.guard", 1
-_DIGITS = 5  # of a limit, on disk
+_DIGITS = 5  # significant digits of a limit on disk
 
 Response: TypeAlias = Literal["log", "dense"] | Schedule
 
 
 @dataclass(frozen=True, eq=False)
 class Guard:
-    """Online checks that a fixed schedule still holds.
+    """Checks, while a policy runs, that a fixed schedule still holds.
 
-    `bac.guarding.calibrate` makes one, ``bac.wrap(..., guard=)`` puts it on duty.
-
-    It draws itself::
+    `bac.guarding.calibrate` makes a guard, ``bac.wrap(..., guard=guard)`` puts it on duty. It draws itself::
 
         Guard: 6 watched cells of 2 blocks x 4 steps, limits from 64 runs; 6.9 % of looks may exceed them
           one chunk in 150 is probed at 16 cells; 1000 probed chunks or more to a false alarm; then: log
           ticks.0  #12#        # computed or not watched  0-9 limit of the relative error in tenths  + 1 or more
           ticks.1  #13+
 
-    An alarm's promise is `bac.guarding.evidence`'s: if each probed chunk exceeds limits at a share of `allowed` of its
-    cells at most, on average and given what was seen before, then `patience` probed chunks or more go by, on average,
-    until a false alarm. Actions that are not finite, or outside of the calibrated range widened by half of it on either
-    side, are an alarm at once; the promise does not cover them.
+    A *cell* is a block at a step (`bac.caching.block.BlockStep`). A *look* compares the reused output of one cell, for
+    one sample, with the computed output.
+
+    The guarantee is that of `bac.guarding.evidence`: suppose that the share of looks above their limits in a probed
+    chunk is at most `allowed`, in expectation given all earlier chunks. Then a false alarm takes at least `patience`
+    probed chunks, on average. Two faults raise an alarm at once, outside this guarantee: actions that are not finite,
+    and actions outside the calibrated range widened by half of it on either side.
 
     Attributes:
-        limits: By block and step, `[K]`, the largest relative L1 error that counts as usual; None where it updates, or
-            is not watched.
+        limits: By block and step, `[K]`, the largest relative L1 error that counts as usual; None where the block
+            updates or is not watched.
         allowed: Share of looks that may exceed their limit, in (0, 1).
-        num_runs: Runs they were calibrated on.
-        schedule_hash: Of the schedule they hold for.
-        estimator: Name of its estimator.
-        action_range: Smallest and largest of what the sampler returned, by action dimension, in its units (normalised
-            ones, for most policies); None to look only whether it is finite.
-        fingerprint: Of the policy.
-        probe_every: Chunks from one probed to the next on average; five times fewer while the evidence is above 2. A
-            probed chunk is interpreted: on a CPU some four times as long as a replayed one, so 150 costs 2 to 3 %.
-        num_cells: Reused cells that are looked at in a probed chunk.
-        patience: Mean number of probed chunks to a false alarm, at least; an alarm comes at this much evidence.
-        response: ``"log"``: one warning, and counted. ``"dense"``: from the next denoising run on every block is
-            computed. A denser schedule: from the next run on that is followed. Nothing is probed meanwhile.
-        cooldown: Action chunks that the response lasts; None: until ``policy.reset()``. Then the schedule is followed
-            again, and evidence begins at nothing.
-        seed: Of the choice of chunks and cells.
+        num_runs: Runs that the limits were calibrated on.
+        schedule_hash: Hash of the schedule that the limits are for.
+        estimator: Name of the schedule's estimator.
+        action_range: Smallest and largest output of the sampler, by action dimension, in its units (normalised ones,
+            for most policies); None checks only that actions are finite.
+        fingerprint: Identity of the policy.
+        probe_every: Mean number of chunks from one probed to the next; five times fewer while the evidence is above 2.
+            A probed chunk is interpreted: on a CPU about four times as long as a replayed one, so 150 costs 2 to 3 %.
+        num_cells: Cells compared in a probed chunk.
+        patience: Least mean number of probed chunks to a false alarm. The alarm comes when the evidence reaches it.
+        response: ``"log"`` warns once and counts alarms. ``"dense"`` computes every block from the next denoising run
+            on. A denser schedule is followed from the next run on. While these two last, nothing is probed.
+        cooldown: Action chunks that the response lasts; None: until ``policy.reset()``. Then runs follow the schedule
+            again, and the evidence restarts at zero.
+        seed: Seeds the choice of chunks and cells.
 
     Raises:
         ScheduleError: A value is out of range.
@@ -99,22 +100,23 @@ class Guard:
     def of_errors(
         cls, schedule: Schedule, errors: Mapping[BlockStep, Errors], *, quantile: float = 0.99, **options: Any
     ) -> Guard:
-        """The guard of known errors.
+        """Make a guard from measured errors.
 
         Args:
-            schedule: That they were measured with.
-            errors: Of every cell to be watched, `[n]` each.
-            quantile: Of the errors at a cell, that is its limit, in (0, 1].
+            schedule: The schedule under which they were measured.
+            errors: Errors of every block and step to watch, `[n]` each.
+            quantile: The limit is this quantile of the errors, in (0, 1].
             options: Further attributes.
 
         Raises:
-            CalibrationError: There are fewer than two runs, or an error is not a number.
+            CalibrationError: There are fewer than two runs, or an error is NaN.
         """
         if not 0 < quantile <= 1:
             raise CalibrationError(f"quantile: must be in (0, 1], got {quantile}")
         num_runs = min((len(values) for values in errors.values()), default=0)
         if num_runs < 2:
             raise CalibrationError(f"batches: a guard needs at least two runs, 100 or more to be sharp, got {num_runs}")
+        # An order statistic rather than an interpolated quantile: `allowed_share` bounds it for any distribution.
         rank = min(num_runs, int(np.ceil(quantile * num_runs)))
         limits: dict[str, list[float | None]] = {name: [None] * schedule.num_steps for name in schedule.block_names}
         for (block, step), values in errors.items():
@@ -131,18 +133,18 @@ class Guard:
 
     @property
     def cells(self) -> tuple[BlockStep, ...]:
-        """Every watched cell, in order of evaluation of blocks and, within, of steps."""
+        """Every watched block at its steps, block by block in order of evaluation."""
         return tuple(
             BlockStep(b, step) for b, row in self.limits.items() for step, limit in enumerate(row) if limit is not None
         )
 
     @property
     def changes_schedule(self) -> bool:
-        """Whether an alarm makes the next runs follow something else."""
+        """Whether the next runs follow another schedule after an alarm."""
         return self.response != "log"
 
     def fallback(self, schedule: Schedule) -> Schedule | None:
-        """What is followed after an alarm; None if `schedule` is kept."""
+        """The schedule to follow after an alarm; None if `schedule` is kept."""
         if self.response == "dense":
             return Schedule(schedule.num_steps, dict.fromkeys(schedule.block_names, tuple(range(schedule.num_steps))))
         return self.response if isinstance(self.response, Schedule) else None
@@ -151,10 +153,10 @@ class Guard:
         """Refuse a schedule, estimator or policy that the limits were not calibrated for.
 
         Args:
-            policy: None to accept any.
+            policy: The policy's fingerprint; None accepts any.
 
         Raises:
-            MismatchError: They differ.
+            MismatchError: One of them differs.
         """
         remedy = "Calibrate one for it: bac.guarding.calibrate(policy, schedule, batches)"
         if (found := identity(schedule)) != self.schedule_hash:
@@ -166,7 +168,7 @@ class Guard:
             raise MismatchError(f"guard: was calibrated on another policy.\n  {lines}\n{remedy}")
 
     def save(self, path: str | Path) -> None:
-        """Write the guard as JSON, in one go."""
+        """Write the guard as JSON, atomically."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         document = {"format": _FORMAT, "version": _VERSION, **values, "fingerprint": self.fingerprint.to_dict()}
         document["limits"] = dict(self.limits)
@@ -199,7 +201,7 @@ class Guard:
                 f"{path}: not a complete guard of version {_VERSION} ({error!r}); save it again"
             ) from error
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:  # a MappingProxyType cannot be pickled
         return _remade, ({**{f.name: getattr(self, f.name) for f in fields(self)}, "limits": dict(self.limits)},)
 
     def __str__(self) -> str:
@@ -219,7 +221,7 @@ class Guard:
 
 
 def identity(schedule: Schedule) -> str:
-    """SHA-256 of what a schedule does, first 16 hex digits; where it was saved and what for makes no difference."""
+    """SHA-256 of a schedule's update steps, first 16 hex digits; its fingerprint and estimator do not enter."""
     steps = {name: list(steps) for name, steps in schedule.update_steps.items()}
     return hashlib.sha256(json.dumps([schedule.num_steps, list(steps.items())]).encode()).hexdigest()[:16]
 
@@ -239,5 +241,5 @@ def _tenths(limit: float | None) -> str:
 
 
 def _rounded_up(value: float) -> float:
-    """So that a limit on disk is short, and no calibrated error exceeds it by its rounding."""
+    """Round up to a few digits: the file stays short, and no calibrated error exceeds its own limit."""
     return float(f"{value * (1 + 10.0 ** (1 - _DIGITS)):.{_DIGITS}g}") if np.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The guard's place: it stands in for the sampler, on top of everything else, and tells the next run what to do."""
+"""The guard's interceptor: topmost on the sampler, it gives the next run its orders."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _MARGIN = 0.5  # of the calibrated range, on either side
 
 
 class GuardInterceptor(Interceptor):
-    """Stands in for a sampler: orders probes, takes their errors in, looks at the actions, and falls back.
+    """Intercepts a sampler: it orders probes, takes in their errors, checks the actions, and orders the fallback.
 
-    A switch happens here, at the entry of a denoising run; the run keeps the orders it began with.
+    Orders change only here, before a denoising run begins; the run keeps the orders it began with.
 
     Args:
         monitor: The guard on duty.
-        run: The sampler's.
+        run: The sampler's run.
         batch_dim: Dimension of a block's output that counts samples.
     """
 
@@ -45,9 +45,9 @@ class GuardInterceptor(Interceptor):
         self._lock = threading.Lock()
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        if isinstance(self.original, Replayer) and self.original.on_demand:
+        if isinstance(self.original, Replayer) and self.original.on_demand:  # a recording is no chunk of the robot
             return self.original(*inputs, **options)
-        if not self._lock.acquire(blocking=False):  # a second thread, or a call within a call; the run refuses it
+        if not self._lock.acquire(blocking=False):  # a second thread or a nested call, which the run itself refuses
             return self.original(*inputs, **options)
         try:
             return self._look_at(*inputs, **options)
@@ -73,7 +73,7 @@ class GuardInterceptor(Interceptor):
         try:
             output = self.original(*inputs, **options)
         finally:
-            self.run.orders_ahead = Orders(self.monitor.falls_back)
+            self.run.orders_ahead = Orders(self.monitor.falls_back)  # a probe serves one run
         if probe is not None and (errors := probe.errors()):
             self._tell(self.monitor.note(errors))
         if isinstance(output, Tensor) and (reason := self._oddity(output.detach())):
@@ -81,7 +81,7 @@ class GuardInterceptor(Interceptor):
         return output
 
     def _oddity(self, actions: Tensor) -> str | None:
-        """What is wrong with an action chunk, `[..., Da]`, by itself."""
+        """The fault of an action chunk, `[..., Da]`, in words; None if it has none."""
         if not bool(torch.isfinite(actions).all()):
             return "the actions are not finite"
         calibrated = self.monitor.guard.action_range
@@ -123,7 +123,7 @@ class EndOnReset(Interceptor):
 
 
 def report(policy: object) -> Report:
-    """What the guard of a wrapped policy has seen so far.
+    """The report of a wrapped policy's guard.
 
     Raises:
         RunError: The policy has no guard.
@@ -132,7 +132,7 @@ def report(policy: object) -> Report:
 
 
 def monitor_of(policy: object) -> Monitor:
-    """The guard of a wrapped policy, on duty.
+    """The monitor of a wrapped policy's guard.
 
     Raises:
         RunError: The policy has no guard.

@@ -1,4 +1,7 @@
-"""When a guard looks, where, what it makes of it, and until when its response lasts. Knows no model and no tensor."""
+"""Chooses which chunks and blocks to probe, updates the evidence, and decides how long a response lasts.
+
+It knows no model and no tensor.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ from bac.guarding.evidence import Evidence
 from bac.guarding.guard import Guard
 from bac.guarding.probe import Errors
 
-_SUSPICIOUS = 2.0  # evidence from which on a guard looks more often
-_HURRY = 5  # by this factor
-_KEPT = 100  # alarms
+_SUSPICIOUS = 2.0  # evidence above which a guard probes more often
+_HURRY = 5  # factor by which it probes more often
+_KEPT = 100  # alarms kept for the report
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A guard found something.
+    """An alarm of a guard.
 
     Attributes:
         chunk: Number of the action chunk, counted from 1.
-        reason: In words.
+        reason: The reason, in words.
     """
 
     chunk: int
@@ -35,19 +38,19 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Report:
-    """What a guard has seen so far.
+    """Counts, evidence and alarms of a guard so far.
 
     Attributes:
         num_chunks: Action chunks.
-        num_probed: Of those, probed.
-        num_looks: Reused blocks that were computed as well, once for each sample of a batch.
-        num_exceeded: Of those, how many were further off than their limit.
+        num_probed: Probed chunks among them.
+        num_looks: Comparisons of a reused block with its computed output, one for each sample of a batch.
+        num_exceeded: Looks whose error was above the limit.
         worst_blocks: Up to three blocks that exceeded their limits most often, with the number of times.
-        evidence: For a drift now; an alarm comes at the guard's `patience`.
-        num_alarms: Since it was put on.
-        alarms: The last hundred.
-        num_fallen_back: Chunks made by what an alarm put on.
-        falls_back: Whether the next chunk will be.
+        evidence: Current evidence for a drift; an alarm comes at the guard's `patience`.
+        num_alarms: Alarms since the guard was put on.
+        alarms: The last hundred alarms.
+        num_fallen_back: Chunks made by the fallback.
+        falls_back: Whether the fallback will make the next chunk.
     """
 
     num_chunks: int
@@ -76,10 +79,10 @@ class Monitor:
     """A guard on duty.
 
     Args:
-        guard: Limits and orders.
+        guard: Limits and options.
 
     Attributes:
-        falls_back: Whether the current chunk is made by what an alarm put on.
+        falls_back: Whether the fallback makes the current chunk.
     """
 
     def __init__(self, guard: Guard) -> None:
@@ -95,7 +98,7 @@ class Monitor:
         self._exceeded: Counter[str] = Counter()
 
     def begin(self) -> tuple[BlockStep, ...]:
-        """Enter the next chunk; the cells to look at, none in most chunks."""
+        """Enter the next chunk. Returns the blocks at steps to probe, none in most chunks."""
         self._num_chunks += 1
         self.falls_back = self._remaining > 0
         if self.falls_back:
@@ -108,7 +111,7 @@ class Monitor:
         return tuple(self._random.sample(self._cells, min(self.guard.num_cells, len(self._cells))))
 
     def note(self, errors: Mapping[BlockStep, Errors]) -> Alarm | None:
-        """Take in the errors of a probed chunk, `[B]` at each cell."""
+        """Take in the errors of a probed chunk, `[B]` for each block at a step. Returns the alarm, if any."""
         above = {cell: self._above(cell, rows) for cell, rows in errors.items()}
         every = np.concatenate(list(above.values()))
         for (block, _), rows in above.items():
@@ -127,7 +130,7 @@ class Monitor:
         return alarm
 
     def alarm(self, reason: str) -> Alarm:
-        """Respond from the next chunk on."""
+        """Record an alarm and respond from the next chunk on."""
         alarm = Alarm(self._num_chunks, reason)
         self._num_alarms += 1
         self._alarms.append(alarm)
@@ -136,12 +139,12 @@ class Monitor:
         return alarm
 
     def reset(self) -> None:
-        """The episode is over, and with it a response without a cooldown."""
+        """End the episode, and with it a response without a cooldown."""
         if self.guard.cooldown is None:
             self._remaining = 0.0
 
     def report(self) -> Report:
-        """What was seen so far."""
+        """The counts, evidence and alarms so far."""
         return Report(
             num_chunks=self._num_chunks,
             num_probed=self._num_probed,
@@ -157,10 +160,10 @@ class Monitor:
 
     def _above(self, cell: BlockStep, rows: Errors) -> npt.NDArray[np.bool_]:
         limit = self.guard.limits[cell[0]][cell[1]]
-        return np.logical_not(rows <= (np.inf if limit is None else limit))  # what is not a number is above
+        return np.logical_not(rows <= (np.inf if limit is None else limit))  # negated, so that NaN is above too
 
     def _next_wait(self) -> int:
-        """Chunks until the next look: any number from 1 to twice the mean less one is as likely."""
+        """Chunks until the next probed one: uniform from 1 to twice the mean minus one."""
         every = self.guard.probe_every
         if self._evidence.value > _SUSPICIOUS:
             every = max(1, every // _HURRY)

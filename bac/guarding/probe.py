@@ -1,4 +1,4 @@
-"""Compares, within one denoising run, what the cache returns with what the block computes."""
+"""Compares reused with computed outputs within one denoising run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Errors = npt.NDArray[np.float64]
 
 
 class Probe:
-    """Collects relative L1 errors at some cells of one run.
+    """Collects relative L1 errors of some blocks at some steps of one run.
 
     Args:
-        cells: BlockStep to look; cells at which the schedule reuses.
+        cells: The blocks and steps to compare, all of them reused by the schedule.
         batch_dim: Dimension of a block's output that counts samples.
     """
 
@@ -30,7 +30,7 @@ class Probe:
         self._found: dict[BlockStep, list[Tensor]] = {}
 
     def compare(self, block: str, step: int, returned: Any, computed: Any) -> None:
-        """Note how far what was returned is from what was computed."""
+        """Store the relative L1 error of the returned output against the computed one."""
         value, truth = _feature(block, returned), _feature(block, computed)
         rows = [_by_sample(part, self.batch_dim) for part in (value.detach() - truth, truth)]
         moved, size = (part.abs().sum(dim=1, dtype=torch.float32) for part in rows)
@@ -38,9 +38,9 @@ class Probe:
         self._found.setdefault(BlockStep(block, step), []).append(error)
 
     def errors(self) -> dict[BlockStep, Errors]:
-        """Relative errors by cell, `[B]` each, in the order of evaluation; the largest over the contexts of guidance.
+        """Relative errors by block and step, `[B]` each, in order of evaluation; the largest over guidance contexts.
 
-        Infinite where a block computed zeros and something else was returned. Waits for the device, once.
+        An error is infinite if the block computed zeros and returned anything else. Waits for the device once.
         """
         if not self._found:
             return {}
@@ -51,7 +51,7 @@ class Probe:
 
 
 def _by_sample(values: Tensor, batch_dim: int) -> Tensor:
-    """`[B, everything else]`."""
+    """Flatten to `[B, D]`, samples first."""
     values = values.movedim(batch_dim, 0)
     return values.reshape(len(values), -1)
 
@@ -59,5 +59,7 @@ def _by_sample(values: Tensor, batch_dim: int) -> Tensor:
 def _feature(block: str, output: Any) -> Tensor:
     feature = output[0] if isinstance(output, (tuple, list)) and output else output
     if not isinstance(feature, Tensor):
-        raise RunError(f"{block}: returns {type(output).__name__}; a guard compares tensors, or tuples that begin so")
+        raise RunError(
+            f"{block}: returns {type(output).__name__}; a guard compares tensors, or tuples that begin with one"
+        )
     return feature

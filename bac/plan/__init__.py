@@ -1,13 +1,13 @@
-"""The fast executor: record a denoising run once, specialise it, replay it.
+"""REPLAY: record a denoising run once, specialise it, replay it.
 
-A schedule is static, so with it the whole denoising run is one straight program, known before it starts::
+A schedule is static, so the whole denoising run is one straight program, known before it starts::
 
     record      one run under the interceptors, operator by operator     (tape)
     specialise  drop, share, fold, merge; on request re-associate         (passes)
     replay      as flat Python on a CPU, as one CUDA graph on a GPU       (codegen, cuda)
 
-The interceptors stay the reference: a plan is trusted only after it has reproduced two of their runs, and wherever a
-plan might not apply, they run.
+The interceptors stay the reference. A plan is trusted only after it has reproduced two of their runs. Where a plan
+might not apply, the run is interpreted.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ __all__ = ["Plan", "Replay", "plans", "record"]
 
 
 def plans(policy: nn.Module) -> tuple[Plan, ...]:
-    """Plans of a wrapped policy, the one used last at the end. Each prints what was done to it."""
+    """Plans of a wrapped policy, the last used at the end. Each prints its passes and its cost."""
     return _replayer(policy).plans
 
 
 def record(policy: Any, batch: Any, **options: Any) -> Plan:
-    """Make the plan for one kind of batch now, so that no control loop has to wait for it.
+    """Record the plan for one kind of batch now, so that no control loop has to wait for it.
 
-    With a guard that changes the schedule, also the plan of what it falls back to.
+    If a guard changes the schedule, its fallback gets a plan too.
 
     Args:
-        policy: Wrapped with replay.
+        policy: A policy wrapped with replay.
         batch: As `policy.predict_action_chunk` takes it; only shapes and dtypes matter.
-        options: Further arguments that calls will have (a generator).
+        options: Further arguments that later calls will have (a generator).
 
     Raises:
-        RunError: The policy is not wrapped so, or its run cannot be replayed; the message says why.
+        RunError: The policy is not wrapped with replay, or its run cannot be replayed; the message gives the reason.
     """
     replayer = _replayer(policy)
     for fallback in (True, False) if replayer.has_fallback else (False,):

@@ -1,4 +1,4 @@
-"""Record twice, specialise, check: how a plan comes to be trusted."""
+"""Builds a plan: record two runs, specialise the program, check it against both."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ from bac.plan.tape import Refusal, Tape, difference
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
-TOLERANCE = 1e-5  # of the largest output; what re-association may cost in float32
+TOLERANCE = 1e-5  # of the largest output; the error that re-association may make in float32
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A denoising run, interpreted once to know its result and once more on tape, on the same draws.
+    """A denoising run, made twice on the same draws: interpreted without a tape, then recorded on tape.
 
-    The tape itself may change roundings: PyTorch takes other ways through composite operators while one is on.
+    The interpreted one is the reference, because a tape may change roundings: under a tape, PyTorch takes other paths
+    through composite operators.
 
     Attributes:
-        leaves: Its arguments, flattened.
-        before: Where its generators were.
-        output: What the interpreter returned.
-        tape: What was recorded.
-        taped: What was returned on tape.
+        leaves: The run's arguments, flattened.
+        before: State of its generators before the run.
+        output: Output of the interpreted run.
+        tape: The tape of the recorded run.
+        taped: Output of the recorded run.
     """
 
     leaves: Sequence[Any]
@@ -50,7 +51,7 @@ class Recording:
     taped: Any
 
     def seconds(self, replay: Function) -> float:
-        """Run again on the same draws; the time that takes [s]."""
+        """Replay on the same draws and return the time it takes [s]."""
         self.before.restore()
         started = time.perf_counter()
         (output,) = replay(self.leaves)
@@ -59,7 +60,7 @@ class Recording:
         return time.perf_counter() - started
 
     def error_of(self, replay: Function) -> float:
-        """Run again on the same draws; largest difference to the interpreter, relative to its largest output."""
+        """Replay on the same draws; return the largest difference to `output`, relative to the largest output."""
         self.before.restore()
         (output,) = replay(self.leaves)
         if torch.equal(output, self.output):
@@ -69,7 +70,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A specialised program, and how far it is from the recorded ones."""
+    """A specialised program in its compiled form, with its error on the recorded runs."""
 
     program: Program
     stages: tuple[Stage, ...]
@@ -81,7 +82,7 @@ class Compiled:
     skipped: tuple[str, ...] = ()
 
     def plan(self, staleness: Staleness, leaves: Sequence[Any], *, build_s: float) -> Plan:
-        """It, for arguments like these."""
+        """Make the plan for arguments like these."""
         arguments = ", ".join(_describe(leaf) for leaf in leaves if isinstance(leaf, Tensor))
         return Plan(
             program=self.program,
@@ -107,22 +108,22 @@ def build(
     replay: Replay,
     held: Sequence[object] = (),
 ) -> tuple[Plan | Refusal, Any]:
-    """Make a plan out of one call of the sampler.
+    """Make a plan from one call of the sampler.
 
-    The call is interpreted for the caller, then repeated on tape; both are done again on other numbers. The two tapes
-    must hold the same program, and the specialised program must reproduce what the interpreter returned: bit for bit
-    if `replay.exact`, within `TOLERANCE` otherwise.
+    The call is interpreted for the caller, then repeated on tape. Both happen again on other numbers. The two tapes
+    must hold the same program, and the specialised program must reproduce the interpreted outputs: bit for bit if
+    `replay.exact`, within `TOLERANCE` otherwise.
 
     Args:
         sampler: Makes one denoising run, with the interceptors on.
-        owner: Module it is a method of.
-        args: Of this call. Its generators advance as in any call.
+        owner: Module whose method it is.
+        args: Arguments of this call. Its generators advance as in any call.
         options: Keyword arguments of this call.
-        replay: How to specialise it.
+        replay: Options of replay.
         held: Objects besides `owner` that the call reads; see `Staleness`.
 
     Returns:
-        The plan, or why there can be none, and what the call returned.
+        The plan, or the reason why there is none; and the output of the call.
     """
     started = time.perf_counter()
     staleness, leaves = Staleness(owner, held), flatten((args, options))[0]
@@ -139,14 +140,14 @@ def build(
     except _FAILURES as error:
         return Refusal(f"it cannot be specialised ({error!r})"), output
     finally:
-        after.restore()
+        after.restore()  # for the caller, one run was made
     return compiled.plan(staleness, leaves, build_s=time.perf_counter() - started), output
 
 
 def _record_twice(
     sampler: Callable[..., Any], staleness: Staleness, arguments: Any, before: RandomState, output: Any
 ) -> tuple[Program, tuple[Recording, Recording]]:
-    """The program of a call whose result is known, and what it has to reproduce."""
+    """Record a call with known output, and one more on other numbers. Returns the program and both recordings."""
     first = _record(sampler, staleness, arguments, before, output)
     program = first.tape.program(first.taped)
     replacements = iter(other_numbers(first.leaves))
@@ -160,7 +161,7 @@ def _record_twice(
     second.tape.program(second.taped)
     if reason := difference(first.tape, second.tape):
         raise Refusal(reason)
-    staleness.settle(first.tape.borrowed.values())
+    staleness.settle(first.tape.borrowed.values())  # after the runs, which replace some objects themselves
     return program, (first, second)
 
 
@@ -178,7 +179,7 @@ def _record(
 
 
 def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> Compiled:
-    """Specialise and check, the fastest allowed form first; say what had to be left out."""
+    """Specialise and check, the fastest allowed form first. The result lists the skipped transformations."""
     exact_bound, fast_bound = _bounds(recordings[0].output)
     skipped: list[str] = []
     for passes, compiler in ((FAST, True), (FAST, False)) if not how.exact else ():
@@ -194,10 +195,10 @@ def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> 
             return replace(compiled, skipped=tuple(skipped))
         skipped.append(f"{what}: an error of {compiled.error:.1e} where {fast_bound:.0e} is allowed")
     compiled = _compile_with(program, recordings, EXACT, False, skipped)
-    if not compiled.error <= exact_bound:  # how BLAS rounds a split product depends on the processor
+    if not compiled.error <= exact_bound:  # on some processors BLAS rounds a split product differently
         skipped.append(f"split tokens: an error of {compiled.error:.1e} on this processor")
         compiled = _compile_with(program, recordings, UNSPLIT, False, skipped)
-    if not compiled.error <= exact_bound:
+    if not compiled.error <= exact_bound:  # `not <=` rather than `>`, so that NaN is refused too
         raise Refusal(f"the specialised program differs from the interceptor by {compiled.error:.1e}")
     return replace(compiled, exact=True, skipped=tuple(skipped))
 
@@ -213,14 +214,14 @@ def _compile_with(
     elif recordings[0].output.device.type == "cuda":
         try:
             replay = GraphedReplay(special, leaves)
-        except (Refusal, RuntimeError) as error:
+        except (Refusal, RuntimeError) as error:  # the flat program stays
             skipped.append(f"CUDA graph: {str(error).splitlines()[0]}")
     largest = max(recording.error_of(replay) for recording in recordings)
     return Compiled(special, stages, replay, source, largest, recordings[0].seconds(replay))
 
 
 def _bounds(output: Tensor) -> tuple[float, float]:
-    """Largest relative errors of an exact and of a re-associated plan. GPU kernels are not asked for equal bits."""
+    """Largest relative errors of an exact and of a re-associated plan. GPU kernels need not give equal bits."""
     tolerance = max(TOLERANCE, 100 * torch.finfo(output.dtype).eps if output.dtype != torch.float32 else 0.0)
     return (0.0 if output.device.type == "cpu" else tolerance), tolerance
 
@@ -231,7 +232,7 @@ def _describe(tensor: Tensor) -> str:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Hundreds of thousands of small objects are made and kept; looking for garbage among them doubles the time."""
+    """Pause garbage collection: a build keeps hundreds of thousands of small objects, and scans double its time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What the tape knows of an operator as it is called: what PyTorch declares about it, and its encoded arguments."""
+"""An operator call on the tape: PyTorch's declarations about the operator, and the encoded arguments."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from bac.plan.program import references
 
 aten = torch.ops.aten
 
-# Return another handle on the same values; under no writes, the same thing.
+# They return another handle on the same values, which the tape treats as the same value.
 _SAME = {aten.detach.default, aten.detach_.default, aten.alias.default, aten.lift_fresh.default}
 
-# Hand values to Python: `tolist`, `numpy`.
+# They hand values to Python: `tolist`, `numpy`.
 _READS = {aten.resolve_conj.default, aten.resolve_neg.default}
 
-# A random operator draws only if its argument of one of these names says so.
+# An operator with one of these arguments draws only if the argument is true or positive.
 _DROPOUT = ("dropout_p", "train")
 
 
-# What stands in an instruction as it is.
+# Arguments of these types need no encoding.
 LITERALS = {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout}
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What PyTorch declares about an operator, asked once: the tape meets the same few tens of thousands of times.
+    """PyTorch's declarations about an operator. Cached: a tape calls the same few operators tens of thousands of times.
 
     Attributes:
-        same: Returns another handle on its argument.
-        writes: Into an argument.
-        reads: Hands values to Python.
+        same: The operator returns another handle on its argument.
+        writes: It writes into an argument.
+        reads: It hands values to Python.
         shapes: The result's shape depends on values.
         random: It may draw.
-        fresh: Its results never share memory with an argument. Composite operators declare that carelessly.
+        fresh: Its results never share memory with an argument. False for composite operators, whose declarations are
+            unreliable here.
     """
 
     same: bool
@@ -50,7 +51,7 @@ class Kind:
     @classmethod
     @cache
     def of(cls, func: Any) -> Kind:
-        """Of an ATen overload."""
+        """The declarations of an ATen overload."""
         returns = func._schema.returns
         composite = func.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd)
         return cls(
@@ -77,12 +78,12 @@ class Call:
 
     @classmethod
     def of(cls, operator: Any, *args: Any) -> Call:
-        """A call of the tape's own, of encoded arguments."""
+        """A call that the tape adds itself, with encoded arguments."""
         return cls(operator, Kind.of(operator), args, ())
 
     @property
     def draws(self) -> bool:
-        """Whether a random operator was told to draw."""
+        """Whether the arguments tell a random operator to draw."""
         named = dict(zip((given.name for given in self.operator._schema.arguments), self.args, strict=False))
         named.update(self.options)
         switches = [given.name for given in self.operator._schema.arguments if given.name in _DROPOUT]

@@ -1,8 +1,8 @@
-"""Turn a program into one flat Python function.
+"""Turns a program into one flat Python function.
 
-One line per instruction, nothing else in the way: no modules, no scheduler objects, no dictionaries. A local variable
-is reused as soon as its value was read for the last time, so a buffer is freed (or written over, where the operator
-can) at its last use, and the peak is that of the eager run.
+The function has one line per instruction: no modules, no scheduler objects, no dictionaries. A local variable is
+reassigned after its value's last read. A buffer is therefore freed at its last use, or overwritten where the operator
+can, so the peak memory is that of the eager run.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class _Writer:
             function = self._function(DIRECT.get(instruction.operator, instruction.operator), instruction.name)
         arguments = [self._text(argument) for argument in instruction.args]
         arguments += [f"{name}={self._text(option)}" for name, option in instruction.options]
+        # Names of dead inputs are freed before outputs are named, so that an output may take one.
         for value in dict.fromkeys(instruction.inputs):
             if self._last_read.get(value) == place and value not in self.program.constants:
                 self._free.append(self._names[value])
@@ -75,7 +76,10 @@ class _Writer:
         return f"{targets}{comma} = {function}({', '.join(arguments)})"
 
     def _may_overwrite(self, place: int, instruction: Instruction) -> bool:
-        """The first argument owns its memory, looks like the result, and is read here for the last time, once."""
+        """Whether the result may overwrite the first argument.
+
+        It may if that argument owns its memory, has the result's layout, and is read here once, for the last time.
+        """
         first = instruction.args[0] if instruction.args else None
         if instruction.operator not in IN_PLACE or not isinstance(first, Ref) or first.value not in self._owned:
             return False
@@ -105,7 +109,7 @@ class _Writer:
             return f"({''.join(self._text(part) + ', ' for part in argument)})"
         if argument is None or isinstance(argument, (bool, int, str)):
             return repr(argument)
-        if isinstance(argument, float) and math.isfinite(argument):
+        if isinstance(argument, float) and math.isfinite(argument):  # inf and nan have no literal in Python
             return repr(argument)
         name = f"k{len(self.namespace)}"
         self.namespace[name] = argument
@@ -113,7 +117,7 @@ class _Writer:
 
 
 def _last_reads(program: Program, owner: dict[int, int]) -> dict[int, int]:
-    """Where the memory of each owner is read for the last time; outputs are read after everything."""
+    """Place of the last read of each owner's memory; outputs are read after all instructions."""
     last: dict[int, int] = {}
     for place, instruction in enumerate(program.instructions):
         for value in instruction.inputs:

@@ -1,8 +1,8 @@
-"""Replay a whole denoising run as one CUDA graph.
+"""Replays a whole denoising run as one CUDA graph.
 
-A dense run of a diffusion transformer launches some 16,000 small kernels one after the other, and launching them is
-what takes the time. The graph holds them all and is launched once. It reads arguments and random numbers from buffers
-and leaves the result in one. The numbers are drawn before, by the caller's generators in their order
+A dense run of a diffusion transformer launches some 16,000 small kernels one after the other, and the launches take
+most of the time. The graph holds all kernels and is launched once. It reads arguments and random numbers from buffers
+and writes the result into another. The caller's generators draw the numbers beforehand, in their order
 (`bac.plan.draws`), so a graph can be compared with an eager run draw by draw.
 """
 
@@ -20,14 +20,14 @@ from bac.plan.draws import divide
 from bac.plan.program import Program
 from bac.plan.tape import Refusal
 
-_WARM_UP = 3  # eager runs before capture, in which libraries allocate their workspaces
+_WARM_UP = 3  # eager runs before capture, so that libraries allocate their workspaces outside the graph
 
 
 class GraphedReplay:
     """A program captured for one kind of arguments. Its buffers serve one call at a time.
 
     Args:
-        program: To capture.
+        program: The program to capture.
         leaves: The sampler's arguments, flattened, on one CUDA device.
 
     Raises:
@@ -37,7 +37,7 @@ class GraphedReplay:
     def __init__(self, program: Program, leaves: Sequence[Any]) -> None:
         self._divided = divide(program, len(leaves))
         body = self._divided.body
-        hosted = [i.name for i in body.instructions if any(_on_host(body, value) for value in i.outputs)]
+        hosted = [i.name for i in body.instructions if any(_on_cpu(body, value) for value in i.outputs)]
         if hosted:
             raise Refusal(f"{hosted[0]} runs on the CPU")
         self._draw, _ = generate(self._divided.prologue)
@@ -46,7 +46,7 @@ class GraphedReplay:
         self._capture(generate(body)[0])
 
     def __call__(self, leaves: Sequence[Any]) -> tuple[Tensor, ...]:
-        """Launch the graph. The results are copies, so the next call may write over the buffers."""
+        """Launch the graph. The results are copies, so the next call may overwrite the buffers."""
         given = self._divided.arguments(self._draw, leaves)
         with self._lock:
             torch._foreach_copy_(self._buffers, given)
@@ -61,9 +61,10 @@ class GraphedReplay:
                 body(self._buffers)
         current.wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
+        # "thread_local": other threads may use the GPU during the capture.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._outputs = body(self._buffers)
 
 
-def _on_host(program: Program, value: int) -> bool:
+def _on_cpu(program: Program, value: int) -> bool:
     return program.meta[value].device.type != "cuda"

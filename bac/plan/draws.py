@@ -1,7 +1,7 @@
-"""Split a program into its random draws and the rest.
+"""Splits a program into its random draws and the rest.
 
-What is captured or compiled as a whole must not draw: it would draw from the generators of the first run. The draws,
-in order and with their shapes, become a prologue that runs as before; the rest takes their results as arguments.
+A captured or compiled program must not draw: it would draw from the generators of the first run. The draws, in order
+and with their shapes, become a prologue that runs as before. The rest takes their results as arguments.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Divided:
     """A program in two parts.
 
     Attributes:
-        prologue: From the sampler's arguments to random numbers.
-        body: From tensors to the program's outputs.
-        sources: Where the body's tensors come from: places among the sampler's arguments and, counted on, among the
-            prologue's results.
+        prologue: Program from the sampler's arguments to random numbers.
+        body: Program from tensors to outputs.
+        sources: Origins of the body's tensors, as positions in the sampler's arguments followed by the prologue's
+            results.
     """
 
     prologue: Program
@@ -32,16 +32,16 @@ class Divided:
     sources: tuple[int, ...]
 
     def arguments(self, draw: Callable[[Sequence[Any]], tuple[Tensor, ...]], leaves: Sequence[Any]) -> list[Tensor]:
-        """What the body takes; `draw` is the prologue, compiled."""
+        """The body's arguments; `draw` is the compiled prologue."""
         available = (*leaves, *draw(leaves))
         return [available[source] for source in self.sources]
 
 
 def divide(program: Program, num_leaves: int) -> Divided:
-    """Take draws, and what else on the CPU works on nothing but them, out of a program.
+    """Move draws, and CPU instructions that read nothing but draws, out of a program.
 
     Args:
-        num_leaves: How many arguments the sampler has, flattened.
+        num_leaves: Number of the sampler's arguments, flattened.
 
     Raises:
         Refusal: A draw depends on an argument.
@@ -52,7 +52,7 @@ def divide(program: Program, num_leaves: int) -> Divided:
     for instruction in program.instructions:
         reads = [value for value in instruction.inputs if value in program.meta]
         if instruction.draws and not variable.isdisjoint(reads):
-            raise Refusal(f"what {instruction.name} draws depends on the arguments")
+            raise Refusal(f"the draw of {instruction.name} depends on the arguments")
         only_drawn = not drawn.isdisjoint(reads) and variable.isdisjoint(reads)
         if instruction.draws or (only_drawn and _on_host(program, (*reads, *instruction.outputs))):
             first.append(instruction)
@@ -72,4 +72,4 @@ def divide(program: Program, num_leaves: int) -> Divided:
 
 def _on_host(program: Program, values: Sequence[int]) -> bool:
     metas = [program.meta[value] for value in values]
-    return any(meta.device.type == "cpu" and meta.shape for meta in metas)
+    return any(meta.device.type == "cpu" and meta.shape for meta in metas)  # CUDA operators take CPU scalars

@@ -1,7 +1,7 @@
 """The interceptor of a policy's sampler that replays plans.
 
-It stands above the run's and the blocks' interceptors, which are the reference, and decides for every denoising run
-whether a plan may replace it. Whatever it is not sure of, it interprets.
+It lies above the interceptors of run and blocks, which are the reference. For every denoising run it decides whether a
+plan may replace it. In doubt it interprets.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from bac.plan.tape import Refusal
 logger = logging.getLogger(__name__)
 
 CAPACITY = 8  # plans kept per policy
-_REPLAYS_PER_RECORD = 50  # a recording takes as long as some 50 replays; one that is not used that often does not pay
-_REMEMBERED = 1000  # signatures
+_REPLAYS_PER_RECORD = 50  # a recording takes as long as some 50 replays, so it pays only if used that often
+_REMEMBERED = 1000  # signatures counted before the counts are cleared
 
 
 class Replayer(Interceptor):
-    """Replays a denoising run where a plan of it exists, records one where it may, and interprets otherwise.
+    """Replays a denoising run if it has a plan, records one if it may, and interprets otherwise.
 
     Args:
         owner: Module whose method is the sampler.
-        blocks: The policy's blocks; a run is interpreted while something else than `bac` watches one of them.
-        run: The sampler's; one that is ordered to be probed is interpreted, one that falls back has plans of its own.
-        replay: How.
+        blocks: The policy's blocks. A run is interpreted while anything other than `bac` intercepts one of them.
+        run: The sampler's run. A probed run is interpreted; a run that falls back has plans of its own.
+        replay: Options of replay.
         warn: Warn when a run cannot be replayed; otherwise log it.
-        held: Objects besides the owner's modules that a run reads: the noise scheduler that is swapped in.
+        held: Objects besides the owner's modules that a run reads: the solver's noise scheduler.
         has_fallback: A guard may order runs to fall back.
 
     Attributes:
-        on_demand: Whether plans are being asked for (`recording`).
+        on_demand: Whether a recording was asked for (`recording`).
     """
 
     role = "replay"
@@ -85,7 +85,7 @@ class Replayer(Interceptor):
             return self.original(*args, **options)
         plan = self._valid_plan(key)
         if plan is None and self._is_due(key):
-            with self._lock:  # of two threads that come at once, one records and the other waits for it
+            with self._lock:  # if two threads come at once, one records and the other waits
                 plan = self._valid_plan(key)
                 if plan is None and key not in self._refused:
                     return self._record(key, args, options)
@@ -96,25 +96,25 @@ class Replayer(Interceptor):
 
     @property
     def plans(self) -> tuple[Plan, ...]:
-        """Plans kept, the one used last at the end."""
+        """Plans kept, the last used at the end."""
         return tuple(self._plans.values())
 
     @property
     def num_replays(self) -> int:
-        """Runs that a plan made since it was put on."""
+        """Runs made by a plan since the policy was wrapped."""
         return self._num_replays
 
     @property
     def refusals(self) -> tuple[str, ...]:
-        """Why runs could not be replayed."""
+        """Reasons why runs could not be replayed."""
         return tuple(self._refused.values())
 
     @contextmanager
     def recording(self, *, fallback: bool = False) -> Iterator[None]:
-        """Within it, whatever has no plan is recorded when first met.
+        """Within the context, record every run without a plan at its first call.
 
         Args:
-            fallback: Runs are those that a guard falls back to.
+            fallback: Record runs under the guard's fallback.
         """
         self._refused.clear()
         (sights, self.sights), (orders, self.run.orders_ahead) = (
@@ -128,7 +128,7 @@ class Replayer(Interceptor):
             self.sights, self.run.orders_ahead, self.on_demand = sights, orders, False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replayer:
-        """A replayer of the copied policy, without plans: those have the original's weights baked in."""
+        """A replayer of the copied policy, without plans: they have the original's weights baked in."""
         clone = type(self).__new__(type(self))
         memo[id(self)] = clone
         clone._forget()
@@ -153,15 +153,15 @@ class Replayer(Interceptor):
         self._lock = threading.RLock()
 
     def _interpret(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Run it as it is, and see whether the sampler turns gradients off by itself."""
+        """Interpret a run, and note whether the sampler turns gradients off by itself."""
         output = self.original(*args, **options)
         if torch.is_grad_enabled() and isinstance(output, Tensor) and not output.requires_grad:
             self._detaches = any(parameter.requires_grad for parameter in self.owner.parameters())
         return output
 
     def _must_interpret(self) -> bool:
-        """Gradients are wanted, or someone watches the run."""
-        if self._hooks is None:
+        """Whether replay is out of the question: gradients are wanted, or something watches the run."""
+        if self._hooks is None:  # the dictionaries themselves, so that `any` below sees hooks that are added later
             self._hooks = [_global_forward_hooks, _global_forward_pre_hooks]
             self._hooks += [hooks for m in self.owner.modules() for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         return (
@@ -182,9 +182,9 @@ class Replayer(Interceptor):
             return None
         if changed := plan.staleness.difference():
             logger.info("%s since the denoising run was recorded", changed)
-            self._plans.clear()
+            self._plans.clear()  # all plans have the old weights baked in
             self._refused.clear()
-            self._hooks = None
+            self._hooks = None  # a replaced module has other hooks
             return None
         self._plans.move_to_end(key)
         return plan
@@ -223,7 +223,7 @@ class Replayer(Interceptor):
 
 
 def _to_caller(output: Any) -> Any:
-    """Plans make inference tensors; a caller outside inference mode gets ordinary ones."""
+    """Turn a plan's inference tensors into ordinary ones for a caller outside inference mode."""
     return output if torch.is_inference_mode_enabled() else replace_leaves(output, _ordinary)
 
 

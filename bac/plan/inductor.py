@@ -1,7 +1,7 @@
-"""Let PyTorch's compiler fuse a specialised program.
+"""Lets PyTorch's compiler fuse a specialised program.
 
-Takes minutes to build for a hundred unrolled denoising steps and needs a C++ compiler, so it is never the default. The
-random draws stay outside, as for CUDA graphs. The compiler rounds differently: never exact.
+It takes minutes for a hundred unrolled denoising steps and needs a C++ compiler, so it is never the default. The random
+draws stay outside, as for CUDA graphs. The compiler rounds differently, so the plan is never exact.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class CompiledReplay:
     """A program compiled by Inductor at its first call.
 
     Args:
-        program: To compile.
-        num_leaves: How many arguments the sampler has, flattened.
+        program: The program to compile.
+        num_leaves: Number of the sampler's arguments, flattened.
 
     Raises:
         Refusal: A draw depends on an argument.

@@ -1,7 +1,7 @@
-"""The shortest way from Python to an ATen operator.
+"""The fastest way from Python to an ATen operator.
 
-An overload object of ``torch.ops`` takes 2 to 4 us to call, the function PyTorch offers for the same operator 0.7 us.
-For operators not listed the overload itself is called, which is always right.
+A call of an overload object of ``torch.ops`` takes 2 to 4 us; PyTorch's own function for the same operator takes
+0.7 us. Operators that are not listed are called as overloads, which is always correct.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ DIRECT: Mapping[Any, Callable[..., Any]] = {
     aten.view.default: Tensor.view,
 }
 
-# Same numbers, written over the first argument.
+# In-place forms, which compute the same numbers into the first argument.
 IN_PLACE: Mapping[Any, Callable[..., Any]] = {
     aten.add.Tensor: Tensor.add_,
     aten.clamp.default: Tensor.clamp_,

@@ -16,12 +16,12 @@ from bac.plan.staleness import Staleness
 
 @dataclass(frozen=True)
 class Stage:
-    """What one pass left over.
+    """Size of the program after one pass.
 
     Attributes:
-        name: The pass.
+        name: Name of the pass.
         num_operations: Operators that compute.
-        num_instructions: All of them, views included.
+        num_instructions: All operators, views included.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Plan:
         source: Text of `replay`.
         staleness: Tells whether the policy is still the recorded one.
         arguments: The tensors it was recorded for, in words.
-        exact: Bit-equal to the interceptor (on the CPU, float32).
+        exact: Bit-equal to the interpreted run (on the CPU, float32).
         stages: Operators after recording and after each pass.
         skipped: Transformations left out, with the reason.
-        max_error: Largest difference to the interceptor on the two runs it was checked on, in units of the output.
+        max_error: Largest difference to the two interpreted runs of the check, relative to their largest output.
         build_s: Time from first recording to last check [s].
-        replay_s: Time of one replay when it was built [s].
+        replay_s: Time of one replay, measured when the plan was built [s].
     """
 
     program: Program
@@ -66,18 +66,18 @@ class Plan:
 
     @property
     def constant_bytes(self) -> int:
-        """Memory of folded constants, weights that are merely pointed at not counted [B]."""
-        weights = {_memory(tensor) for tensor in self.staleness.tensors}
+        """Memory of folded constants, without the weights, which are shared with the policy [B]."""
+        weights = {_memory(tensor) for tensor in self.staleness.tensors}  # by memory, since constants may be views
         own = {_memory(tensor): tensor for tensor in self.program.constants.values()}
         return sum(t.untyped_storage().nbytes() for memory, t in own.items() if memory not in weights)
 
     @property
     def peak_bytes(self) -> int:
-        """Memory of intermediate results where most are alive at once [B]."""
+        """Largest memory of intermediate results that are alive at once [B]."""
         return _peak(self.program)
 
     def __call__(self, leaves: Sequence[Any]) -> tuple[Tensor, ...]:
-        """Run it; tensors returned belong to the caller."""
+        """Replay the run. The returned tensors belong to the caller."""
         with torch.inference_mode():
             return self.replay(leaves)
 

@@ -1,7 +1,7 @@
 """A denoising run as a straight-line program: no branches, no loops, no writes, every value assigned once.
 
-The tape writes it, the passes rewrite it, the code generator turns it into Python. A value is a whole number; an
-argument that is a value is a `Ref`, whatever else stands in the arguments is a literal.
+The tape writes it, the passes rewrite it, the code generator turns it into Python. A value is a whole number. In the
+arguments of an instruction a value appears as a `Ref`; everything else is a literal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Stands for a value in an instruction's arguments."""
+    """A reference to a value in an instruction's arguments."""
 
     value: int
 
@@ -27,7 +27,7 @@ class Instruction:
     """Calls an ATen operator and names its results.
 
     Attributes:
-        operator: An ATen overload, or a function put in its place by a pass.
+        operator: An ATen overload, or the function of a pass that replaces one.
         args: Positional arguments; values as `Ref`, also inside tuples.
         options: Keyword arguments.
         outputs: Values it defines. More than one if the operator returns a sequence.
@@ -49,7 +49,7 @@ class Instruction:
 
     @property
     def expression(self) -> tuple[Any, ...]:
-        """What it computes, to compare: equal only if results are, so 1 is neither 1.0 nor True, and 0.0 not -0.0."""
+        """Operator and arguments, for comparison. Equal only if the results are: 1 is not 1.0 or True, 0.0 not -0.0."""
         return self.operator, _typed(self.args), _typed(self.options)
 
     @property
@@ -82,12 +82,12 @@ class Meta:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Instructions in order of execution, and what they start from.
+    """Instructions in order of execution, with their inputs and constants.
 
     Attributes:
-        instructions: In an order in which every value is defined before it is read.
+        instructions: The instructions; every value is defined before it is read.
         inputs: Value to position among the flattened arguments of the sampler.
-        constants: Value to tensor, for what depends on neither arguments nor random draws.
+        constants: Value to tensor, for values that depend on neither arguments nor random draws.
         outputs: Values returned.
         meta: Layout of tensor values.
     """
@@ -97,11 +97,11 @@ class Program:
     constants: Mapping[int, Tensor]
     outputs: tuple[int, ...]
     meta: Mapping[int, Meta]
-    _uses: dict[int, int] = field(default_factory=dict, repr=False)
+    _uses: dict[int, int] = field(default_factory=dict, repr=False)  # filled by `num_uses` when first asked
 
     @property
     def num_operations(self) -> int:
-        """Instructions that compute: those that do not merely return a view."""
+        """Number of instructions that compute, views not counted."""
         return sum(not self.is_view(instruction) for instruction in self.instructions)
 
     def is_view(self, instruction: Instruction) -> bool:
@@ -110,7 +110,7 @@ class Program:
 
     @property
     def num_uses(self) -> Mapping[int, int]:
-        """How often each value is read, being returned included."""
+        """Number of reads of each value; a returned value counts as read."""
         if not self._uses:
             for value in (*(v for i in self.instructions for v in i.inputs), *self.outputs):
                 self._uses[value] = self._uses.get(value, 0) + 1
@@ -189,7 +189,7 @@ def run(instruction: Instruction, values: Mapping[int, Any]) -> tuple[Any, ...]:
 
 
 def interpret(program: Program, leaves: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Execute a program one operator at a time: slow and simple, what the generated code is checked against.
+    """Execute a program one operator at a time: the slow, simple reference for generated code.
 
     Args:
         leaves: The sampler's arguments, flattened.

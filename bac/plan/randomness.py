@@ -1,4 +1,4 @@
-"""States of random generators: to run something twice on the same draws, and to leave no trace of having done so."""
+"""States of random generators: a run can be repeated on the same draws, and leaves no trace."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Generator, Tensor
 
 
 class RandomState:
-    """Where PyTorch's own generators and those among some arguments are now.
+    """The current state of PyTorch's own generators and of those among some arguments.
 
     Args:
-        leaves: Arguments of a run; its tensors tell on which devices it draws.
+        leaves: Arguments of a run; the devices of its tensors are those it may draw on.
     """
 
     def __init__(self, leaves: Sequence[Any]) -> None:
@@ -24,7 +24,7 @@ class RandomState:
         self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
 
     def restore(self) -> None:
-        """Go back there."""
+        """Set the generators back to this state."""
         for generator, state in self._own:
             generator.set_state(state)
         torch.set_rng_state(self._cpu)
@@ -47,6 +47,6 @@ def _other(leaf: Any, source: Generator, seed: int) -> Any:
         return Generator(leaf.device).manual_seed(seed)
     if isinstance(leaf, Tensor) and leaf.is_floating_point():
         noise = torch.randn(leaf.shape, generator=source, dtype=torch.float32)
-        changed = torch.empty_like(leaf)  # the same strides
+        changed = torch.empty_like(leaf)  # keeps the strides, which a plan depends on
         return changed.copy_(leaf + 0.1 * noise.to(leaf.device, leaf.dtype))
     return leaf

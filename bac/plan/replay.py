@@ -1,4 +1,4 @@
-"""How a denoising run is replayed: the options of the fast executor, as one value."""
+"""The options of replay, as one value."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Replay:
     """Options of replay; `bac.wrap(policy, what, replay=bac.Replay(exact=False))`.
 
     Attributes:
-        exact: Bit-equal to the interceptors (on a CPU). False allows another order of roundings, which is faster:
-            within 1e-5 of the largest action.
-        compile: Let PyTorch's compiler fuse the plan, which takes minutes and a C++ compiler; with ``exact=False``.
-        record: When a plan is recorded, which takes seconds. ``"second"``: when arguments of one shape are met for the
-            second time, so that a single call costs nothing extra. ``"first"``: when they are met first. ``"ahead"``:
-            only by ``bac.plan.record(policy, batch)``, so that no robot waits for a recording.
+        exact: Bit-equal to the interpreted run (on a CPU). False allows other roundings, within 1e-5 of the largest
+            action, which is faster.
+        compile: Let PyTorch's compiler fuse the plan. It takes minutes, a C++ compiler and ``exact=False``.
+        record: When to record a plan, which takes seconds. ``"second"``: at the second call with arguments of one
+            shape, so that a single call costs nothing extra. ``"first"``: at the first such call. ``"ahead"``: only by
+            ``bac.plan.record(policy, batch)``, so that no robot waits for a recording.
 
     Raises:
-        ScheduleError: `record` is unknown, or a compiled plan is to be exact.
+        ScheduleError: `record` is unknown, or `compile` and `exact` are both true.
     """
 
     exact: bool = True
@@ -38,7 +38,7 @@ class Replay:
 
     @property
     def sights(self) -> int:
-        """How often arguments of one signature are met before they are recorded; 0 for only on demand."""
+        """The number of the call, among calls of one signature, that is recorded; 0 records only on demand."""
         return {"second": 2, "first": 1, "ahead": 0}[self.record]
 
 
@@ -46,11 +46,11 @@ EXECUTORS = ("interpret", "auto", "replay")
 
 
 def replay_named(executor: str) -> bool | Replay:
-    """What `bac.wrap` takes as `replay`, by the names that the command line and ``BAC_EXECUTOR`` use.
+    """Translate a name, as the command line and ``BAC_EXECUTOR`` use it, to the `replay` of `bac.wrap`.
 
     Args:
-        executor: ``interpret``: never. ``auto``: from the second chunk of a shape on, where that is possible.
-            ``replay``: from the first.
+        executor: ``interpret`` never replays. ``auto`` records at the second chunk of a shape, where possible.
+            ``replay`` records at the first.
 
     Raises:
         ScheduleError: The name is unknown.

@@ -1,4 +1,4 @@
-"""What of a sampler's arguments a plan depends on: all but the numbers in tensors and the states of generators."""
+"""The signature of a sampler's arguments: everything but the numbers in tensors and the states of generators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def flatten(argument: Any) -> tuple[list[Any], Hashable]:
     """Take tuples, lists and mappings apart.
 
     Returns:
-        The leaves in order, and a key of the structure they came in.
+        The leaves in order, and a key of their structure.
     """
     if isinstance(argument, Mapping):
         parts: Sequence[Any] = list(argument.values())
@@ -42,10 +42,10 @@ def replace_leaves(argument: Any, replace: Callable[[Any], Any]) -> Any:
 
 
 def signature(leaves: Sequence[Any], structure: Hashable) -> Hashable:
-    """A key under which one plan serves.
+    """The key of a plan.
 
-    Which leaves are the same object is part of it, for a recording tells arguments apart by identity. So is what
-    else decides how operators compute: threads, autocast, the default dtype.
+    It includes which leaves are the same object, because a recording tells arguments apart by identity. It also
+    includes the settings that change how operators compute: threads, autocast, the default dtype.
 
     Raises:
         TypeError: An argument other than a tensor or generator cannot be hashed.
@@ -59,7 +59,7 @@ def signature(leaves: Sequence[Any], structure: Hashable) -> Hashable:
         elif isinstance(leaf, Generator):
             parts.append((first.setdefault(id(leaf), place), leaf.device))
         else:
-            hash(leaf)
+            hash(leaf)  # raises here, as documented, rather than at the caller's look-up
             parts.append((type(leaf), leaf))
     autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
     return structure, tuple(parts), torch.get_num_threads(), autocast, torch.get_default_dtype()

@@ -1,12 +1,11 @@
-"""Notice, before a replay, that the policy is no longer the one that was recorded.
+"""Notices, before a replay, that the policy is no longer the recorded one.
 
-A plan has weights, solver and settings baked in. `Staleness` remembers who held which object in the sampler's modules
-(parameters, sub-modules, the noise scheduler and its attributes) and in what version, and compares. It takes some
-40 us per action chunk for DP-T.
+A plan has weights, solver and settings baked in. `Staleness` remembers the objects in the sampler's modules
+(parameters, sub-modules, the noise scheduler and its attributes), their holders and their versions, and compares. It
+takes some 40 us per action chunk for DP-T.
 
-What PyTorch itself does not notice, a write through ``parameter.data``, changes no version. On the CPU some bytes of
-every weight are compared for it; on a GPU that would cost a synchronisation, so there such a write needs `bac.wrap`
-anew.
+A write through ``parameter.data`` changes no version. To notice it on the CPU, some bytes of every weight are compared.
+On a GPU that would cost a synchronisation, so call `bac.wrap` again after such a write.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ _PROBE = 4  # numbers compared per weight
 
 
 class Staleness:
-    """Remembers what a sampler is made of.
+    """Remembers the objects that a sampler reads.
 
     Args:
         owner: Module whose method is the sampler.
-        held: Other objects that a run reads: the noise scheduler that a solver's interceptor swaps in.
+        held: Other objects that a run reads: the noise scheduler of a solver's interceptor.
     """
 
     def __init__(self, owner: nn.Module, held: Sequence[object] = ()) -> None:
@@ -43,11 +42,11 @@ class Staleness:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Every tensor that the modules, or an object they hold, hold by name."""
+        """Every tensor that is a named attribute of the modules, or of an object they hold."""
         return [held for _, _, held in self._edges if isinstance(held, Tensor)]
 
     def settle(self, weights: Iterable[Tensor]) -> None:
-        """Forget what a run itself replaces (a noise scheduler's timesteps) and remember the weights it read."""
+        """Forget objects that a run itself replaces (a noise scheduler's timesteps); remember the weights it read."""
         self._edges = [edge for edge in self._edges if edge[0].get(edge[1]) is edge[2]]
         self._weights = list(weights)
         self._versioned = [weight for weight in self._weights if not weight.is_inference()]
@@ -57,7 +56,7 @@ class Staleness:
         self._bytes = b"".join(self._probes)
 
     def difference(self) -> str | None:
-        """What changed since `settle`, or `None`."""
+        """The change since `settle`, in words; `None` if there is none."""
         for mapping, name, held in self._edges:
             if mapping.get(name) is not held:
                 return f"{name} was replaced"
@@ -90,7 +89,7 @@ def _pointers(weights: list[Tensor]) -> list[int]:
 
 
 def _probe(weight: Tensor) -> Iterator[memoryview]:
-    """The bytes of a few numbers in the middle of a weight, live; this also keeps its memory from being reused."""
+    """A live view of a few numbers in the middle of a weight, as bytes. It also keeps the memory from being reused."""
     if weight.device.type == "cpu" and weight.is_contiguous() and weight.numel():
         flat = weight.detach().view(-1)
         middle = flat.numel() // 2

@@ -1,14 +1,14 @@
-"""Record one denoising run as a straight-line program.
+"""Records one denoising run as a straight-line program.
 
-Every ATen operator that runs while the tape is on becomes an instruction. Python is not recorded, so whatever it
-decided is baked in: the number of steps, which blocks a schedule reuses, the solver's coefficients. That is sound as
-long as no decision depends on the run's arguments or random draws, so the tape knows which values do and refuses when
-one of them is read by Python. What cannot be seen (a write through another library) is caught by recording twice, on
+Every ATen operator that runs while the tape is on becomes an instruction. Python is not recorded, so its decisions are
+baked in: the number of steps, the blocks that a schedule reuses, the solver's coefficients. That is sound as long as no
+decision depends on the run's arguments or random draws. The tape therefore tracks the values that do, and refuses a
+run in which Python reads one. Invisible effects (a write through another library) are caught by recording twice, on
 different arguments, and comparing.
 
 Recording happens under `torch.inference_mode`, where composite operators arrive whole: `linear`, not `t` and `addmm`.
-Parameters are kept as they are, `requires_grad` included: inside, `linear` goes another way for a parameter than for a
-plain tensor, and rounds differently.
+Parameters stay as they are, `requires_grad` included: internally, `linear` treats a parameter differently from a plain
+tensor, and rounds differently.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ T = TypeVar("T")
 
 
 class Refusal(Exception):  # noqa: N818
-    """A run cannot be replayed; the message says why, to go into a sentence. Never leaves `bac.plan`."""
+    """A run cannot be replayed. The message is the reason, as a clause of a sentence. Never leaves `bac.plan`."""
 
 
 class TensorMap(Generic[T]):
-    """What is known of living tensors, by identity, without keeping them alive."""
+    """Maps tensors, by identity, to items without keeping the tensors alive."""
 
     def __init__(self) -> None:
         self._entries: dict[int, tuple[ref[Tensor], T]] = {}
 
     def get(self, tensor: Tensor) -> T | None:
-        """What was set last for `tensor`, or `None`."""
+        """The item last set for `tensor`, or `None`."""
         entry = self._entries.get(id(tensor))
+        # Python gives the id of a dead tensor to a new one, so the reference decides.
         return entry[1] if entry is not None and entry[0]() is tensor else None
 
     def set(self, tensor: Tensor, item: T) -> None:
@@ -50,7 +51,7 @@ class TensorMap(Generic[T]):
 
 
 class OutOfPlace:
-    """An operator that writes into its first argument, made to write into a copy."""
+    """Turns an operator that writes into its first argument into one that writes into a copy."""
 
     def __init__(self, operator: Callable[..., Any]) -> None:
         self.operator = operator
@@ -67,11 +68,16 @@ class OutOfPlace:
 
 
 class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down the operators of one run.
+    """Records the operators of one run.
 
     Args:
         leaves: The arguments of the run, flattened: tensors, generators and others.
-        constants: Tensors that may be read although they are no argument: parameters, buffers and the like.
+        constants: Tensors that the run may read although they are not arguments: parameters, buffers and the like.
+
+    Attributes:
+        refusal: Why recording was given up; `None` while it goes on.
+        borrowed: Parameters, buffers and the like that the run read, by value.
+        strangers: Other tensors that the run read and that are not arguments, by value.
     """
 
     def __init__(self, leaves: Sequence[Any], constants: Iterable[Tensor]) -> None:
@@ -85,7 +91,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.meta: dict[int, Meta] = {}
         self._variable: set[int] = set()
         self._values = TensorMap[int]()
-        self._rewritten: dict[int, int] = {}  # owner of memory that was written to: what owns its contents now
+        self._rewritten: dict[int, int] = {}  # root of overwritten memory to the root that holds its contents now
         self._known = {id(tensor): tensor for tensor in constants}
         self._generators: dict[int, int] = {}
         self._next = 0
@@ -93,10 +99,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._take_in(place, leaf)
 
     def program(self, output: Any) -> Program:
-        """What was recorded, returning `output`.
+        """The recorded program, with `output` as its output.
 
         Raises:
-            Refusal: Something happened in the run that a program cannot say.
+            Refusal: The run did something that a program cannot express.
         """
         if self.refusal is not None:
             raise self.refusal
@@ -107,7 +113,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # or PyTorch would import its compiler, which takes seconds, only to keep it away
+        return False  # True would import PyTorch's compiler, which takes seconds
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -120,7 +126,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _read(self, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Call | None:
-        """What is about to be called, or `None` once recording was given up; the run itself goes on."""
+        """Encode the next call, or return `None` once recording was given up; the run itself goes on."""
         if self.refusal is not None:
             return None
         try:
@@ -164,9 +170,9 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         sequence = isinstance(result, (tuple, list))
         results = tuple(result) if sequence else (result,)
         if not all(isinstance(part, Tensor) for part in results):
-            return  # a number for Python, of something constant: baked in
+            return  # a Python number computed from constants is baked in
         if not sequence and self._values.get(result) is not None:
-            return  # handed its argument back, as `dropout` does in eval mode
+            return  # the operator returned its own argument, as `dropout` does in eval mode
         outputs = tuple([self._new_value() for _ in results])
         roots = {} if call.kind.fresh else {_memory(t): self.meta[self._value(t)].root for t in _tensors(args)}
         for value, part in zip(outputs, results, strict=True):
@@ -174,7 +180,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._keep(call, outputs, sequence=sequence)
 
     def _overwrite(self, call: Call, target: Tensor, result: Any) -> None:
-        """Record a write as making a new value of the memory; whoever looks at it reads that from now on."""
+        """Record a write as a new value of the memory. Later reads of any view see the new value."""
         func = call.operator
         if not isinstance(target, Tensor) or result is not target:
             raise Refusal(f"{func} writes into something other than its first argument")
@@ -195,7 +201,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._rewritten[root] = self._emit(call, whole)
 
     def _written(self, call: Call, target: Tensor) -> int:
-        """What a write leaves in `target`, as a value of its own."""
+        """The value of `target` after a write, with memory of its own."""
         if call.operator is aten.copy_.default and len(call.inputs) == 2:
             source = self.meta[call.inputs[1]]
             if (source.shape, source.dtype, source.device) == (tuple(target.shape), target.dtype, target.device):
@@ -212,7 +218,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _keep(
         self, call: Call, outputs: tuple[int, ...], stand_in: OutOfPlace | None = None, *, sequence: bool = False
     ) -> None:
-        """Append an instruction that defines `outputs`, on `stand_in` instead of its operator if there is one."""
+        """Append an instruction that defines `outputs`; `stand_in`, if given, replaces its operator."""
         draws = call.kind.random and call.draws
         if draws or not self._variable.isdisjoint(call.inputs):
             self._variable.update(outputs)
@@ -241,12 +247,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.constants[value] = tensor
         else:
             self.strangers[value] = tensor
-            self.constants[value] = tensor.detach().clone()
+            self.constants[value] = tensor.detach().clone()  # a copy, to compare with the second recording's
         self._define(tensor, value, value)
         return value
 
     def _seen_again(self, tensor: Tensor, known: int) -> int:
-        """The value of a tensor whose memory was written since: the same view of what is there now."""
+        """The current value of a tensor whose memory was overwritten: the same view of the new contents."""
         root = self.meta[known].root
         while root in self._rewritten:
             root = self._rewritten[root]
@@ -271,7 +277,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def difference(first: Tape, second: Tape) -> str | None:
-    """Why two recordings of the same run on different arguments are not the same program, or `None`."""
+    """Compare two recordings of a run on different arguments. Returns how the programs differ, or `None`."""
     if len(first.instructions) != len(second.instructions):
         counts = f"{len(first.instructions)} and {len(second.instructions)}"
         return f"its control flow depends on its arguments ({counts} operators in two runs)"
@@ -282,12 +288,12 @@ def difference(first: Tape, second: Tape) -> str | None:
         if second.strangers.get(value) is tensor:
             return f"it reads a tensor {list(tensor.shape)} that is neither argument, parameter nor buffer"
         if value not in second.strangers or not torch.equal(first.constants[value], second.constants[value]):
-            return f"it reads a tensor {list(tensor.shape)} that differs from run to run and is no argument"
+            return f"it reads a tensor {list(tensor.shape)} that differs from run to run and is not an argument"
     return None
 
 
 def _check_reads(call: Call, variable: set[int]) -> None:
-    """Refuse where Python, or a shape, would depend on a variable value."""
+    """Refuse a call that makes Python, or a shape, depend on a variable value."""
     if call.kind.reads:
         raise Refusal(f"Python reads a value that depends on the arguments or the noise ({call.operator})")
     if call.kind.shapes and variable.intersection(references(call.args[1:] or call.args)):
@@ -303,7 +309,7 @@ def _tensors(argument: Any) -> Iterator[Tensor]:
 
 
 def _cdata(generator: Generator) -> int:
-    """Identity of a generator; operators are handed a new Python object for it every time."""
+    """Identity of a generator: PyTorch passes operators a new Python object for it every time."""
     return int(generator._cdata)  # type: ignore[attr-defined]
 
 

@@ -1,6 +1,6 @@
 """Other papers' schedulers, estimators and online rules: checked against their sources, not default.
 
-One method per file. Schedulers (`block_ranges`, `by_kind`, `change_threshold`, `global_budget`, `outcome`, `smooth`)
+One idea per file. Schedulers (`block_ranges`, `by_kind`, `change_threshold`, `global_budget`, `outcome`, `smooth`)
 return a `bac.Schedule`. Estimators go beside a schedule::
 
     bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Newton(order=2)))
@@ -10,9 +10,9 @@ Fitted estimators are fitted to one schedule in closed form, on features of the 
     features = [bac.recording.record_features(policy, batch, seed=i) for i, batch in enumerate(batches)]
     estimator = ScaleShift.fit(schedule, features)
 
-Online rules decide during the run what is computed. They take the place of a schedule,
-``bac.wrap(policy, FirstBlock(num_steps=100, threshold=0.1))``. Their runs are interpreted, never replayed, because
-nobody knows before a run what it will compute; on a robot, nobody knows how long the next chunk takes either.
+Online rules decide during the run which blocks update. They replace a schedule,
+``bac.wrap(policy, FirstBlock(num_steps=100, threshold=0.1))``. Their runs are never replayed, because the updates are
+not known before the run. For the same reason a robot cannot know how long its next chunk takes.
 """
 
 from bac.caching.interceptors.online import OnlineRule, last_mask

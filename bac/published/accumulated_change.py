@@ -15,14 +15,14 @@ from bac.caching.interceptors.online import OnlineRule, relative_change
 class AccumulatedChange(OnlineRule):
     """Liu et al., *Timestep Embedding Tells: It's Time to Cache for Video Diffusion Model* (TeaCache, CVPR 2025).
 
-    At every step the relative L1 change of the first block's input goes through a polynomial and is added up; all
-    blocks are computed, and the sum starts anew, when it reaches the threshold, and at the first and the last step.
+    At every step, a polynomial of the relative L1 change of the first block's input is added to a sum. When the sum
+    reaches the threshold, all blocks update and the sum restarts. All blocks also update at the first and last step.
 
     Attributes:
         num_steps: Denoising steps K.
-        threshold: Their delta.
-        coefficients: Of the polynomial that rescales a change, highest power first; fitted for each model in the paper.
-            The identity by default.
+        threshold: The paper's delta.
+        coefficients: Coefficients of the polynomial that rescales a change, highest power first. The paper fits them
+            for each model; the default is the identity.
     """
 
     threshold: float
@@ -33,7 +33,7 @@ class AccumulatedChange(OnlineRule):
         return _Decider(self)
 
     def rescaled(self, change: float) -> float:
-        """The polynomial."""
+        """The polynomial of a change."""
         value = 0.0
         for coefficient in self.coefficients:
             value = value * change + coefficient

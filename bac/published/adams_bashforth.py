@@ -1,4 +1,4 @@
-"""Adams-Bashforth with variable steps: integrate the derivative that the last updates suggest."""
+"""Adams-Bashforth with variable steps: integrate the derivative estimated from the last updates."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Array = npt.NDArray[np.float64]
 class AdamsBashforth(Forecast):
     """Integrates, from the last update on, a polynomial through the derivatives at the last `order` updates.
 
-    A block's derivative is not known, so it is taken from the polynomial through two updates more than are integrated.
-    (Taken from the secants between updates the method would be Newton's: whatever uses p + 1 outputs and is exact on
-    degree p is.) Exact on polynomials of degree `order`, with a smaller error than Newton's on the next degree; order 1
-    follows the tangent at the last update where Newton follows the secant behind it.
+    A block's derivative is unknown, so it is taken from the polynomial through two updates more than are integrated.
+    (Derivatives from the secants between updates would give Newton's forecast: every forecast that uses p + 1 outputs
+    and is exact on degree p is Newton's.) Exact on polynomials of degree `order`, with a smaller error than Newton's on
+    the next degree. Order 1 follows the tangent at the last update; Newton follows the secant behind it.
     """
 
     rule = "adams_bashforth"
 
     @property
     def depth(self) -> int:
-        """Derivatives at p updates, from p + 2 outputs."""
+        """Number of updates kept: derivatives at p updates take p + 2 outputs."""
         return self.order + 2
 
     def weights(self, nodes: tuple[float, ...], time: float) -> tuple[float, ...]:
-        """Derivatives at the newest nodes, then their polynomial's integral, both as weights of the outputs."""
+        """Combine derivatives at the newest nodes and their polynomial's integral, both as weights of the outputs."""
         if len(nodes) == 1:
             return (1.0,)
         scale = nodes[0] - nodes[1]
@@ -56,5 +56,5 @@ def _slopes(nodes: Array) -> Array:
 
 
 def _integral(nodes: Array, place: int, end: float) -> float:
-    """From 0 to `end`, of Lagrange's polynomial of ``nodes[place]``."""
+    """Integral from 0 to `end` of Lagrange's polynomial of ``nodes[place]``."""
     return float(_basis(nodes, place).integ()(end))

@@ -1,4 +1,4 @@
-"""One factor and an offset for every number: the stored output plus the mean error of reusing it."""
+"""The stored output, scaled by one factor, plus an offset for every element: corrects the mean error of reuse."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from bac.caching.schedule import Schedule
 class AffineResidual(Fitted):
     """The error of plain reuse, predicted as ``(factor - 1) F + offset``.
 
-    Rectification in closed form as in ERTACache (Peng et al., arXiv 2508.21091): for each block and step one factor,
-    and an offset for every position and channel, which removes the mean error over observations and noise. Fitted for
-    one schedule and one shape of a sample; never worse than plain reuse on its features in mean square.
+    Rectification in closed form as in ERTACache (Peng et al., arXiv 2508.21091): for each block and step, one factor,
+    and an offset for every position and channel. The offset removes the mean error over observations and noise. Fitted
+    for one schedule and one shape of a sample. On the features of the fit, its mean square error is never above plain
+    reuse's.
     """
 
     name = "affine_residual"
@@ -27,8 +28,8 @@ class AffineResidual(Fitted):
         """Least squares of every step's output on the output of its last update.
 
         Args:
-            schedule: Which step stands in for which.
-            features: Of the untouched policy, batch by batch: by block, `[K, B, ..., D]`.
+            schedule: The schedule to fit to; it decides which stored step each step reuses.
+            features: Outputs of the untouched policy's blocks, batch by batch: by block, `[K, B, ..., D]`.
 
         Raises:
             ScheduleError: Features are missing or of another number of steps.
@@ -51,6 +52,6 @@ class AffineResidual(Fitted):
         return output
 
     def estimate(self, state: Tensor, at: BlockStep, x: Tensor | None) -> Tensor:
-        """Rectify it."""
+        """Scale and shift the stored output."""
         factor = float(self.parameters[at.block]["factor"][at.step])
         return torch.add(self.parameter(at.block, "offset", at.step, state), state, alpha=factor)

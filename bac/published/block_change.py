@@ -1,4 +1,4 @@
-"""BWCache: reuse for a fixed number of steps after the blocks hardly changed."""
+"""BWCache: reuse for a fixed number of steps after an update that changed the blocks little."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BlockChange(OnlineRule):
 
     Attributes:
         num_steps: Denoising steps K.
-        threshold: Reuse follows where the relative L1 change since the update before, averaged over blocks, is smaller.
+        threshold: Reuse follows if the relative L1 change since the update before, averaged over blocks, is smaller.
         interval: Steps of reuse, at least 1.
     """
 

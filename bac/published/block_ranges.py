@@ -15,9 +15,9 @@ class Phase:
     """Denoising steps in which some layers are reused and the others computed.
 
     Attributes:
-        first_step: Where it begins; it lasts until the next phase or the end.
+        first_step: First step of the phase; it lasts until the next phase or the end.
         layers: Layers that are reused, e.g. ``range(4, 8)``.
-        interval: They update at every `interval`-th step of the phase, beginning with its first; at least 1.
+        interval: These layers update at every `interval`-th step of the phase, beginning with its first; at least 1.
     """
 
     first_step: int
@@ -32,10 +32,10 @@ class Phase:
 def block_ranges_schedule(calibration: Calibration, phases: Sequence[Phase], *, force_last: int = 0) -> Schedule:
     """Reuse different layers early and late in the run.
 
-    The residual a range of layers adds to the stream is the sum of its blocks' outputs, so reusing every block of the
-    range reuses that residual. Delta-DiT (Chen et al., arXiv 2406.01125) reuses the rear layers first and the front
-    ones later; BlockDance (Zhang et al., CVPR 2025) the front layers in the late phase, so ``[Phase(0, (), 1),
-    Phase(start, range(n), N)]``; ProfilingDiT lists of steps and layers found by profiling.
+    The residual that a range of layers adds to the stream is the sum of its blocks' outputs, so reusing every block of
+    the range reuses that residual. Delta-DiT (Chen et al., arXiv 2406.01125) reuses the rear layers first and the front
+    ones later. BlockDance (Zhang et al., CVPR 2025) reuses the front layers in the late phase: ``[Phase(0, (), 1),
+    Phase(start, range(n), N)]``. ProfilingDiT reuses lists of steps and layers found by profiling.
 
     Args:
         calibration: Only its blocks, number of steps and fingerprint are used.
@@ -43,7 +43,7 @@ def block_ranges_schedule(calibration: Calibration, phases: Sequence[Phase], *, 
         force_last: Final steps at which every block updates as well.
 
     Raises:
-        ScheduleError: The first phase begins later, phases are not in order, or one begins after the run.
+        ScheduleError: The first phase does not begin at step 0, phases are not in order, or one begins after the run.
     """
     starts = [phase.first_step for phase in phases]
     if not starts or starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= calibration.num_steps:

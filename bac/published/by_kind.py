@@ -1,4 +1,4 @@
-"""Pyramid Attention Broadcast: each kind of block at an interval of its own, within a window of steps."""
+"""Pyramid Attention Broadcast: each kind of block updates at its own interval, within a window of steps."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def by_kind_schedule(
 
     Args:
         calibration: Only its blocks, number of steps and fingerprint are used.
-        intervals: By kind, at least 1; kinds that are left out are computed at every step.
-        window: First step of reuse, and the first step after it; outside everything is computed. By default the whole
-            run.
+        intervals: Block kind to interval in steps, at least 1; other kinds are computed at every step.
+        window: First step of the window, and the first step after it; outside, every block is computed. By default the
+            whole run.
 
     Raises:
         ScheduleError: An interval is below 1, or the window is not within the run.

@@ -1,4 +1,4 @@
-"""Block Caching: reuse a block's output until the changes it has missed add up to a threshold."""
+"""Block Caching: reuse a block's output until the missed changes add up to a threshold."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def update_steps(change: Any, threshold: float) -> tuple[int, ...]:
 
 
 def change_threshold_schedule(calibration: Calibration, threshold: float, *, force_last: int = 0) -> Schedule:
-    """Every block on its own, by accumulated change.
+    """Schedule every block on its own, by accumulated change.
 
     Wimbauer et al., *Cache Me if You Can: Accelerating Diffusion Models through Block Caching* (CVPR 2024). Their
-    scale-shift correction is `bac.caching.estimators.ScaleShift`.
+    scale-shift correction is `bac.published.ScaleShift`.
 
     Args:
         calibration: Statistics of the untouched policy.
-        threshold: Their delta, >= 0; 0 reuses only what never changes.
+        threshold: The paper's delta, >= 0; 0 reuses only outputs that do not change.
         force_last: Final steps at which every block updates as well.
 
     Raises:
-        ScheduleError: `threshold` is negative, or the calibration has no changes.
+        ScheduleError: `threshold` is negative, or the calibration has no `change`.
     """
     changes = statistics.change(calibration)[:, :, 1]
     steps = {name: update_steps(moved, threshold) for name, moved in zip(calibration.block_names, changes, strict=True)}

@@ -1,4 +1,4 @@
-"""AdaCache: reuse for as long as a codebook says for the blocks' rate of change."""
+"""AdaCache: a codebook maps the blocks' rate of change to the interval until the next update."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bac.published.interval import IntervalDecider
 
 @dataclass(frozen=True)
 class Codebook(OnlineRule):
-    """AdaCache: a codebook tells from the blocks' rate of change how far the next update lies.
+    """AdaCache: a codebook maps the blocks' rate of change to the interval until the next update.
 
     Kahatapitiya et al., *Adaptive Caching for Faster Video Generation with Diffusion Transformers* (ICCV 2025),
-    without their regularisation by motion, which is of videos.
+    without their regularisation by motion, which needs video.
 
     Attributes:
         num_steps: Denoising steps K.
-        codebook: Pairs of a rate and an interval, rates increasing: with a smaller rate the next update is `interval`
-            steps away. Above all rates it is the next step. The rate is the relative L1 change since the update before
-            per step, averaged over blocks.
+        codebook: Pairs of a rate and an interval, rates increasing. The first pair with a rate above the measured one
+            gives the steps until the next update; if there is none, the next step updates. The measured rate is the
+            relative L1 change since the update before, per step, averaged over blocks.
     """
 
     codebook: tuple[tuple[float, int], ...]

@@ -1,4 +1,4 @@
-"""FBCache: compute the first layer; if it hardly changed, reuse all others."""
+"""FBCache: compute the first layer; if it changed little, reuse all others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bac.caching.interceptors.online import OnlineRule, relative_change
 class FirstBlock(OnlineRule):
     """First Block Cache, as in ParaAttention and diffusers.
 
-    What the first layer adds to the residual stream (the sum of its blocks) is compared with what it added when all
-    layers were computed last. Reusing the other layers' blocks reuses the residual they add.
+    The first layer's residual (the sum of its blocks) is compared with its residual at the last step that computed all
+    layers. Reusing the other layers' blocks reuses their residual.
 
     Attributes:
         num_steps: Denoising steps K.
-        threshold: All layers are computed where the relative L1 change is greater.
+        threshold: All layers are computed if the relative L1 change is greater.
     """
 
     threshold: float
@@ -42,7 +42,7 @@ class _Decider:
     def updates(self, index: int, step: int, x: Tensor) -> bool:
         if index < self.num_first:
             return True
-        if self.decided[0] != step:
+        if self.decided[0] != step:  # the first block after the first layer decides for the step
             assert self.reference is not None  # set at step 0
             self.decided = step, relative_change(self.residual, self.reference) > self.threshold
             if self.decided[1]:

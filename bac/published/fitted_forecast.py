@@ -1,4 +1,4 @@
-"""A first-order forecast whose slope was measured instead of assumed."""
+"""A first-order forecast with a fitted slope."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bac.caching.schedule import Schedule
 
 
 class Change(NamedTuple):
-    """The last update's output, and its change since the update before (none yet at the first)."""
+    """The last update's output, and its change since the update before (None at the first)."""
 
     newest: Tensor
     difference: Tensor | None
@@ -23,8 +23,8 @@ class Change(NamedTuple):
 class FittedForecast(Fitted):
     """``F + gain (F - F before) + offset`` with gain and offset per channel, block and step; ours.
 
-    Plain reuse is gain 0 and a first-order forecast is gain = distance / gap, both with offset 0, so on the features
-    it was fitted on it is never worse than either in mean square. Where noise is injected the fit shrinks the gain.
+    Plain reuse has gain 0, and a first-order forecast has gain = distance / gap, both with offset 0. On the features of
+    the fit, the mean square error is therefore never above either's. Under injected noise the fit shrinks the gain.
     """
 
     name = "fitted_forecast"
@@ -34,8 +34,8 @@ class FittedForecast(Fitted):
         """Least squares of the change since the last update on the change up to it.
 
         Args:
-            schedule: Which step stands in for which.
-            features: Of the untouched policy, batch by batch: by block, `[K, B, ..., D]`.
+            schedule: The schedule to fit to; it decides which stored step each step reuses.
+            features: Outputs of the untouched policy's blocks, batch by batch: by block, `[K, B, ..., D]`.
 
         Raises:
             ScheduleError: Features are missing or of another number of steps.
@@ -57,7 +57,7 @@ class FittedForecast(Fitted):
         return Change(output, None if state is None else output - state.newest)
 
     def estimate(self, state: Change, at: BlockStep, x: Tensor | None) -> Tensor:
-        """Continue the change."""
+        """Continue the last change."""
         value = state.newest + self.parameter(at.block, "offset", at.step, state.newest)
         if state.difference is None:
             return value

@@ -1,9 +1,9 @@
-"""Unequal budgets: how many updates each block gets, so that all blocks together are worth most.
+"""Unequal budgets: distributes updates over blocks so that their total worth is greatest.
 
-ACS gives every block the same number of updates. Its dynamic programme however knows the best worth of a block for
-*every* number of updates, a curve, and choosing one point on each of N curves under a total cost is a knapsack. It is
-solved exactly: curves of equal cost are added up first (max-plus convolution), the few groups that are left are merged
-by keeping, for every cost, nothing that is both dearer and worth less.
+ACS gives every block the same number of updates. Its dynamic programme however knows a curve: the best worth of a block
+for *every* number of updates. Choosing one point on each of N curves under a total cost is a knapsack problem, solved
+exactly here. Curves of equal cost are added up first (max-plus convolution). The few remaining groups are merged; a
+choice that is dearer and worth less than another is dropped.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def worth_curve(similarity: Array) -> Array:
 
 
 def allocate(curves: Array, costs: Sequence[float], budget: float) -> tuple[int, ...]:
-    """How many updates each block gets.
+    """Choose the number of updates of each block.
 
-    Exact for any costs. The work grows with the number of *different* costs: all blocks of one kind cost the same.
+    Exact for any costs. The work grows with the number of *different* costs; all blocks of one kind cost the same.
 
     Args:
         curves: Worth of each block with 1..K updates, `[N, K]`.
-        costs: Of one update of each block, `[N]`, > 0, e.g. FLOPs or measured seconds.
-        budget: Of all updates together.
+        costs: Cost of one update of each block, `[N]`, > 0, e.g. FLOPs or measured seconds.
+        budget: Cost of all updates together, at most.
 
     Returns:
         Updates of each block, in [1, K], that maximise the total worth within the budget.
@@ -54,9 +54,10 @@ def allocate(curves: Array, costs: Sequence[float], budget: float) -> tuple[int,
     prices = np.asarray(costs, dtype=np.float64)
     if (prices <= 0).any():
         raise ScheduleError(f"costs: an update must cost more than nothing, got {prices.min()}")
-    if prices.sum() > budget * (1 + 1e-12):
+    if prices.sum() > budget * (1 + 1e-12):  # a budget computed as a sum of costs may be off by a rounding
         raise ScheduleError(f"budget: must pay one update of every block, at least {prices.sum():g}, got {budget:g}")
     groups = [np.flatnonzero(prices == price) for price in np.unique(prices)]
+    # The most updates that a group can have while every other block gets one.
     limits = [
         min(len(group) * curves.shape[1], int((budget - prices.sum()) / prices[group[0]] + len(group) + 1e-9))
         for group in groups
@@ -76,17 +77,17 @@ def global_budget_schedule(
     costs: Mapping[str, float] | None = None,
     force_last: int = 0,
 ) -> Schedule:
-    """ACS with the same total cost, shared out to the blocks that need it.
+    """ACS under the same total cost, with more updates for the blocks that need them.
 
-    Ours. It maximises the similarity summed over all blocks and steps, and is never worse in it than ACS with
-    `num_updates` for every block. It is not worth it where that sum is a poor measure: under unequal budgets blocks
-    update at different steps, and an update on stale input is worth little (see `bac.caching.schedulers.unified`).
+    Ours. It maximises the similarity summed over all blocks and steps, so by that measure it is never worse than ACS
+    with `num_updates` for every block. The measure has a limit: under unequal budgets blocks update at different steps,
+    and an update on stale input is worth little (see `bac.caching.schedulers.unified`).
 
     Args:
         calibration: Statistics of the untouched policy.
         num_updates: Mean number of updates, weighted by cost, in [1, K].
-        costs: Of one update of each block, by name, > 0; equal by default.
-        force_last: Final steps at which every block updates as well; comes on top.
+        costs: Block name to the cost of one update, > 0; equal by default.
+        force_last: Final steps at which every block updates as well, on top of the budget.
 
     Raises:
         ScheduleError: A number is out of range, or `costs` lacks a block.
@@ -108,7 +109,7 @@ def global_budget_schedule(
 
 
 def _add_up(curves: Array, limit: int) -> tuple[Array, list[npt.NDArray[np.int64]]]:
-    """Best total worth of equally dear blocks with 0..limit updates in all, and each block's share of it."""
+    """Best total worth of equally dear blocks with 0..limit updates in all, and each block's share of the updates."""
     total = np.full(limit + 1, -np.inf)
     total[0] = 0.0
     choices = []
@@ -130,13 +131,14 @@ def _trace(choices: Sequence[npt.NDArray[np.int64]], count: int) -> list[int]:
 
 
 def _merge(worths: Sequence[Array], prices: Sequence[float], budget: float) -> list[int]:
-    """Updates of each group that are worth most together and within the budget."""
+    """Updates of each group with the greatest total worth within the budget."""
     spent, gained = np.zeros(1), np.zeros(1)
     origins: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
     for worth, price in zip(worths, prices, strict=True):
         costs = (spent[:, None] + price * np.arange(len(worth))).ravel()
         values = (gained[:, None] + worth).ravel()
         kept = np.flatnonzero(np.isfinite(values) & (costs <= budget * (1 + 1e-12)))
+        # By rising cost, and the greatest worth first among equals; then drop what a cheaper choice beats.
         order = kept[np.lexsort((-values[kept], costs[kept]))]
         best = np.maximum.accumulate(values[order])
         front = order[np.concatenate(([True], best[1:] > best[:-1]))]

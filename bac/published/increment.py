@@ -1,4 +1,4 @@
-"""Correct the stored output for how far the block's input has moved, through a low-rank map."""
+"""The stored output plus a low-rank map of the change of the block's input."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bac.caching.estimators.fitted import Features, Fitted, checked, last_update
 from bac.caching.schedule import Schedule
 from bac.errors import ScheduleError
 
-_RIDGE = 1e-6  # of the mean variance of an input channel's movement
+_RIDGE = 1e-6  # of the mean variance of an input channel's change; keeps the solve well-posed
 
 
 class Increment(Fitted):
-    """``F + (x - x then) W`` with W of low rank; increment-calibrated caching (ICC, CVPR 2025).
+    """``F + (x - x at the last update) W`` with W of low rank; increment-calibrated caching (ICC, CVPR 2025).
 
-    ICC takes W from the singular vectors of a linear layer's weight. A block is not linear, so here W is the map of
-    that rank that fits the movement of its output to the movement of its input best (reduced-rank least squares), one
-    for each block. Exact on affine blocks if the rank suffices. The input has to be computed at every step, norm
-    included, and the map costs 2 D rank multiplications a token.
+    ICC takes W from the singular vectors of a linear layer's weight. A block is not linear, so here each block gets the
+    map of that rank that best predicts the change of its output from the change of its input (reduced-rank least
+    squares). Exact on affine blocks if the rank suffices. The input must be computed at every step, norm included, and
+    the map costs 2 D rank multiplications a token.
     """
 
     name = "increment"
@@ -34,10 +34,10 @@ class Increment(Fitted):
         """Fit one map for each block.
 
         Args:
-            schedule: Which step stands in for which.
+            schedule: The schedule to fit to; it decides which stored step each step reuses.
             inputs: Inputs of the untouched policy's blocks, batch by batch: by block, `[K, B, ..., D]`.
-            features: Their outputs, in step with `inputs`.
-            rank: Of W, at least 1.
+            features: Outputs of the same blocks on the same batches.
+            rank: Rank of W, at least 1.
 
         Raises:
             ScheduleError: Features are missing or of another number of steps, or `rank` is below 1.
@@ -62,7 +62,7 @@ class Increment(Fitted):
         return Anchor(require_input(x, at), output)
 
     def estimate(self, state: Anchor, at: BlockStep, x: Tensor | None) -> Tensor:
-        """Move the output along."""
+        """Add the mapped change of the input to the stored output."""
         down, up = (self.parameter(at.block, name, 0, state.output) for name in ("down", "up"))
         return state.output + (require_input(x, at) - state.x) @ down @ up
 
@@ -74,7 +74,7 @@ def _rows(values: Tensor) -> Tensor:
 def _reduced_rank(xx: Tensor, xy: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Factors `[D, r]` and `[r, D']` of the map that minimises ``||dy - dx W||`` among those of rank r.
 
-    The full least-squares map, projected on the leading principal directions of what it predicts.
+    It is the full least-squares map, projected on the leading principal directions of its predictions.
     """
     ridge = _RIDGE * xx.diagonal().mean().clamp_min(1e-30) * torch.eye(len(xx), dtype=xx.dtype)
     full = torch.linalg.solve(xx + ridge, xy)

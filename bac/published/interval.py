@@ -1,4 +1,4 @@
-"""What rules share that decide, each time all blocks were computed, for how many steps they are reused."""
+"""The base of interval rules: after every full update they choose the step of the next one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class IntervalRule(Protocol):
         """The step of the next update.
 
         Args:
-            step: Of the update just made.
-            gap: Steps since the one before.
-            change: Relative L1 change since then, averaged over blocks.
+            step: Step of the latest update.
+            gap: Steps since the update before.
+            change: Relative L1 change between these two updates, averaged over blocks.
         """
 
 
 class IntervalDecider:
-    """Watches all blocks of one run; asks the rule when the last of them was computed."""
+    """Watches all blocks of one run, and asks the rule after the last of them was computed."""
 
     def __init__(self, rule: IntervalRule, num_blocks: int) -> None:
         self.rule = rule

@@ -38,8 +38,8 @@ def estimator_named(name: str, timesteps: Sequence[float] = ()) -> Estimator:
         timesteps: Noise levels of the solver, `[K]`, for forecasts along them.
 
     Raises:
-        ScheduleError: There is no such estimator, it needs parameters that a name does not hold, or the noise levels
-            it extrapolates along are not known.
+        ScheduleError: The estimator is unknown or needs fitted parameters, or it extrapolates along noise levels that
+            are unknown.
     """
     if name in _OTHERS:
         return _OTHERS[name]()
@@ -54,10 +54,10 @@ def estimator_named(name: str, timesteps: Sequence[float] = ()) -> Estimator:
         known = [*_OTHERS, *_FITTED, *(f"{rule}-1" for rule in _FORECASTS)]
         raise ScheduleError(f"estimator: must be one of {', '.join(known)}, got {name!r}")
     if match[3] and not timesteps:
-        raise ScheduleError(f"estimator: {name} extrapolates along timesteps, and the policy's solver tells none")
+        raise ScheduleError(f"estimator: {name} extrapolates along timesteps, which this policy's solver does not list")
     return _FORECASTS[match[1]](int(match[2]), tuple(timesteps) if match[3] else ())
 
 
 def fitted_class(name: str) -> type[Fitted] | None:
-    """The class of a fitted estimator; None if the name is another kind's."""
+    """The class of a fitted estimator; None if the named estimator is not fitted."""
     return _FITTED.get(name)

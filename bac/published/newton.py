@@ -9,17 +9,16 @@ from bac.caching.estimators.forecast import Forecast, lagrange
 
 @dataclass(frozen=True)
 class Newton(Forecast):
-    """True divided differences: exact where a block's output is a polynomial of degree `order` in time.
+    """True divided differences: exact if a block's output is a polynomial of degree `order` in time.
 
-    For order 1 equal to `Taylor`. Higher orders amplify: far from the last update an error of an older output counts
-    many times.
+    Order 1 equals `Taylor`. Higher orders amplify errors of older outputs, most of all far from the last update.
     """
 
     rule = "newton"
 
     @property
     def depth(self) -> int:
-        """A polynomial of degree p takes p + 1 updates."""
+        """Number of updates kept: a polynomial of degree p takes p + 1."""
         return self.order + 1
 
     def weights(self, nodes: tuple[float, ...], time: float) -> tuple[float, ...]:

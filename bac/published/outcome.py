@@ -1,11 +1,11 @@
-"""Choose update steps by what they do to the action chunk, measured edge by edge (`bac.published.perturbation`).
+"""Chooses update steps by their effect on the action chunk, measured edge by edge (`bac.published.perturbation`).
 
-Similarity asks how much a block's output changes; the outcome asks what that does to the actions. Late changes may
-matter more than early ones, and under a solver that injects noise what comes after the last update is never corrected:
-a measured cost sees both. Costs of different edges are added, or the worst of them is made small. Neither is exact,
-since errors of two edges interact; where it matters, go on from here with `bac.caching.schedulers.search`.
+Similarity measures how much a block's output changes; the outcome measures how much that changes the actions. Late
+changes may matter more than early ones, and under a solver that injects noise, errors after the last update are never
+corrected. A measured cost includes both. The objective is the sum of the edges' costs, or the worst of them. Neither is
+exact, since errors of two edges interact; `bac.caching.schedulers.search` can improve the result further.
 
-Measuring all K^2 / 2 edges is rarely worth it: costs vary smoothly with an edge's beginning and length, so a grid of
+Measuring all K^2 / 2 edges is rarely worth it. Costs vary smoothly with an edge's beginning and length, so a grid of
 edges is measured and the rest interpolated.
 """
 
@@ -27,11 +27,11 @@ Edge = tuple[int, int]
 
 
 def edge_grid(num_steps: int, num_starts: int = 12) -> tuple[Edge, ...]:
-    """Edges to measure: evenly spaced beginnings, lengths that double, and from each the edge to the end.
+    """Edges to measure: from evenly spaced beginnings, edges of doubling lengths and one to the end of the run.
 
     Args:
-        num_steps: K.
-        num_starts: Beginnings; with K of them every step is one.
+        num_steps: Denoising steps K.
+        num_starts: Number of beginnings; K of them take every step.
 
     Raises:
         ScheduleError: `num_starts` is below 1.
@@ -51,10 +51,10 @@ def edge_grid(num_steps: int, num_starts: int = 12) -> tuple[Edge, ...]:
 
 
 def fill(edges: Sequence[Edge], costs: Any, num_steps: int) -> Array:
-    """Costs of all edges from those that were measured, `[K, K + 1]`, as `paths.cheapest` takes them.
+    """Interpolate the costs of all edges from the measured ones, `[K, K + 1]`, as `paths.cheapest` takes them.
 
-    Square roots of costs, which are amplitudes, are interpolated linearly: first along the length of an edge, between
-    nothing at length 1 and the measured lengths, then along its beginning, between the measured ones.
+    The square roots of costs are amplitudes, and are interpolated linearly: first along the length of an edge, between
+    0 at length 1 and the measured lengths; then along its beginning, between the measured beginnings.
 
     Raises:
         ScheduleError: There are no edges, or a cost is negative or not finite.
@@ -92,10 +92,10 @@ def outcome_schedule(
 
     Args:
         calibration: Only its blocks, number of steps and fingerprint are used.
-        cost: Of every edge, `[K, K + 1]`: from `fill`.
-        num_updates: Of every block, in [1, K].
-        objective: Least sum of costs, or least dearest edge.
-        estimator: Name of the estimator the costs were measured with.
+        cost: Cost of every edge, `[K, K + 1]`, from `fill`.
+        num_updates: Updates of every block, in [1, K].
+        objective: ``sum`` minimises the sum of costs, ``worst`` the dearest edge.
+        estimator: Name of the estimator that the costs were measured with.
         force_last: Final steps at which every block updates as well.
 
     Raises:

@@ -1,8 +1,7 @@
-"""What reuse costs where it matters: the change of the action chunk when one stretch of a run is not computed.
+"""Measures the effect of reuse on the action chunk, when one stretch of a run is not computed.
 
-An edge (i, j) is a run that is computed throughout, but for the steps between i and j, at which an estimator stands in
-for every block. Many edges go through the sampler side by side, as rows of one batch, each from the same noise as its
-own untouched row.
+An edge (i, j) is a run in which every block is reused at the steps between i and j, and computed at all others. Many
+edges go through the sampler side by side, as rows of one batch, each with the noise of its untouched row.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ Edge = tuple[int, int]
 
 
 class PerturbedBlock(Interceptor):
-    """Computes a block for all rows and replaces, for the rows of each edge, what lies between its ends.
+    """Computes a block for all rows; between the ends of an edge, the estimate replaces the output of its rows.
 
-    A forecast also needs an update before the edge. It is taken as far before the edge's beginning as its end lies
-    behind it, as if updates were evenly spaced there.
+    A forecast also needs an update before the edge. It is taken one edge length before the beginning, as if updates
+    were evenly spaced.
 
     Args:
-        name: Of the block.
-        edges: One for each group of rows.
+        name: Name of the block.
+        edges: One edge for each group of rows.
         num_rows: Rows of a group.
         batch_dim: Dimension of the output that counts rows.
-        estimator: Stands in.
+        estimator: Gives the value at a reuse.
     """
 
     def __init__(self, name: str, edges: Sequence[Edge], num_rows: int, batch_dim: int, estimator: Estimator) -> None:
@@ -61,7 +60,7 @@ class PerturbedBlock(Interceptor):
         result = feature
         for place, (start, end) in enumerate(self.edges):
             if at.step in (start, max(2 * start - end, 0)):
-                own = self._rows(feature, place).clone()
+                own = self._rows(feature, place).clone()  # the policy may write into its output later
                 self.states[place] = self.estimator.store(self.states[place], at, self._rows(x, place), own)
             elif start < at.step < end:
                 estimate = self.estimator.estimate(self.states[place], at, self._rows(x, place))
@@ -89,16 +88,16 @@ def edge_costs(
     It takes one denoising run of the untouched policy for every `num_rows` rows, and one more.
 
     Args:
-        policy: As for `bac.calibrate`, not wrapped.
+        policy: An untouched policy, as for `bac.calibrate`.
         batch: Observations, every tensor `[B, ...]`.
         edges: Pairs (i, j) with 0 <= i < j <= K.
-        estimator: Stands in; plain reuse by default. Not a fitted one.
-        num_rows: Rows of a batch that goes through the policy, at least B.
-        seed: Of the noise.
-        blocks: Where `bac` does not find them itself.
+        estimator: Gives the value at a reuse; plain reuse by default. Not a fitted one.
+        num_rows: Rows in a batch for the policy, at least B.
+        seed: Seeds the noise.
+        blocks: The blocks, where `bac` does not find them itself.
 
     Raises:
-        UnsupportedPolicyError: The policy evaluates its blocks in several contexts, or at other times too.
+        UnsupportedPolicyError: The policy evaluates its blocks in several contexts, or outside the denoising loop too.
         CalibrationError: The policy is wrapped, or edges are not pairs of increasing steps.
     """
     host = _untouched(policy, blocks)
@@ -107,7 +106,7 @@ def edge_costs(
     num_samples = len(next(iter(batch.values())))
     num_groups = max(num_rows // num_samples, 1)
     tiled = {key: torch.cat([values] * num_groups) for key, values in batch.items()}
-    dense = host.predict_seeded(tiled, seed).double()
+    dense = host.predict_seeded(tiled, seed).double()  # same seed and shape: every row shares its twin's noise
     costs = []
     for first in range(0, len(edges), num_groups):
         some = edges[first : first + num_groups]
@@ -118,7 +117,7 @@ def edge_costs(
 
 
 def _untouched(policy: nn.Module, blocks: Sequence[Block] | None) -> Host:
-    """A policy's parts, if rows of its batches can be perturbed."""
+    """The host of a policy, checked to be fit for perturbing rows of its batches."""
     require_untouched(policy)
     host = find_host(policy, blocks)
     if host.num_contexts > 1 or host.evaluation is not None or not isinstance(policy, nn.Module):
@@ -131,7 +130,7 @@ def _untouched(policy: nn.Module, blocks: Sequence[Block] | None) -> Host:
 
 @contextmanager
 def _perturbed(host: Host, edges: Sequence[Edge], num_rows: int, estimator: Estimator) -> Iterator[None]:
-    """Within it every block is replaced between the ends of each edge, in the edge's own rows."""
+    """Within the context, reuse every block between the ends of each edge, in the edge's own rows."""
     try:
         for block in host.blocks:
             perturbed = PerturbedBlock(block.name, edges, num_rows, host.batch_dim, estimator)

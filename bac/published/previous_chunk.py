@@ -1,4 +1,4 @@
-"""The output of the same denoising step, an action chunk ago."""
+"""Reuse across action chunks: the output of the same denoising step in an earlier chunk."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bac.errors import ScheduleError
 
 @dataclass(frozen=True)
 class Chunks:
-    """What a block returned in this action chunk, and in the last one that was computed in full.
+    """Outputs of a block in this action chunk, and in the last chunk that was computed in full.
 
     Attributes:
         index: Chunks since the reset, the current one included.
         current: Computed outputs of this chunk, by denoising step.
-        reference: Outputs of the chunk computed in full, by denoising step.
-        last_update: In this chunk.
+        reference: Outputs of the last full chunk, by denoising step.
+        last_update: Step of the last update in this chunk.
     """
 
     index: int
@@ -33,14 +33,14 @@ class Chunks:
 class PreviousChunk(Estimator):
     """Reuse across action chunks, as C3ache does: observations change little from one chunk to the next.
 
-    The only estimator that lets anything outlive a chunk. `policy.reset()` empties it; so does an error, and a batch
-    of another shape. Rows of a batch must be the same episodes in the same order from chunk to chunk. The first chunk
-    after a reset is computed in full, and so is every `refresh`-th from there; the others reuse the last full one.
+    The only estimator with a state that outlives a chunk. `policy.reset()`, an error, and a batch of another shape
+    empty it. Rows of a batch must be the same episodes in the same order from chunk to chunk. The first chunk after a
+    reset is computed in full, and so is every `refresh`-th from there; the others reuse the last full one.
 
     Attributes:
-        refresh: Chunks from one computed in full to the next, at least 1; 1 never reuses.
-        anchored: Add how far the last update of this chunk lies from the same step of the full one, so that only the
-            change along the run is taken from there.
+        refresh: Chunks from one full chunk to the next, at least 1; 1 never reuses.
+        anchored: Add the difference between this chunk's last update and the full chunk's output at that step. Then
+            only the change along the run comes from the full chunk.
     """
 
     refresh: int = 2
@@ -57,9 +57,10 @@ class PreviousChunk(Estimator):
         return "previous_chunk" + ("_anchored" if self.anchored else "")
 
     def store(self, state: Chunks | None, at: BlockStep, x: Tensor | None, output: Tensor) -> Chunks:
-        """Note an update; at step 0 a new chunk begins."""
+        """Store an update; at step 0 a new chunk begins."""
         if at.step > 0 and state is not None:
             return replace(state, current={**state.current, at.step: output}, last_update=at.step)
+        # A batch of another shape cannot be a continuation of the same episodes.
         if state is None or (state.current[0].shape, state.current[0].dtype) != (output.shape, output.dtype):
             return Chunks(1, {0: output}, {})
         reference = state.current if self._is_full(state) else state.reference

@@ -1,4 +1,4 @@
-"""A scale and a shift per channel: the stored output, corrected by what usually happened since."""
+"""The stored output with a fitted scale and shift per channel."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bac.caching.schedule import Schedule
 class ScaleShift(Fitted):
     """Per-channel scale and shift for each block and step.
 
-    The correction of Block Caching (Wimbauer et al., CVPR 2024), who train it, with the closed form of CacheQuant's
-    DEC (Liu et al., CVPR 2025): scale = covariance / variance, shift = difference of the means. Fitted for one
-    schedule; on the features it was fitted on never worse than plain reuse in mean square.
+    The correction of Block Caching (Wimbauer et al., CVPR 2024), which trains it. This is the closed form of
+    CacheQuant's DEC (Liu et al., CVPR 2025): scale = covariance / variance, shift = difference of the means. Fitted for
+    one schedule. On the features of the fit, its mean square error is never above plain reuse's.
     """
 
     name = "scale_shift"
@@ -27,8 +27,8 @@ class ScaleShift(Fitted):
         """Least squares of every step's output on the output of its last update.
 
         Args:
-            schedule: Which step stands in for which.
-            features: Of the untouched policy, batch by batch: by block, `[K, B, ..., D]`.
+            schedule: The schedule to fit to; it decides which stored step each step reuses.
+            features: Outputs of the untouched policy's blocks, batch by batch: by block, `[K, B, ..., D]`.
 
         Raises:
             ScheduleError: Features are missing or of another number of steps.
@@ -49,6 +49,6 @@ class ScaleShift(Fitted):
         return output
 
     def estimate(self, state: Tensor, at: BlockStep, x: Tensor | None) -> Tensor:
-        """Scale and shift it."""
+        """Scale and shift the stored output."""
         scale = self.parameter(at.block, "scale", at.step, state)
         return torch.addcmul(self.parameter(at.block, "shift", at.step, state), state, scale)

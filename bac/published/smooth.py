@@ -13,11 +13,11 @@ from bac.errors import ScheduleError
 
 
 def update_steps(change: Any, tolerance: float) -> tuple[int, ...]:
-    """Go forward; from each update reuse as long as the relative error is within the tolerance.
+    """From each update on, reuse as long as the relative error is within the tolerance.
 
     Args:
         change: ``change[t, k]`` is the relative L1 change from step t - k to t, `[K, L + 1]`; L is the longest reuse.
-        tolerance: Their alpha, >= 0.
+        tolerance: The paper's alpha, >= 0.
 
     Raises:
         ScheduleError: `tolerance` is negative.
@@ -44,7 +44,7 @@ def smooth_schedule(calibration: Calibration, tolerance: float) -> Schedule:
         tolerance: Largest relative L1 error of a reuse, >= 0.
 
     Raises:
-        ScheduleError: `tolerance` is negative, or the calibration has no changes.
+        ScheduleError: `tolerance` is negative, or the calibration has no `change`.
     """
     changes = statistics.change(calibration)
     kinds = [block.kind for block in calibration.blocks]

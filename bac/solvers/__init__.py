@@ -1,7 +1,7 @@
-"""FEWER: solvers that make the same actions in fewer denoising steps.
+"""FEWER: solvers that come close to the policy's actions in fewer denoising steps.
 
 `multistep` advances a sample by coefficients fitted to the policy; `fitting` solves for them in closed form;
-`diffusers` has DPM-Solver++ at timesteps of one's own; `interceptor` puts a solver on a sampler.
+`diffusers` has DPM-Solver++ at chosen timesteps; `interceptor` puts a solver on a sampler.
 """
 
 from bac.solvers.diffusers import SOLVERS, DPMSolver, injects_noise, solvers_of, takes_fewer_steps

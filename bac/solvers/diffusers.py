@@ -1,4 +1,4 @@
-"""Diffusers' solvers, at timesteps of one's own."""
+"""Solvers of diffusers, at chosen timesteps."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class DPMSolver:
     """A deterministic solver: DPM-Solver++ of order 1 or 2M (Lu et al., 2022).
 
     Both are diffusers' ``DPMSolverMultistepScheduler``, which takes any decreasing timesteps. Clean actions are clipped
-    as the policy's own noise scheduler clips them. Where nothing is clipped, the first order is DDIM with eta = 0 (Song
-    et al., ICLR 2021); where something is, it takes the noise anew from the clipped actions.
+    as the policy's own noise scheduler clips them. Without clipping, order 1 is DDIM with eta = 0 (Song et al., ICLR
+    2021). With clipping, it differs: it derives the noise again from the clipped actions.
 
     Attributes:
-        order: 1 or 2. Order 1 looks at one step alone, so only its steps can be left out by a cache.
+        order: 1 or 2. Order 1 reads one step alone, so a cache can leave out its steps; order 2 also reads the step
+            before.
     """
 
     order: int
@@ -31,7 +32,7 @@ class DPMSolver:
         return "DPM-Solver++" if self.order == 2 else f"DPM-Solver++ {self.order}"
 
     def check(self, timesteps: Sequence[float]) -> None:
-        """It takes any decreasing timesteps."""
+        """Accept any decreasing timesteps."""
 
     def scheduler(self, trained: Any, timesteps: Sequence[float]) -> Any:
         """See `bac.solvers.Solver.scheduler`."""
@@ -44,12 +45,13 @@ class DPMSolver:
             algorithm_type="dpmsolver++",
             solver_order=self.order,
         )
+        # Samplers call set_timesteps(K) before a run, which would replace the chosen timesteps.
         scheduler.set_timesteps = partial(_place, scheduler, tuple(map(int, timesteps)))
         scheduler.set_timesteps()
         return scheduler
 
 
-# What the denoiser was trained under, which every noise scheduler has to know.
+# Settings of the denoiser's training, which every noise scheduler must know.
 _TRAINED = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
     "rescale_betas_zero_snr",
@@ -58,17 +60,17 @@ SOLVERS = (DPMSolver(1), DPMSolver(2))
 
 
 def solvers_of(host: Host) -> tuple[DPMSolver, ...]:
-    """The solvers a policy can be put to; none where it does not take one of diffusers' (flow matching, say)."""
+    """The solvers that a policy takes; empty if it takes none of diffusers' (flow matching, say)."""
     return SOLVERS if host.takes_solvers else ()
 
 
 def takes_fewer_steps(host: Host) -> bool:
-    """Whether the policy's own solver can be told to make fewer of its steps."""
+    """Whether the policy's own solver can make fewer steps."""
     return host.num_steps_at is not None
 
 
 def injects_noise(host: Host) -> bool:
-    """Whether a run draws more than its beginning, so that only runs of the same steps can be compared."""
+    """Whether a run draws noise after its beginning too. Then only runs of the same steps can be compared."""
     return bool(host.solver and host.solver.startswith("DDPM"))
 
 

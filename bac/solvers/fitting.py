@@ -1,9 +1,9 @@
-"""Coefficients of a multistep solver in closed form, in one run.
+"""Fits the coefficients of a multistep solver in closed form, in one run.
 
-A dense run is recorded: what the sample is at every timestep. Then the few steps are run on the same noise, and at each
-the five coefficients are solved for that bring its own samples closest to where the dense run is at the next timestep.
-Errors of the steps before are in the terms, so the fit also corrects them. It takes as many evaluations of the denoiser
-as the few steps themselves.
+A dense run is recorded: its sample at every timestep. Then the few steps are run on the same noise. Each step solves
+for the coefficients that bring its result closest to the dense run's sample at the next timestep. The terms contain the
+errors of earlier steps, so the fit also corrects those. It takes as many evaluations of the denoiser as the few steps
+themselves.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from bac.solvers.multistep import Coefficients, Multistep, MultistepScheduler, l
 from bac.solvers.solver import Solver
 
 PASSES = 2
-TINY = 1e-16  # a distance that is none still has an inverse
-RIDGE = 1e-5  # of the mean square of a clean action, towards DDIM
-END = -1  # stands for the timestep after the last
+TINY = 1e-16  # added to a squared distance, so that a distance of zero has an inverse
+RIDGE = 1e-5  # of the mean square of a clean action; pulls towards DDIM
+END = -1  # key of the sample after the last timestep
 Run = Callable[[], object]
 
 
@@ -34,7 +34,7 @@ class Fitter:
 
     Args:
         host: The policy; its sampler takes solvers.
-        run: One denoising run of all observations to fit on, always of the same noise.
+        run: Makes one denoising run of all observations to fit on, always on the same noise.
         states: Samples of the dense run by timestep, and at `END`, `[B, ...]` each; see `recorded`.
     """
 
@@ -42,10 +42,13 @@ class Fitter:
         self.host, self.run, self.states = host, run, states
 
     def __call__(self, timesteps: Sequence[int]) -> Multistep:
-        """The solver at these timesteps, decreasing and among those of the dense run.
+        """Fit the solver at these timesteps.
+
+        Args:
+            timesteps: Decreasing, and among those of the dense run.
 
         Raises:
-            ScheduleError: They are not.
+            ScheduleError: `timesteps` do not decrease, or one is not of the dense run.
         """
         known = [int(timestep) for timestep in timesteps if int(timestep) in self.states]
         if len(known) < len(timesteps) or known != sorted(set(known), reverse=True):
@@ -60,7 +63,7 @@ class Fitter:
 
 
 class _StepRecorder(Interceptor):
-    """On a noise scheduler's ``step``: keeps the samples it is given, and what the last step returned."""
+    """Intercepts a noise scheduler's ``step``: keeps its input samples, and the result of the last step."""
 
     def __init__(self) -> None:
         self.states: dict[int, Tensor] = {}
@@ -74,12 +77,12 @@ class _StepRecorder(Interceptor):
 
 @contextmanager
 def recorded(host: Host, solver: Solver | None = None, timesteps: Sequence[int] = ()) -> Iterator[dict[int, Tensor]]:
-    """The samples of the runs within, by timestep; what the last step returned at `END`.
+    """Record the samples of the runs within the context, by timestep; the final sample is at `END`.
 
     Args:
         host: The policy; its sampler takes solvers.
-        solver: What the runs are made with; None for the policy's own solver and timesteps.
-        timesteps: Of the solver, decreasing.
+        solver: Solver of the runs; None for the policy's own solver and timesteps.
+        timesteps: The solver's timesteps, decreasing.
     """
     trained, recorder = host.sampler_owner.noise_scheduler, _StepRecorder()
     scheduler = trained if solver is None else solver.scheduler(trained, timesteps)
@@ -93,7 +96,7 @@ def recorded(host: Host, solver: Solver | None = None, timesteps: Sequence[int] 
 
 
 class _Fitting(MultistepScheduler):
-    """Solves for the coefficients of a step when it first needs them."""
+    """Solves for the coefficients of a step just before the step needs them."""
 
     def __init__(self, trained: Any, timesteps: Sequence[int], states: dict[int, Tensor]) -> None:
         self._targets = [states[int(timestep)] for timestep in (*timesteps[1:], END)]
@@ -110,16 +113,16 @@ class _Fitting(MultistepScheduler):
 
 
 def solve(terms: Sequence[Tensor], target: Tensor, ddim: tuple[float, float], ridge: float = RIDGE) -> Coefficients:
-    """The sum of terms whose distance to the target, summed over the observations, is least.
+    """Coefficients of the sum of terms with the least distance to the target, summed over the observations.
 
-    The distance itself, not its square: by least squares the few observations at which a run comes to a fork would
-    decide. It is solved by least squares all the same, twice: iteratively reweighted, two passes.
+    It minimises the distance, not its square: in a least-squares fit, the few observations at which a run forks would
+    decide. The method is iteratively reweighted least squares, in two passes.
 
     Args:
         terms: `[B, ...]` each, clean actions and noise first.
-        target: Of that shape.
-        ddim: Shares of clean actions and of noise at the next timestep: the prior that the ridge penalty pulls the
-            coefficients towards.
+        target: The target, of the same shape.
+        ddim: Shares of clean actions and of noise at the next timestep. The ridge penalty pulls the coefficients
+            towards them.
         ridge: Weight of the penalty, in units of the mean square of a term of size 1.
     """
     columns = torch.stack([term.double().flatten(1) for term in terms], dim=-1)  # [B, N, terms]

@@ -1,8 +1,8 @@
-"""The interceptor that puts a solver, or another number of steps, on a sampler for the time of one call.
+"""The interceptor that gives a sampler a solver, or another number of steps, for the time of one call.
 
-A sampler reads its noise scheduler and its number of steps from attributes. The interceptor puts other values there
-when the sampler is entered and the own ones back when it returns or raises. So between two calls the policy is as it
-was: it can be saved, copied and configured, and `bac.unwrap` has nothing to restore.
+A sampler reads its noise scheduler and its number of steps from attributes. The interceptor sets other values when the
+sampler is entered, and restores the policy's own when it returns or raises. Between two calls the policy is therefore
+unchanged: it can be saved, copied and configured, and `bac.unwrap` has nothing to restore.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bac.solvers.solver import Solver
 
 @dataclass(frozen=True, eq=False)
 class Swap:
-    """An attribute and the value it has during a call.
+    """An attribute and its value during a call.
 
     Attributes:
         owner: Object that holds the attribute.
-        attribute: Its name.
-        value: During the call.
+        attribute: Name of the attribute.
+        value: Value during the call.
     """
 
     owner: Any
@@ -34,10 +34,10 @@ class Swap:
 
 
 class SolverInterceptor(Interceptor):
-    """On a sampler: swaps values in for the call.
+    """Intercepts a sampler and swaps attributes for the time of the call.
 
     Args:
-        swaps: What to swap in.
+        swaps: The attributes and their values.
     """
 
     role = "solver"
@@ -46,6 +46,7 @@ class SolverInterceptor(Interceptor):
         self.swaps = tuple(swaps)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        # Read at the call, since the user may have configured the policy since `wrap`.
         before = [getattr(swap.owner, swap.attribute) for swap in self.swaps]
         try:
             for swap in self.swaps:
@@ -65,18 +66,18 @@ def _short(value: Any) -> str:
 
 
 def scheduler_swaps(host: Host, scheduler: Any, num_steps: int) -> tuple[Swap, ...]:
-    """What to swap in for a sampler that reads ``noise_scheduler`` and ``num_inference_steps``."""
+    """The swaps for a sampler that reads ``noise_scheduler`` and ``num_inference_steps``."""
     owner = host.sampler_owner
     return Swap(owner, "noise_scheduler", scheduler), Swap(owner, "num_inference_steps", num_steps)
 
 
 def swaps_for(host: Host, solver: Solver | None, timesteps: Sequence[float], num_steps: int | None) -> tuple[Swap, ...]:
-    """What to swap in for a solver, or for a number of steps of the policy's own; nothing if they are its own.
+    """The swaps for a solver, or for another number of steps of the policy's own; empty if nothing changes.
 
     Args:
         host: The policy.
-        solver: None for the policy's own.
-        timesteps: Of the solver, `[K]`, decreasing.
+        solver: The solver; None for the policy's own.
+        timesteps: The solver's timesteps, `[K]`, decreasing.
         num_steps: Denoising steps K; None for the policy's number.
 
     Raises:
@@ -94,7 +95,7 @@ def swaps_for(host: Host, solver: Solver | None, timesteps: Sequence[float], num
         return ()
     if host.num_steps_at is not None:
         return (Swap(*host.num_steps_at, num_steps),)
-    if host.num_steps is None:  # unknown before a run, which will check it
+    if host.num_steps is None:  # only the run knows its number of steps, and checks it
         return ()
     raise ScheduleError(
         f"num_steps: bac does not know where {name} reads its number of denoising steps, {host.num_steps}; configure "
@@ -104,7 +105,7 @@ def swaps_for(host: Host, solver: Solver | None, timesteps: Sequence[float], num
 
 @contextmanager
 def swapped(host: Host, swaps: Sequence[Swap]) -> Iterator[None]:
-    """Within it, every call of the policy's sampler has these values."""
+    """Within the context, every call of the policy's sampler runs under these swaps."""
     put_on(host.sampler_owner, host.sampler_attribute, SolverInterceptor(swaps))
     try:
         yield

@@ -1,13 +1,13 @@
-"""A linear multistep solver whose coefficients are numbers in a table, so that they can be fitted.
+"""A linear multistep solver with a table of coefficients, which can be fitted.
 
-The next sample is a sum of five things that a step knows::
+The next sample is a weighted sum of five terms::
 
     x_next = c0 clean + c1 noise + c2 x + c3 clean_before + c4 noise_before
 
-with the clean actions and the noise that the denoiser predicts at this step and at the one before. DDIM (Song et al.,
-ICLR 2021) is c0 = alpha, c1 = sigma of the next noise level and nothing else; DPM-Solver++(2M) (Lu et al., 2022) is
-another choice. Coefficients of its own for every step make a non-stationary solver (Shaul et al., 2024, arXiv
-2403.01329, who learn them by gradient; `bac.solvers.fitting` solves for them).
+where the denoiser predicts the clean actions and the noise at this step and at the one before. DDIM (Song et al., ICLR
+2021) has c0 = alpha and c1 = sigma of the next noise level, and zeros; DPM-Solver++(2M) (Lu et al., 2022) is another
+choice. Separate coefficients for every step make a non-stationary solver (Shaul et al., 2024, arXiv 2403.01329, who
+learn them by gradient; `bac.solvers.fitting` solves for them).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Coefficients = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Multistep:
-    """Coefficients of every step. Frozen, and checked when made; printed, it is a table.
+    """Coefficients of every step. Frozen, checked when made, and printed as a table.
 
     Attributes:
-        coefficients: `[K, 5]` in order of `TERMS`; the first step has no step before and takes three.
+        coefficients: `[K, 5]` in order of `TERMS`. The first row has only three, as no step comes before.
 
     Raises:
         ScheduleError: A row has another length, or a coefficient is not finite.
@@ -51,10 +51,10 @@ class Multistep:
                 raise ScheduleError(f"coefficients of step {step}: must be finite, got {row}; tune again")
 
     def check(self, timesteps: Sequence[float]) -> None:
-        """Refuse more or fewer timesteps than steps.
+        """Refuse timesteps that are not one for each step.
 
         Raises:
-            ScheduleError: There are.
+            ScheduleError: There are more or fewer timesteps than rows of coefficients.
         """
         if len(timesteps) != len(self.coefficients):
             raise ScheduleError(
@@ -75,16 +75,16 @@ class Multistep:
 
 
 class Stepped(NamedTuple):
-    """What a step returns, by the name that diffusers gives it."""
+    """The result of a step, under diffusers' name for it."""
 
     prev_sample: Tensor
 
 
 class MultistepScheduler:
-    """Steps by the coefficients; a noise scheduler as diffusers' samplers and pipelines use one.
+    """Steps by the coefficients. It has the interface of a noise scheduler of diffusers.
 
     Args:
-        trained: The noise scheduler that the denoiser belongs to: noise levels, what is predicted, how it is clipped.
+        trained: The denoiser's own noise scheduler: noise levels, kind of prediction, clipping.
         timesteps: Decreasing, `[K]`.
         coefficients: See `Multistep`.
     """
@@ -103,22 +103,22 @@ class MultistepScheduler:
         self.set_timesteps()
 
     def set_timesteps(self, *_: Any, device: Any = None, **__: Any) -> None:
-        """Begin a run; the timesteps stay what they are."""
+        """Begin a run. The timesteps do not change."""
         self.timesteps = self.timesteps.to(device or self.timesteps.device)
         self._step = 0
         self._before: tuple[Tensor, ...] = ()
 
     def scale_model_input(self, sample: Tensor, *_: Any) -> Tensor:
-        """The denoiser sees the sample as it is."""
+        """Return the sample unchanged; the denoiser takes it unscaled."""
         return sample
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *_: Any, **__: Any) -> Stepped:
-        """From one noise level to the next.
+        """Advance the sample from one noise level to the next.
 
         Args:
-            model_output: What the denoiser predicts, `[B, ...]`.
+            model_output: The denoiser's prediction, `[B, ...]`.
             timestep: Ignored: steps are counted from `set_timesteps` on.
-            sample: `[B, ...]`.
+            sample: The current sample, `[B, ...]`.
 
         Raises:
             RunError: A run makes more steps than there are coefficients for.
@@ -132,12 +132,12 @@ class MultistepScheduler:
         after = self.combine((*newest, sample, *self._before))
         self._before = newest
         self._step += 1
-        if self._step == len(self.levels) and self.clip is not None:
+        if self._step == len(self.levels) and self.clip is not None:  # a weighted sum may leave the actions' range
             after = after.clamp(-self.clip, self.clip)
         return Stepped(after)
 
     def combine(self, terms: Sequence[Tensor]) -> Tensor:
-        """The sum of this step's terms."""
+        """The weighted sum of this step's terms."""
         first, *others = self.coefficients[self._step]
         total = terms[0] * first
         for term, weight in zip(terms[1:], others, strict=True):
@@ -160,10 +160,10 @@ def clip_of(config: Any) -> float | None:
 def predictions(
     output: Tensor, sample: Tensor, shares: tuple[float, float], predicts: str, clip: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Clean actions (clipped) and noise, whichever of them, or velocity, the denoiser predicts.
+    """Clean actions (clipped) and noise, from a denoiser that predicts either of them or velocity.
 
     Raises:
-        ScheduleError: It predicts something else.
+        ScheduleError: `predicts` is none of these.
     """
     clean_share, noise_share = shares
     if predicts == "epsilon":

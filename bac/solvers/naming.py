@@ -13,14 +13,14 @@ _BY_NAME = {solver.name: solver for solver in SOLVERS}
 
 
 def solver_named(name: str, coefficients: Sequence[Sequence[float]] | None = None) -> Solver:
-    """The solver of a name.
+    """The solver with this name.
 
     Args:
         name: ``DPM-Solver++``, ``DPM-Solver++ 1`` or ``fitted multistep``.
-        coefficients: Of the fitted multistep solver, `[K, 5]`; see `bac.solvers.Multistep`.
+        coefficients: Coefficients of the fitted multistep solver, `[K, 5]`; see `bac.solvers.Multistep`.
 
     Raises:
-        ScheduleError: There is no such solver, or it lacks its coefficients.
+        ScheduleError: There is no such solver, or its coefficients are missing.
     """
     if name == Multistep.name:
         if coefficients is None:

@@ -1,4 +1,4 @@
-"""What every solver is: a value that makes the noise scheduler a sampler steps with."""
+"""The protocol of solvers: a value that makes the noise scheduler for a sampler."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ class Solver(Protocol):
 
     @property
     def name(self) -> str:
-        """As files and tables say it: ``DPM-Solver++``."""
+        """Name in files and tables: ``DPM-Solver++``."""
 
     def check(self, timesteps: Sequence[float]) -> None:
         """Refuse timesteps that the solver cannot take.
 
         Raises:
-            ScheduleError: It cannot.
+            ScheduleError: The solver cannot take `timesteps`.
         """
 
     def scheduler(self, trained: Any, timesteps: Sequence[float]) -> Any:
-        """A noise scheduler as diffusers' samplers use one; making it changes nothing.
+        """Make a noise scheduler with the interface of diffusers. `trained` is left unchanged.
 
         Args:
-            trained: The noise scheduler that the denoiser belongs to: noise levels, what is predicted, how it is
-                clipped.
-            timesteps: Decreasing, `[K]`. The scheduler takes these whatever number of steps it is told.
+            trained: The denoiser's own noise scheduler: noise levels, kind of prediction, clipping.
+            timesteps: Decreasing, `[K]`. The scheduler uses these, whatever number of steps it is given.
         """

@@ -1,7 +1,7 @@
-"""From the latency a robot needs to the way its policy denoises: solver, timesteps, update steps and estimator at once.
+"""Tuning: from a budget to a way to denoise. It chooses solver, timesteps, update steps and estimator together.
 
-`bac.tune` makes ways to denoise (`families`), runs them on observations (`bench`), moves their steps, says what they
-cost on this machine (`machine`, `timing`) and picks one that meets the `budget`.
+`bac.tune` makes ways to denoise (`families`), runs them on observations (`bench`), moves their steps, predicts and
+measures their latency on this machine (`machine`, `timing`), and picks one that meets the `budget`.
 """
 
 from bac.tuning.budget import Budget, BudgetError

@@ -1,4 +1,4 @@
-"""Observation batches: take some rows, cut them up, join them."""
+"""Observation batches: select rows, split, merge."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Batch = Mapping[str, Any]
 
 
 def rows_of(batch: Batch, which: slice) -> Batch:
-    """Some observations of a batch; what is no tensor or list belongs to all of them."""
+    """Some observations of a batch. A value that is not a tensor or list belongs to all observations."""
     return {key: value[which] if isinstance(value, (Tensor, list)) else value for key, value in batch.items()}
 
 
 def num_rows(batch: Batch) -> int:
-    """Observations in a batch."""
+    """Number of observations in a batch."""
     return len(next(value for value in batch.values() if isinstance(value, (Tensor, list))))
 
 
 def in_parts(batch: Batch, size: int) -> list[Batch]:
-    """A batch cut into batches of `size` observations, the last one with what is left."""
+    """Split a batch into batches of `size` observations; the last one holds the rest."""
     return [rows_of(batch, slice(start, start + size)) for start in range(0, num_rows(batch), size)]
 
 
 def merged(batches: Sequence[Batch]) -> Batch:
-    """All observations in one batch; what is no tensor or list is taken from the first."""
+    """All observations in one batch. A value that is not a tensor or list is taken from the first batch."""
     first, *others = batches
     if not others:
         return first

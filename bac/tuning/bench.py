@@ -1,4 +1,4 @@
-"""Ways to denoise, run on one policy: how far their actions are from its own, and how long a chunk takes."""
+"""Runs ways to denoise on one policy: measures their action error against a reference, and their latency."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from bac.solvers import SOLVERS, Fitter, Multistep, injects_noise, recorded, sol
 from bac.tuning.batches import Batch, merged, rows_of
 from bac.tuning.timing import Call, in_turns
 
-TINY = 1e-12  # an error that is none still has a logarithm
+TINY = 1e-12  # smallest error, so that zero has a logarithm
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Of one action chunk of the first observation alone.
+class Quantiles:
+    """Latency of one action chunk, for one observation.
 
     Attributes:
         p50_s: Median [s].
@@ -40,7 +40,7 @@ class Latency:
 
 @contextmanager
 def running(policy: Any, denoising: Denoising, *, replay: bool | Replay = False) -> Iterator[Any]:
-    """Within it, a policy follows a way to denoise; then it is unwrapped."""
+    """Within the context, a policy follows a way to denoise. At the end it is unwrapped."""
     wrap(policy, denoising, replay=replay)
     try:
         yield policy
@@ -50,23 +50,23 @@ def running(policy: Any, denoising: Denoising, *, replay: bool | Replay = False)
 
 @contextmanager
 def calling(policy: Any, denoising: Denoising | None, batch: Batch, replay: bool | Replay) -> Iterator[Call]:
-    """A call that makes one action chunk, to be timed within; None leaves the policy untouched."""
+    """Within the context, yield a call that makes one action chunk. None leaves the policy untouched."""
     with nullcontext() if denoising is None else running(policy, denoising, replay=replay):
-        predict = find_host(policy).predict  # found once: looking for it would count
+        predict = find_host(policy).predict  # outside the call, so that no timing includes the search
         yield lambda: predict(dict(batch))
 
 
 class Bench:
     """Runs ways to denoise on one policy and leaves it as it was.
 
-    The reference is the policy as it is given. If that injects noise, other solvers are compared with first-order
-    DPM-Solver++ at all of its timesteps instead: only runs that share their draws can be compared.
+    The reference is the policy as it is given. If its solver injects noise, the reference of other solvers is
+    first-order DPM-Solver++ at all of its timesteps, because only runs that share their draws can be compared.
 
     Args:
-        policy: Not wrapped, in eval mode.
+        policy: An untouched policy, in eval mode.
         batches: Observation batches by purpose, ``fit`` and ``held out``.
-        replay: How latencies are measured, as for `bac.wrap`.
-        seed: Of the noise.
+        replay: Replay during the timing, as for `bac.wrap`.
+        seed: Seeds the noise.
 
     Raises:
         CalibrationError: The policy is wrapped.
@@ -90,12 +90,12 @@ class Bench:
         self._references: dict[tuple[Denoising, str], list[Tensor]] = {}
 
     def reference_of(self, denoising: Denoising) -> Denoising:
-        """What actions are compared with."""
+        """The way to denoise whose actions are the reference for this one."""
         return self.dense if denoising.solver is None else self._dense_run
 
     @property
     def _dense_run(self) -> Denoising:
-        """The dense run that other solvers are compared with."""
+        """The reference of other solvers."""
         return Denoising(SOLVERS[0], self.grid) if self._injects_noise else self.dense
 
     def error(self, denoising: Denoising, purpose: str = "fit") -> float:
@@ -103,10 +103,10 @@ class Bench:
         return float(self.errors(denoising, purpose).square().mean().sqrt())
 
     def typical_error(self, denoising: Denoising, purpose: str = "fit") -> float:
-        """The same for each observation alone, and of these the geometric mean.
+        """Geometric mean of the observations' own errors.
 
-        A few observations at which a run comes to a fork (a gripper that opens or closes) make most of a mean square,
-        whatever the way; here they count as much as any other.
+        A few observations at which a run forks (a gripper opens or closes) dominate a mean square, whatever the way to
+        denoise. In the geometric mean they count as much as any other.
         """
         return typical(self.errors(denoising, purpose))
 
@@ -132,7 +132,8 @@ class Bench:
         batch, dense = merged(self.batches["fit"]), self._dense_run
 
         def run() -> None:
-            find_host(self.policy).predict_seeded(batch, self.seed)  # anew: its way in may be the sampler itself
+            # Find the host again here: its `predict` may be the very method that is now shadowed.
+            find_host(self.policy).predict_seeded(batch, self.seed)
 
         with recorded(self.host, dense.solver, dense.timesteps) as states:
             run()
@@ -141,30 +142,30 @@ class Bench:
     def chunks(self, denoising: Denoising, purpose: str) -> list[Tensor]:
         """The action chunk of every batch, float64 on the CPU."""
         with running(self.policy, denoising):
-            predict = find_host(self.policy).predict_seeded  # anew: the way in may be what was put on
+            predict = find_host(self.policy).predict_seeded  # again: its `predict` may be the method now shadowed
             chunks = [predict(batch, self.seed + index) for index, batch in enumerate(self.batches[purpose])]
         return [chunk.detach().double().cpu() for chunk in chunks]
 
-    def latencies(self, ways: Sequence[Denoising], rounds: int) -> list[Latency]:
-        """Time every way, a few chunks in turn, so that what else the machine does meets all of them.
+    def latencies(self, ways: Sequence[Denoising], rounds: int) -> list[Quantiles]:
+        """Time ways to denoise in turns, a few chunks at a time, so that other load on the machine affects all alike.
 
         Args:
-            ways: To be timed on one observation.
-            rounds: Chunks timed of each.
+            ways: The ways to denoise, timed on one observation.
+            rounds: Chunks to time of each.
         """
         batch = rows_of(self.batches["held out"][0], slice(1))
         contexts = {place: partial(calling, self.policy, way, batch, self.replay) for place, way in enumerate(ways)}
         with self.host.own_randomness():
             samples = in_turns(contexts, rounds)
         seconds = [[sample.wall_s for sample in samples[place]] for place in contexts]
-        return [Latency(*(float(np.percentile(values, q)) for q in (50, 95))) for values in seconds]
+        return [Quantiles(*(float(np.percentile(values, q)) for q in (50, 95))) for values in seconds]
 
 
 def _counted(policy: Any, batch: Batch) -> int:
-    """Denoising steps of a policy that does not tell before a run."""
+    """Count the denoising steps of a policy that does not announce them, in one run."""
     return len(next(iter(record_features(policy, batch).values())))
 
 
 def typical(errors: Tensor) -> float:
-    """Geometric mean; an error that is none counts as a tiny one."""
+    """Geometric mean of errors; an error of zero counts as `TINY`."""
     return float(errors.clamp_min(TINY).log().mean().exp())

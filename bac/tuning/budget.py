@@ -1,4 +1,4 @@
-"""What the user asks for, in the user's words, as a latency or an error that must not be exceeded."""
+"""The budget: the largest latency or action error that the user allows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bac.errors import BacError
 
 
 class BudgetError(BacError, ValueError):
-    """A budget that says nothing, says two things, or cannot be met on this machine."""
+    """A budget is empty or contradictory, or cannot be met on this machine."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,11 @@ class Budget:
     """At most this latency, or at most this action error.
 
     Attributes:
-        latency_s: What 95 of 100 chunks must stay below, the margin not yet taken off [s]; None if the error decides.
-        action_error: Root mean square of the executed actions, normalised units; None if the latency decides.
+        latency_s: Largest latency at the 95th percentile, before the margin is taken off [s]; None if the error
+            decides.
+        action_error: Largest root mean square error of the actions, normalised units; None if the latency decides.
         margin: Share of the latency that is kept free, in [0, 1).
-        asked: In the user's words.
+        asked: The budget as the user wrote it.
     """
 
     latency_s: float | None
@@ -29,7 +30,7 @@ class Budget:
 
     @property
     def limit_s(self) -> float:
-        """What 95 of 100 chunks may take [s]; infinite if the error decides."""
+        """Largest latency at the 95th percentile, without the margin [s]; infinite if the error decides."""
         return float("inf") if self.latency_s is None else self.latency_s * (1 - self.margin)
 
     def __str__(self) -> str:
@@ -48,10 +49,10 @@ class Budget:
         n_action_steps: int | None = None,
         margin: float = 0.1,
     ) -> Budget:
-        """One of the four ways to ask; see `bac.tune`.
+        """Make a budget from exactly one of the four ways to state it; see `bac.tune`.
 
         Raises:
-            BudgetError: None or several of them, or a value out of range.
+            BudgetError: None or several are given, or a value is out of range.
         """
         if (control_hz is None) != (n_action_steps is None):
             raise BudgetError(
@@ -78,5 +79,6 @@ class Budget:
         asked = f"{name}={value:g}" + (f", n_action_steps={n_action_steps}" if n_action_steps else "")
         if name == "max_action_error":
             return cls(None, value, margin, asked)
+        # control_hz: a chunk may take as long as its actions last. target_hz: one chunk per period.
         latency = value if name == "target_latency_s" else (n_action_steps or 1) / value
         return cls(latency, None, margin, asked)

@@ -1,4 +1,4 @@
-"""Where the steps go: starting places, and coordinate search from the best of them."""
+"""Places the steps of ways to denoise: starting places, and coordinate search from the best of them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from bac.tuning.bench import Bench
 Make = Callable[[Sequence[int]], Denoising]
 Places = tuple[int, ...]
 FEWER = "fewer steps"
-BUBBLED = 5
-POWERS, BEGINS = (1.7, 2.3, 3.0), (0.03, 0.15)
+BUBBLED = 5  # the paper's n in simulation
+POWERS, BEGINS = (1.7, 2.3, 3.0), (0.03, 0.15)  # exponents and starts (shares of the run) of late-dense spacings
 ESTIMATORS = ("hold", "taylor-1")
-STRIDES = {1: "", 5: ", every 5th step"}  # a fully reused step is cheap, not free
+STRIDES = {1: "", 5: ", every 5th step"}  # fewer reused steps, because even a fully reused step costs time
 
 
 @dataclass(frozen=True)
 class Family:
-    """Ways to denoise that differ in where their steps are.
+    """Ways to denoise that differ only in the places of their steps.
 
     Attributes:
         name: E.g. ``fewer steps, DPM-Solver++``; ``together, taylor-1, every 5th step``.
-        make: From places on the grid of the policy's own timesteps.
-        free: A run may begin later than at the first of them.
-        like: Makes what costs as much, where `make` itself runs the policy.
+        make: Makes a way to denoise from places on the grid of the policy's own timesteps.
+        free: A run may begin later than at the first timestep of the grid.
+        like: Makes one of equal cost, if `make` itself runs the policy.
     """
 
     name: str
@@ -44,13 +44,16 @@ class Family:
     like: Make | None = None
 
     def of_cost(self, count: int) -> Denoising:
-        """A way with so many sweeps, only to be asked what it costs."""
+        """A way to denoise with so many sweeps, only for predicting its cost."""
         return (self.like or self.make)(range(count))
 
 
 def families(bench: Bench) -> tuple[Family, ...]:
-    """Fewer steps of each solver and of a fitted one, and caching on some or all of the first's; where the policy has
-    no choice, on its own."""
+    """All families for a policy.
+
+    If the policy takes solvers: fewer steps of each solver and of a fitted one, and reuse on all or every fifth of the
+    first solver's steps. Otherwise: reuse on the policy's own steps.
+    """
     if not bench.solvers:
         return tuple(
             Family(f"together, {estimator}", partial(_on_own_places, bench, estimator), free=False)
@@ -69,7 +72,7 @@ def families(bench: Bench) -> tuple[Family, ...]:
 
 
 def fitted_family(bench: Bench) -> Family:
-    """Fewer steps, each advanced by coefficients that are fitted for the timesteps asked for."""
+    """Fewer steps with coefficients that are fitted for the given timesteps."""
 
     def make(places: Sequence[int]) -> Denoising:
         solver = bench.fitted(tuple(bench.grid[place] for place in places))
@@ -80,8 +83,11 @@ def fitted_family(bench: Bench) -> Family:
 
 
 def starts(calibration: Calibration, count: int) -> set[Places]:
-    """Where a search may begin: ACS on the mean similarity, its match for a line, and spacings even (from the first
-    timestep or to the last) or denser late, the noise falling as a power of what is left of the run."""
+    """Starting places for a search.
+
+    They are ACS on the mean similarity, its match for a line (`matched_schedule`), even spacings (from the first
+    timestep, to the last, or between), and spacings that get denser late in the run by a power law.
+    """
     num_steps, first = calibration.num_steps, calibration.block_names[0]
     found = {unified_schedule(calibration, count).update_steps[first]}
     if calibration.gram is not None:
@@ -91,7 +97,7 @@ def starts(calibration: Calibration, count: int) -> set[Places]:
     denser = (1 - (1 - np.linspace(begin, 0.93, count)) ** power for power in POWERS for begin in BEGINS)
     for spacing in (even[:-1], even[1:], late, *denser):
         places = tuple(int(place) for place in (spacing * (num_steps - 1)).round())
-        found |= {places} if len(set(places)) == count else set()
+        found |= {places} if len(set(places)) == count else set()  # rounding may merge two places
     return found
 
 
@@ -114,8 +120,11 @@ def searched(bench: Bench, family: Family, places: Places, evaluations: int) -> 
 
 
 def fixed(bench: Bench, calibration: Calibration, count: int) -> list[tuple[str, Denoising]]:
-    """On the policy's own solver: its steps as they are with ACS and BUA, or with one list for all blocks; and, where
-    no other solver can be put on, fewer of its steps."""
+    """Ways to denoise without a search, on the policy's own solver.
+
+    They are its own steps with ACS and BUA, or with one list of update steps for all blocks; and, if the policy takes
+    no other solver, fewer of its steps.
+    """
     bubbled = min(BUBBLED, len(bench.names))
     schedules = {
         "adaptive + bubbling": adaptive_schedule(calibration, count, num_bubbled=bubbled),
@@ -128,14 +137,14 @@ def fixed(bench: Bench, calibration: Calibration, count: int) -> list[tuple[str,
 
 
 def fewer_steps(solver: Solver, grid: Sequence[int], places: Sequence[int]) -> Denoising:
-    """A solver at some of the timesteps of a grid, everything computed."""
+    """A solver at some of the timesteps of a grid, dense."""
     return Denoising(solver, tuple(grid[place] for place in places))
 
 
 def together(
     solver: Solver, grid: Sequence[int], places: Sequence[int], names: Sequence[str], estimator: str, stride: int = 1
 ) -> Denoising:
-    """A solver at every `stride`-th timestep of a grid from the first place on; blocks update at the places alone."""
+    """A solver at the places and at every `stride`-th timestep after the first; blocks update at the places only."""
     steps = sorted({*places, *range(places[0], len(grid), stride)})
     updates = dict.fromkeys(names, tuple(map(steps.index, places)))
     schedule = Schedule(len(steps), updates, estimator=estimator)
@@ -147,7 +156,7 @@ def _together(bench: Bench, estimator: str, stride: int, places: Sequence[int]) 
 
 
 def _on_own_places(bench: Bench, estimator: str, places: Sequence[int]) -> Denoising:
-    """The policy's own solver and steps; all blocks update at the places alone."""
+    """The policy's own solver and steps; all blocks update at the places only."""
     updates = dict.fromkeys(bench.names, tuple(places))
     return _on_own_steps(bench, Schedule(bench.num_steps, updates, estimator=estimator))
 

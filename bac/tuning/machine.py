@@ -1,4 +1,4 @@
-"""What a chunk costs on this machine: a fixed part, a part per denoising step, and a part per sweep of the blocks."""
+"""A cost model of a chunk on this machine: a fixed part, a part per denoising step, and a part per sweep."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Machine:
     """Fitted seconds: ``fixed + per_step K + per_sweep sweeps``.
 
     Attributes:
-        fixed_s: Of a chunk, whatever its steps [s].
-        per_step_s: Of a denoising step without its blocks [s].
-        per_sweep_s: Of all blocks, once [s].
+        fixed_s: Time of a chunk without its steps [s].
+        per_step_s: Time of a denoising step without its blocks [s].
+        per_sweep_s: Time of one update of every block [s].
     """
 
     fixed_s: float
@@ -26,11 +26,11 @@ class Machine:
 
     @classmethod
     def fit(cls, ways: Sequence[Denoising], seconds: Sequence[float]) -> Machine:
-        """Least relative squares with no negative part.
+        """Fit by least squares of the relative errors, without negative parts.
 
         Args:
-            ways: At least two, of different cost; each tells its number of steps.
-            seconds: Measured for each [s].
+            ways: At least two ways to denoise of different cost, each with a known number of steps.
+            seconds: Measured latency of each [s].
         """
         rows = np.array([(1.0, *_work(way)) for way in ways])
         times = np.asarray(seconds, dtype=float)
@@ -40,7 +40,7 @@ class Machine:
             parts[free] = np.linalg.lstsq(rows[:, free] / times[:, None], np.ones(len(times)), rcond=None)[0]
             if (parts >= 0).all():
                 return cls(*map(float, parts))
-            free.remove(int(parts.argmin()))
+            free.remove(int(parts.argmin()))  # fix the most negative part at 0, and fit the others again
 
     def seconds(self, way: Denoising) -> float:
         """Expected latency [s]."""
@@ -48,7 +48,7 @@ class Machine:
         return self.fixed_s + self.per_step_s * steps + self.per_sweep_s * sweeps
 
     def times(self, factor: float) -> Machine:
-        """The same machine, so many times as slow."""
+        """The same machine, slower by a factor."""
         return Machine(*(factor * part for part in (self.fixed_s, self.per_step_s, self.per_sweep_s)))
 
     def __str__(self) -> str:
@@ -60,5 +60,5 @@ class Machine:
 
 def _work(way: Denoising) -> tuple[int, float]:
     """Evaluations and sweeps of a run."""
-    assert way.num_evaluations is not None and way.sweeps is not None  # a tuner's ways tell both
+    assert way.num_evaluations is not None and way.sweeps is not None  # the tuner sets K everywhere
     return way.num_evaluations, way.sweeps

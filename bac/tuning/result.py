@@ -1,4 +1,4 @@
-"""What tuning found, and everything it looked at."""
+"""The result of tuning: the choice and all trials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bac.files import write_json
 from bac.tuning.budget import Budget
 from bac.tuning.machine import Machine
 
-_NAME = 72  # columns of a name in the report
+_NAME = 72  # characters of a name in the report
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Trial:
     """One way to denoise, measured.
 
     Attributes:
-        family: What it is one of: ``fewer steps, fitted multistep``, ``adaptive + bubbling``.
-        denoising: What was run.
-        fit_error: Action error on the observations it was chosen with (see `bac.tuning.bench`).
-        typical_error: Geometric mean of each of these observations' own action error.
-        error: Action error on others; None if it was not run on them.
-        p50_s: Median latency [s], predicted where `p95_s` is None.
-        p95_s: 95th percentile [s]; None if it was not timed.
+        family: Its family: ``fewer steps, fitted multistep``, ``adaptive + bubbling``.
+        denoising: The way to denoise.
+        fit_error: Action error on the fitting observations (see `bac.tuning.bench`).
+        typical_error: Geometric mean of the action errors of each of these observations.
+        error: Action error on held-out observations; None if it was not run on them.
+        p50_s: Median latency [s]; predicted if `p95_s` is None.
+        p95_s: 95th percentile of the latency [s]; None if it was not timed.
     """
 
     family: str
@@ -40,7 +40,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Family and way, in one line of a table."""
+        """Family and way to denoise, in one line of a table."""
         return f"{self.family}: {self.denoising.name}"
 
     def __str__(self) -> str:
@@ -53,13 +53,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The chosen way to denoise. Printed, it is its report.
+    """The chosen way to denoise, with all trials. It prints as a report.
 
     Attributes:
         chosen: The trial that meets the budget.
-        trials: All of them, in order of latency; `chosen` is one.
-        budget: What was asked.
-        machine: What a chunk costs here.
+        trials: All trials in order of latency, `chosen` included.
+        budget: The budget.
+        machine: The cost model of this machine.
     """
 
     chosen: Trial
@@ -69,7 +69,7 @@ class Tuned:
 
     @property
     def denoising(self) -> Denoising:
-        """The choice: for `bac.wrap`, and for ``tuned.denoising.save("bac.json")``."""
+        """The chosen way to denoise, for `bac.wrap` and ``tuned.denoising.save("bac.json")``."""
         return self.chosen.denoising
 
     @property
@@ -89,13 +89,13 @@ class Tuned:
         return "\n".join([str(self.budget), str(self.machine), head, *lines])
 
     def save(self, path: str | Path) -> None:
-        """Write the report as JSON: plain types, latencies in seconds. The choice alone: ``tuned.denoising.save``."""
+        """Write the report as JSON, latencies in seconds. `tuned.denoising.save` writes the choice alone."""
         rows = [_plain(trial) for trial in self.trials]
         parts = {"budget": asdict(self.budget), "machine": asdict(self.machine), "chosen": _plain(self.chosen)}
         write_json(path, {**parts, "rows": rows})
 
     def plot(self, path: str | Path) -> None:
-        """Draw error against latency, the front and the choice.
+        """Plot error against latency, with the front and the choice.
 
         Raises:
             BacError: matplotlib is not installed.

@@ -1,7 +1,7 @@
-"""The one loop that times action chunks; everything that compares latencies takes its samples from here.
+"""The loop that times action chunks. Every comparison of latencies takes its samples from here.
 
-A machine's speed drifts, so ways to make a chunk are compared within the same rounds. Every sample has the wall clock
-and the CPU time of the process, which tell a slow call from one whose core somebody else held.
+A machine's speed drifts, so calls are compared within the same rounds. Every sample has the wall-clock time and the CPU
+time of the process. Their difference shows whether a slow call computed long or waited for a busy core.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from tqdm import tqdm
 
-WARM_UP = 3  # calls before the clock counts: a replay records and checks its plan in them
+WARM_UP = 3  # untimed calls before the samples, in which a replay records and checks its plan
 Call = Callable[[], object]
 Key = TypeVar("Key")
 
@@ -24,8 +24,8 @@ class Sample(NamedTuple):
     """Time of one call.
 
     Attributes:
-        wall_s: By the wall clock [s].
-        cpu_s: Of the process [s].
+        wall_s: Wall-clock time [s].
+        cpu_s: CPU time of the process [s].
     """
 
     wall_s: float
@@ -33,7 +33,7 @@ class Sample(NamedTuple):
 
 
 def timed(call: Call, count: int, *, warm_up: int = WARM_UP) -> list[Sample]:
-    """Time a call `count` times, after some calls that warm up; a GPU is waited for."""
+    """Time a call `count` times, after `warm_up` untimed calls. A sample includes the GPU's work."""
     with quiet():
         for _ in range(warm_up):
             call()
@@ -43,12 +43,12 @@ def timed(call: Call, count: int, *, warm_up: int = WARM_UP) -> list[Sample]:
 def interleaved(
     calls: Mapping[Key, Call], rounds: int, *, warm_up: int = WARM_UP, progress: bool = False
 ) -> dict[Key, list[Sample]]:
-    """Time calls that can stand side by side: every round makes each of them once.
+    """Time calls that do not exclude each other: every round makes each of them once.
 
     Args:
-        calls: By name.
+        calls: Calls by name.
         rounds: Samples of each.
-        warm_up: Calls of each before.
+        warm_up: Untimed calls of each beforehand.
         progress: Show a progress bar.
     """
     samples: dict[Key, list[Sample]] = {name: [] for name in calls}
@@ -65,12 +65,12 @@ def interleaved(
 def in_turns(
     ways: Mapping[Key, Callable[[], AbstractContextManager[Call]]], rounds: int, *, turns: int = 2
 ) -> dict[Key, list[Sample]]:
-    """Time ways that exclude each other, since they are put on one policy: some calls in a row of each, by turns.
+    """Time ways that exclude each other because they wrap one policy: they take turns of several calls.
 
     Args:
-        ways: By name, a context that gives a call to be made within it.
+        ways: By name, a context that yields the call to time.
         rounds: Samples of each way.
-        turns: How often each way has its turn; a replay records its plan anew in each.
+        turns: Turns of each way. A replay records its plan again in each turn.
     """
     samples: dict[Key, list[Sample]] = {name: [] for name in ways}
     for _ in range(turns):
@@ -82,7 +82,7 @@ def in_turns(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without gradients and garbage collection, as it was before afterwards."""
+    """Within the context, switch off gradients and garbage collection."""
     collecting = gc.isenabled()
     gc.collect()
     gc.freeze()
@@ -97,8 +97,9 @@ def quiet() -> Iterator[None]:
 
 
 def _time(call: Call) -> Sample:
+    on_gpu = torch.cuda.is_available()
     cpu, wall = time.process_time(), time.perf_counter()
     call()
-    if torch.cuda.is_available():
+    if on_gpu:
         torch.cuda.synchronize()
     return Sample(time.perf_counter() - wall, time.process_time() - cpu)

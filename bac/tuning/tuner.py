@@ -1,4 +1,4 @@
-"""`bac.tune`: from a budget to a way to denoise that was run on this machine and meets it."""
+"""`bac.tune`: from a budget to a way to denoise that meets it, as measured on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bac.tuning.machine import Machine
 from bac.tuning.result import Trial, Tuned
 from bac.version import __version__
 
-PESSIMISTIC = 0.75  # of the expected latency
+PESSIMISTIC = 0.75  # of the expected latency; a choice below it shows that the expectation was too high
 SWEEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50)
 
 
@@ -44,35 +44,36 @@ def tune(
 ) -> Tuned:
     """Choose solver, timesteps, update steps and estimator together, for a budget, and verify the choice by running it.
 
-    Half of the observations fit, the others only judge. Where the policy's noise scheduler is one of diffusers', fewer
-    steps are candidates: of DPM-Solver++, first order and second, and of a multistep solver whose coefficients are
-    fitted (`bac.solvers.fitting`), at timesteps placed by the same search as the cache's update steps. Of all that meet
-    a latency, the one with the least typical error on the fitting observations is chosen, so there it is never worse
-    than tuned fewer steps. Elsewhere (flow matching) the candidates are fewer steps of the policy's own solver, and
-    caches on its steps as they are. It takes a few minutes on one core, most of them in the search.
+    One half of the observations fits, the other half only judges. If the policy has a noise scheduler of diffusers, the
+    families of ways to denoise are fewer steps and reuse. Fewer steps come from DPM-Solver++, first and second order,
+    and from a multistep solver with fitted coefficients (`bac.solvers.fitting`). One search places both their timesteps
+    and the update steps. Among the ways that meet a latency, the one with the least typical error on the fitting
+    observations wins, so there it is never worse than tuned fewer steps. For other policies (flow matching), the
+    families are fewer steps of the policy's own solver, and reuse on its own steps. Tuning takes a few minutes on one
+    core, most of them in the search.
 
     Args:
-        policy: Not wrapped, in eval mode, with the solver and steps that are its reference: a fine, deterministic one
-            such as DDIM-100 where it has the choice.
+        policy: An untouched policy, in eval mode, with its reference solver and steps: a fine, deterministic solver
+            such as DDIM-100 if there is a choice.
         batches: Observation batches as for `bac.calibrate`; at least two observations.
-        target_latency_s: What a chunk may take at the 95th percentile [s].
-        target_hz: Chunks per second (inference_hz), the same said otherwise [Hz].
-        max_action_error: Instead: the largest action error; the fastest candidate below it is chosen.
+        target_latency_s: Largest latency of a chunk, at the 95th percentile [s].
+        target_hz: The same as chunks per second (inference_hz) [Hz].
+        max_action_error: Largest action error, instead of a latency; the fastest way to denoise below it is chosen.
         control_hz: Control steps per second [Hz]; with `n_action_steps`, a chunk may take as long as it lasts.
         n_action_steps: Actions executed of a chunk.
-        margin: Share of the latency to keep free.
-        evaluations: Runs that the search may take for each family of candidates; 0 leaves it out.
-        sweeps: Numbers of sweeps at which every family of candidates is looked at.
-        rounds: Chunks timed of each finalist.
-        replay: What the policy will run with, as for `bac.wrap`.
-        seed: Of the noise.
+        margin: Share of the latency to keep free, in [0, 1).
+        evaluations: Runs that the search may make for each family; 0 leaves the search out.
+        sweeps: Numbers of sweeps at which to try every family.
+        rounds: Chunks to time of each finalist.
+        replay: Replay as the policy will be run with, as for `bac.wrap`.
+        seed: Seeds the noise.
         progress: Show a progress bar.
 
     Returns:
-        The choice, with every candidate that was looked at.
+        The choice, with all trials.
 
     Raises:
-        BudgetError: The budget is not one, or nothing here meets it; the message says what would be reachable.
+        BudgetError: The budget is empty or contradictory, or nothing meets it; the message says what is reachable.
         CalibrationError: There is one observation only, or the policy is wrapped.
     """
     budget = Budget.of(
@@ -87,12 +88,12 @@ def tune(
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     fit, held_out = split(list(batches))
     bench = Bench(policy, {"fit": fit, "held out": held_out}, replay=replay, seed=seed)
-    with tqdm(desc="tune", unit="candidate", disable=not progress) as bar:
+    with tqdm(desc="tune", unit="trial", disable=not progress) as bar:
         return _Tuning(bench, budget, tuple(sweeps), rounds, evaluations, bar).run()
 
 
 def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
-    """Every other batch; of a single one every other row.
+    """Split observations into fitting and held-out ones: every other batch, or every other row of a single batch.
 
     Raises:
         CalibrationError: There is one observation only.
@@ -117,7 +118,7 @@ class _Tuning:
         self.sweeps = tuple(count for count in sweeps if count < bench.num_steps)
         self.trials: dict[Denoising, Trial] = {}
         self.machine = Machine(0.0, 0.0, 0.0)
-        self.slower = 1.0  # than expected is the 95th percentile of what was timed, at least
+        self.slower = 1.0  # largest p95 / expected latency among the finalists that were too slow
 
     def run(self) -> Tuned:
         self.machine = self._measured_machine()
@@ -142,9 +143,10 @@ class _Tuning:
         return found
 
     def _was_pessimistic(self, chosen: Trial) -> bool:
-        """Whether the choice took much less time than expected, and the latency buys more: the machine was busy before.
+        """Whether the choice was much faster than expected, so that the budget allows more sweeps.
 
-        What is expected of the others is then put right.
+        That happens if the machine was busy when the cost model was fitted. It then corrects the model and the expected
+        latency of all trials.
         """
         ratio = chosen.p50_s / self.machine.seconds(chosen.denoising)
         if self.budget.latency_s is None or ratio > PESSIMISTIC:
@@ -157,7 +159,10 @@ class _Tuning:
         return True
 
     def _measured_machine(self) -> Machine:
-        """Time few and more sweeps of some families, and the policy as it is only where it has no fewer steps."""
+        """Fit the cost model to few and more sweeps of some families.
+
+        The dense run, which is slow, is timed only if the policy takes no solvers.
+        """
         few, more = max(1, self.bench.num_steps // 20), max(2, self.bench.num_steps // 5)
         kinds = families(self.bench)
         probes = [kinds[0].make(range(count)) for count in (few, more)] + [kinds[-2].make(range(few))]
@@ -176,7 +181,7 @@ class _Tuning:
             )
 
     def _look(self, calibration: Calibration) -> None:
-        """Run every family at every number of sweeps that may meet the budget, from its best starting place."""
+        """Run every family at every number of sweeps within the budget, at its best starting place."""
         for count in self.sweeps:
             for family in families(self.bench):
                 if self._affordable(family.of_cost(count)):
@@ -188,7 +193,7 @@ class _Tuning:
             self._add("dense", self.bench.dense)
 
     def _searched(self, calibration: Calibration) -> list[Trial]:
-        """Move the steps of every family at the sweeps its budget buys; the best rows first."""
+        """Search the steps of every family at the sweeps that the budget allows. Returns trials, the best first."""
         enough = self.budget.action_error
         for family in families(self.bench) if self.evaluations else ():
             for count in self._counts(family):
@@ -203,25 +208,25 @@ class _Tuning:
         )
 
     def _counts(self, family: Family) -> list[int]:
-        """Numbers of sweeps to search at: all that the latency buys, or more and more until the error is met."""
+        """Numbers of sweeps to search at: the most that the latency allows, or rising ones until the error is met."""
         if self.budget.action_error is not None:
             return list(self.sweeps)
         bought = [n for n in range(1, self.bench.num_steps) if self._affordable(family.of_cost(n), self.slower)]
         return bought[-1:]
 
     def _verified(self, finalists: Sequence[Trial]) -> Trial | None:
-        """The first finalist that, timed and run on the other observations, meets the budget."""
+        """The first finalist that meets the budget when timed and run on the held-out observations."""
         for trial in finalists:
             if trial.p95_s is None:
                 if self.slower * trial.p50_s > self.budget.limit_s:
-                    continue  # as much slower than expected as one before it, it would be late too
+                    continue  # it would miss the budget too, if as much slower than expected as an earlier one
                 trial = self._timed(trial)
             if self._meets(trial):
                 return trial
         return None
 
     def _timed(self, trial: Trial) -> Trial:
-        """Timed, and run on the other observations."""
+        """Time a trial, and run it on the held-out observations."""
         (latency,) = self.bench.latencies([trial.denoising], self.rounds)
         if latency.p95_s > self.budget.limit_s:
             self.slower = max(self.slower, latency.p95_s / trial.p50_s)
@@ -239,7 +244,7 @@ class _Tuning:
         least = min((trial.fit_error for trial in self.trials.values()), default=float("nan"))
         return (
             f"{self.budget}: none of {len(self.trials)} trials meets it on this machine; {fastest}; the least action "
-            f"error is {least:.4f}. Allow more time or a larger error, keep less free with margin=, or look at more "
+            f"error is {least:.4f}. Allow more time or a larger error, keep less free with margin=, or try more "
             "with sweeps= and evaluations="
         )
 
@@ -247,7 +252,7 @@ class _Tuning:
         return slower * self.machine.seconds(way) <= self.budget.limit_s
 
     def _add(self, family: str, way: Denoising) -> Trial:
-        """Run a way that was not run before."""
+        """Run a way to denoise, unless it was run before. Returns its trial."""
         if way not in self.trials:
             errors = self.bench.error(way), self.bench.typical_error(way)
             self.trials[way] = Trial(family, way, *errors, p50_s=self.machine.seconds(way))

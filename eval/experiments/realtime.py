@@ -41,7 +41,7 @@ STYLES = {"act": "-", "stand_still": (0, (2, 2))}
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """One point of a curve.
 
     Attributes:
@@ -81,7 +81,7 @@ class Curves:
         self.latencies_ms = self._latencies()
 
     @property
-    def points(self) -> list[Point]:
+    def points(self) -> list[CurvePoint]:
         """Every point of both curves."""
         nominal, points = self.comparison.control_hz, []
         for mode in self.options.modes:
@@ -90,9 +90,11 @@ class Curves:
                 median = sorted(latencies)[len(latencies) // 2]
                 for factor in self.options.rate_factors:
                     pace = Pace.of(latencies, nominal * factor, mode)
-                    points.append(Point("control_hz", cell, mode, nominal * factor, median, pace))
+                    points.append(CurvePoint("control_hz", cell, mode, nominal * factor, median, pace))
                 for delay in self.options.delays:
-                    points.append(Point("latency", cell, mode, nominal, 1e3 * delay / nominal, Pace((delay,), mode)))
+                    points.append(
+                        CurvePoint("latency", cell, mode, nominal, 1e3 * delay / nominal, Pace((delay,), mode))
+                    )
         return points
 
     def play(self) -> None:
@@ -101,7 +103,7 @@ class Curves:
         units = {unit.key: unit for unit in (self._unit(point, seeds) for point in [*self.points, self._reference])}
         play_units(self.comparison.settings.realtime, list(units.values()), self.log)
 
-    def results(self, point: Point) -> list[EpisodeResult]:
+    def results(self, point: CurvePoint) -> list[EpisodeResult]:
         """Finished episodes of a point, in order of seed."""
         episodes = self.log.episodes(self._unit(point, ()).key)
         return [episodes[seed] for seed in self.comparison.settings.seeds if seed in episodes]
@@ -111,11 +113,11 @@ class Curves:
         return [self._row(point) for point in self.points]
 
     @property
-    def _reference(self) -> Point:
+    def _reference(self) -> CurvePoint:
         nominal = self.comparison.control_hz
-        return Point("latency", dense(), "act", nominal, 0.0, Pace((0,)))
+        return CurvePoint("latency", dense(), "act", nominal, 0.0, Pace((0,)))
 
-    def _row(self, point: Point) -> dict[str, Any]:
+    def _row(self, point: CurvePoint) -> dict[str, Any]:
         results, before = self.results(point), self.results(self._reference)
         success = success_rate(sum(result.success for result in results), len(results))
         score = mean_score([result.score for result in results])
@@ -136,7 +138,7 @@ class Curves:
             **{f"paired_difference{suffix}": value for suffix, value in _parts(difference)},
         }
 
-    def _unit(self, point: Point, seeds: tuple[int, ...]) -> Unit:
+    def _unit(self, point: CurvePoint, seeds: tuple[int, ...]) -> Unit:
         denoising = self.comparison.denoising(point.cell)
         # Without delay the two modes are one, lock-step.
         pace = point.pace if point.pace.delays[-1] else Pace((0,))

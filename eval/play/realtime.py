@@ -24,7 +24,7 @@ import gymnasium as gym
 import numpy as np
 
 from bac.control import Timeline
-from eval.play.rollout import EnvPool, EpisodeResult, HoldAction, Slot, take_turns
+from eval.play.rollout import EnvPool, EpisodeResult, HoldAction, Seat, take_turns
 
 MODES = ("act", "stand_still")
 
@@ -112,7 +112,7 @@ class Pace:
         return self.delays[int.from_bytes(digest[:8], "big") * len(self.delays) >> 64]
 
 
-class LiveSlot(Slot):
+class LiveSeat(Seat):
     """One running episode in a world that does not wait.
 
     Args:
@@ -203,5 +203,5 @@ def play_realtime(
     with whole_chunks(loaded.policy, pace.mode) as execute_steps:
         loaded.policy.reset()
         num_obs_steps = loaded.policy.config.n_obs_steps
-        slots = [LiveSlot(pool[i], num_obs_steps, pace, hold, execute_steps) for i in range(min(pool_size, len(seeds)))]
-        yield from take_turns(loaded, slots, seeds, LiveSlot.live)
+        seats = [LiveSeat(pool[i], num_obs_steps, pace, hold, execute_steps) for i in range(min(pool_size, len(seeds)))]
+        yield from take_turns(loaded, seats, seeds, LiveSeat.live)

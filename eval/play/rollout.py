@@ -1,6 +1,6 @@
 """Lock-step closed loop: many episodes of one policy, batched over a pool of environments.
 
-All active environments ask for a chunk together, execute its Ta actions, and ask again; a slot whose episode ended
+All active environments ask for a chunk together, execute its Ta actions, and ask again; a seat whose episode ended
 takes the next seed at once, so the batch stays full. Randomness is **paired**: chunk c of episode s draws its noise
 from a generator seeded by (s, c) alone. Results therefore depend neither on the pool nor on the order of episodes,
 and two methods that play the same seeds meet the same worlds and the same noise.
@@ -59,7 +59,7 @@ class EnvPool:
             self._envs.pop().close()
 
 
-class Slot:
+class Seat:
     """One running episode: its environment, its last To observations, and how far it is.
 
     Args:
@@ -123,19 +123,19 @@ class Slot:
             self._on_step(thinking)
 
 
-AnySlot = TypeVar("AnySlot", bound=Slot)
+AnySeat = TypeVar("AnySeat", bound=Seat)
 
 
-def predict_chunks(loaded: Any, slots: Sequence[Slot], observe: Callable[[Batch], None] | None = None) -> np.ndarray:
-    """One batched policy call: the next chunk of every slot, `[B, Ta, Da]` float32 in the environment's units."""
+def predict_chunks(loaded: Any, seats: Sequence[Seat], observe: Callable[[Batch], None] | None = None) -> np.ndarray:
+    """One batched policy call: the next chunk of every seat, `[B, Ta, Da]` float32 in the environment's units."""
     raw = {
-        key: torch.from_numpy(np.stack([slot.observation(name) for slot in slots])) for name, key in LEROBOT_KEY.items()
+        key: torch.from_numpy(np.stack([seat.observation(name) for seat in seats])) for name, key in LEROBOT_KEY.items()
     }
     with torch.inference_mode():
         batch = loaded.preprocessor(raw)
         if observe is not None:
             observe({key: batch[key] for key in LEROBOT_KEY.values()})
-        chunk = loaded.policy.predict_action_chunk(batch, generator=[slot.generator() for slot in slots])
+        chunk = loaded.policy.predict_action_chunk(batch, generator=[seat.generator() for seat in seats])
         return loaded.postprocessor(chunk).float().cpu().numpy()
 
 
@@ -168,44 +168,44 @@ def play(
     seeds = list(seeds)
     loaded.policy.eval()
     loaded.policy.reset()
-    slots = [Slot(pool[i], loaded.policy.config.n_obs_steps) for i in range(min(pool_size, len(seeds)))]
+    seats = [Seat(pool[i], loaded.policy.config.n_obs_steps) for i in range(min(pool_size, len(seeds)))]
 
-    def advance(slot: Slot, chunk: np.ndarray) -> None:
+    def advance(seat: Seat, chunk: np.ndarray) -> None:
         if hold is not None:
-            slot.wait(think_steps, hold)
-        slot.execute(chunk)
+            seat.wait(think_steps, hold)
+        seat.execute(chunk)
 
-    yield from take_turns(loaded, slots, seeds, advance, observe)
+    yield from take_turns(loaded, seats, seeds, advance, observe)
 
 
 def take_turns(
     loaded: Any,
-    slots: Sequence[AnySlot],
+    seats: Sequence[AnySeat],
     seeds: Sequence[int],
-    advance: Callable[[AnySlot, np.ndarray], None],
+    advance: Callable[[AnySeat, np.ndarray], None],
     observe: Callable[[Batch], None] | None = None,
 ) -> Iterator[EpisodeResult]:
-    """Play one episode per seed, as many side by side as there are slots, and yield each as it ends.
+    """Play one episode per seed, as many side by side as there are seats, and yield each as it ends.
 
     Args:
         loaded: Policy with its processors, ready to run.
-        slots: At most one for each seed.
+        seats: At most one for each seed.
         seeds: One per episode.
-        advance: Lets the world of a slot go on with its new chunk, `[Ta, Da]`.
+        advance: Lets the world of a seat go on with its new chunk, `[Ta, Da]`.
         observe: Called with every preprocessed batch of observations.
     """
     waiting = deque(seeds)
-    running = list(slots)
-    for slot in running:
-        slot.start(waiting.popleft())
+    running = list(seats)
+    for seat in running:
+        seat.start(waiting.popleft())
     while running:
-        for slot, chunk in zip(running, predict_chunks(loaded, running, observe), strict=True):
-            advance(slot, chunk)
-            if slot.done:
-                yield slot.result()
+        for seat, chunk in zip(running, predict_chunks(loaded, running, observe), strict=True):
+            advance(seat, chunk)
+            if seat.done:
+                yield seat.result()
                 if waiting:
-                    slot.start(waiting.popleft())
-        running = [slot for slot in running if not slot.done]
+                    seat.start(waiting.popleft())
+        running = [seat for seat in running if not seat.done]
 
 
 def run_episodes(

@@ -37,7 +37,7 @@ class Unit:
     pace: Pace | None = None
 
 
-class Player:
+class UnitPlayer:
     """Plays units with one policy and one pool of environments."""
 
     def __init__(self, settings: Settings) -> None:
@@ -88,7 +88,7 @@ def play_units(settings: Settings, units: Sequence[Unit], log: EpisodeLog) -> No
     total = sum(len(unit.seeds) for unit in units)
     done = total - sum(len(unit.seeds) for unit in parts)
     with tqdm(total=total, initial=done, desc="episodes", unit="episode", disable=not settings.progress) as bar:
-        for key, result in launcher.run(partial(Player, settings), parts):
+        for key, result in launcher.run(partial(UnitPlayer, settings), parts):
             log.add(key, result)
             bar.update()
 

@@ -8,7 +8,7 @@ import gymnasium as gym
 import torch
 
 from eval.compared.comparison import Comparison
-from eval.play.realtime import LiveSlot, Pace, hold_of, whole_chunks
+from eval.play.realtime import LiveSeat, Pace, hold_of, whole_chunks
 from eval.play.rollout import predict_chunks
 from eval.report.camera import Camera
 from eval.report.video import Clip, write_video
@@ -54,22 +54,22 @@ def _clip(comparison: Comparison, env: gym.Env, cell: Cell, latency_s: float, mo
     pace = Pace.of([1e3 * latency_s], control_hz, mode)
 
     def shoot(thinking: bool) -> None:
-        clip.frames.append(camera.picture(slot.newest))
+        clip.frames.append(camera.picture(seat.newest))
         clip.thinking.append(thinking)
 
     def on_step(thinking: bool) -> None:
-        if slot.num_control_steps % stride == 0:
+        if seat.num_control_steps % stride == 0:
             shoot(thinking)
 
     with running(loaded.policy, cell, comparison.denoising(cell)), whole_chunks(loaded.policy, mode) as execute_steps:
-        slot = LiveSlot(env, loaded.policy.config.n_obs_steps, pace, hold_of(settings.env), execute_steps, on_step)
-        slot.start(settings.first_seed)
+        seat = LiveSeat(env, loaded.policy.config.n_obs_steps, pace, hold_of(settings.env), execute_steps, on_step)
+        seat.start(settings.first_seed)
         loaded.policy.reset()
         shoot(True)
         with torch.inference_mode():
-            while not slot.done:
-                slot.live(predict_chunks(loaded, [slot])[0])
-    result = slot.result()
+            while not seat.done:
+                seat.live(predict_chunks(loaded, [seat])[0])
+    result = seat.result()
     shoot(False)
     clip.success, clip.duration_s = result.success, result.num_control_steps / control_hz
     return clip

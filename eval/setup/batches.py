@@ -19,9 +19,9 @@ def kept(path: Path, make: Callable[[], Batch]) -> Batch:
 
 
 def spread(batch: Batch, count: int) -> Batch:
-    """`count` observations of a batch, evenly spread over it, the first and the last among them."""
+    """At most `count` observations of a batch, evenly spread over it, the first and the last among them."""
     num_rows = len(next(iter(batch.values())))
-    rows = torch.linspace(0, num_rows - 1, count).round().long()
+    rows = torch.linspace(0, num_rows - 1, min(count, num_rows)).round().long()
     return {key: values[rows].clone() for key, values in batch.items()}
 
 

@@ -29,7 +29,7 @@ def provenance() -> dict[str, Any]:
 def command_line() -> str:
     """The command that is running, as one would type it."""
     module = sys.modules["__main__"].__spec__
-    program = f"python -m {module.name}" if module else "python"
+    program = f"python -m {module.name.removesuffix('.__main__')}" if module else "python"
     return " ".join([program, *(shlex.quote(argument) for argument in sys.argv[1:])])
 
 

@@ -14,7 +14,7 @@ from bac.certificate import Certificate, file_hash
 @pytest.fixture
 def path(tmp_path):
     """A schedule's file."""
-    bac.Schedule(4, {"a": (0, 2)}).save(tmp_path / "bac.json")
+    bac.Denoising(schedule=bac.Schedule(4, {"a": (0, 2)})).save(tmp_path / "bac.json")
     return tmp_path / "bac.json"
 
 
@@ -43,9 +43,9 @@ def test_it_is_found_beside_its_schedule(certificate, path):
 
 def test_it_is_refused_beside_another_schedule(certificate, path):
     certificate.save(path.with_name("certificate.json"))
-    bac.Schedule(4, {"a": (0, 3)}).save(path)
+    bac.Denoising(schedule=bac.Schedule(4, {"a": (0, 3)})).save(path)
     with pytest.raises(
-        bac.errors.MismatchError, match=r"bac.json of hash .* certify anew: python -m eval.certify certify.schedule="
+        bac.errors.MismatchError, match=r"bac.json of hash .* certify again: python -m eval.certify certify.file="
     ):
         Certificate.beside(path)
 
@@ -56,7 +56,7 @@ def test_it_is_refused_beside_other_weights(certificate, path):
     replace(certificate, weights_hash=file_hash(weights)).save(path.with_name("certificate.json"))
     assert Certificate.beside(path) is not None
     weights.write_bytes(b"trained on")
-    with pytest.raises(bac.errors.MismatchError, match=r"model.safetensors of hash .* certify anew"):
+    with pytest.raises(bac.errors.MismatchError, match=r"model.safetensors of hash .* certify again"):
         Certificate.beside(path)
 
 

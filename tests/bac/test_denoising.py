@@ -75,7 +75,11 @@ def test_an_estimator_that_a_name_says_all_of_is_the_schedule_s():
     given, named = Taylor(2), bac.Schedule(4, dict(TWO_OF_FOUR.update_steps), estimator="taylor-2")
     denoising = bac.Denoising(schedule=TWO_OF_FOUR, estimator=given)
     assert denoising == bac.Denoising(schedule=named)
-    assert (denoising.estimator, denoising.schedule.estimator, denoising.estimator_name) == (None, "taylor-2", "taylor-2")
+    assert (denoising.estimator, denoising.schedule.estimator, denoising.estimator_name) == (
+        None,
+        "taylor-2",
+        "taylor-2",
+    )
     assert denoising.estimator_on(()) == given
 
 
@@ -136,7 +140,10 @@ def test_pickle_and_deepcopy_keep_it():
         ({"solver": "DPM-Solver++", "timesteps": (float("nan"),)}, "timesteps: must be whole numbers from 0 on"),
         ({"solver": "DPM-Solver++"}, "a solver needs them: bac.Denoising(solver='DPM-Solver++', timesteps=(91, 47"),
         ({"timesteps": (9, 3)}, "timesteps: belong to a solver, and a solver needs them"),
-        ({"solver": "Euler", "timesteps": (3,)}, "solver: must be one of DPM-Solver++ 1, DPM-Solver++, fitted multistep"),
+        (
+            {"solver": "Euler", "timesteps": (3,)},
+            "solver: must be one of DPM-Solver++ 1, DPM-Solver++, fitted multistep",
+        ),
         ({"solver": "fitted multistep", "timesteps": (3,)}, "solver: fitted multistep needs its coefficients"),
         ({"solver": FITTED, "timesteps": (9, 3, 1)}, "timesteps: must be 2, one for each row of coefficients, got 3"),
         ({"solver": FITTED, "timesteps": (9, 3), "num_steps": 3}, "num_steps: timesteps are for 2 steps, got 3"),
@@ -145,8 +152,8 @@ def test_pickle_and_deepcopy_keep_it():
         ({"num_steps": 3, "schedule": FirstBlock(4, 0.1)}, "num_steps: schedule is for 4 steps, got 3"),
         ({"num_steps": 0}, "num_steps: must be a whole number of at least 1, got 0"),
         ({"num_steps": 2.0}, "num_steps: must be a whole number of at least 1, got 2.0"),
-        ({"estimator": Hold()}, "estimator: hold needs a schedule that says when it is asked"),
-        ({"precision": "int8"}, 'precision: must be "as loaded", got \'int8\''),
+        ({"estimator": Hold()}, "estimator: hold needs a schedule, which says where to reuse"),
+        ({"precision": "int8"}, "precision: must be \"as loaded\", got 'int8'"),
     ],
 )
 def test_a_broken_rule_is_named(parts, message):
@@ -161,7 +168,9 @@ def test_coefficients_that_are_not_finite_are_refused_before_there_is_a_denoisin
 
 
 def test_something_that_is_none_is_refused():
-    with pytest.raises(ScheduleError, match=r"must be a bac\.Denoising or a bac\.Schedule, got dict; for a file: bac\.l"):
+    with pytest.raises(
+        ScheduleError, match=r"must be a bac\.Denoising or a bac\.Schedule, got dict; for a file: bac\.l"
+    ):
         bac.Denoising.of({"num_steps": 4})
 
 

@@ -33,7 +33,7 @@ def test_of_an_untouched_policy_it_says_what_it_is_and_what_could_be():
     assert (found.stack, found.denoising, found.plans, found.num_replays) == ((), None, (), 0)
     assert str(found).splitlines() == [
         "TinyTransformerPolicy: denoiser TinyTransformerPolicy, 6 blocks, unknown solver, unknown number of steps",
-        "  nothing of bac stands on it; what could:",
+        "  not wrapped; options:",
         "    replay: bac.wrap(policy) makes the same actions, faster",
         "    reuse of 6 blocks: bac.calibrate(policy, batches), then bac.adaptive_schedule",
     ]
@@ -55,7 +55,7 @@ def test_of_a_wrapped_policy_it_says_what_is_followed_what_stands_where_and_what
     assert str(found).splitlines() == [
         "TinyTransformerPolicy: denoiser TinyTransformerPolicy, 6 blocks, unknown solver, unknown number of steps",
         "  follows hold, own solver, 7 steps",
-        "  on TinyTransformerPolicy.predict_action_chunk, the upper ones asked first:",
+        "  on TinyTransformerPolicy.predict_action_chunk, outermost first:",
         "    run      begins and ends the denoising run, with an empty cache",
         "    sampler  the policy's own",
         *(f"  {line}" for line in str(schedule).splitlines()),
@@ -126,7 +126,7 @@ def test_of_a_diffusion_policy_it_tells_the_solver_that_is_swapped_in_and_its_ow
     policy = small_policy(n_layer=1)
     policy.diffusion.use_solver("DDIM", 20)
     untouched = bac.describe(policy)
-    assert untouched.own == "DDIMScheduler, 20 steps"
+    assert untouched.own == "ExactDDIMScheduler, 20 steps"
     assert untouched.options[1] == "fewer steps of a fitted solver: bac.tune(policy, batches, target_hz=25)"
     names = [block.name for block in bac.adapters.find_host(policy).blocks]
     schedule = bac.Schedule(3, dict.fromkeys(names, (0, 2)))
@@ -137,5 +137,5 @@ def test_of_a_diffusion_policy_it_tells_the_solver_that_is_swapped_in_and_its_ow
     assert dict(found.stack)["solver"] == (
         "swaps in for the call: noise_scheduler = DPMSolverMultistepScheduler, num_inference_steps = 3"
     )
-    assert (found.own, found.denoising) == ("DDIMScheduler, 20 steps", denoising)
+    assert (found.own, found.denoising) == ("ExactDDIMScheduler, 20 steps", denoising)
     assert found.sampler == "DiffusionTransformerModel.conditional_sample"

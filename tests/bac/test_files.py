@@ -20,7 +20,9 @@ from bac.published import AdamsBashforth, AffineResidual, FirstBlock, Newton, Pr
 from bac.solvers import SOLVERS, Multistep
 
 RESULTS = Path(__file__).parents[2] / "results"
-FINGERPRINT = Fingerprint("a.Policy", "a.Denoiser", ("a", "b"), 5, "DDIMScheduler", (99.0, 0.5), "float32", "16 runs", "1")
+FINGERPRINT = Fingerprint(
+    "a.Policy", "a.Denoiser", ("a", "b"), 5, "DDIMScheduler", (99.0, 0.5), "float32", "16 runs", "1"
+)
 DENOISING = bac.Denoising("DPM-Solver++", (9, 3), schedule=bac.Schedule(2, {"a": (0,)}), fingerprint=FINGERPRINT)
 
 # There and back
@@ -44,7 +46,11 @@ def ways(draw: st.DrawFn) -> bac.Denoising:
     num_steps = len(timesteps)
     rows = tuple(tuple(draw(numbers) for _ in range(5 if step else 3)) for step in range(num_steps))
     solver = draw(st.sampled_from([None, *SOLVERS, Multistep(rows)]))
-    parts = {"solver": solver, "timesteps": timesteps if solver else (), "num_steps": draw(st.sampled_from([None, num_steps]))}
+    parts = {
+        "solver": solver,
+        "timesteps": timesteps if solver else (),
+        "num_steps": draw(st.sampled_from([None, num_steps])),
+    }
     if draw(st.booleans()):
         names = draw(st.lists(st.text(min_size=1), min_size=1, max_size=3, unique=True))
         updates = {name: (0, *sorted(draw(st.sets(st.integers(1, num_steps))) - {num_steps})) for name in names}
@@ -149,7 +155,9 @@ def test_a_tuned_file_of_version_1_is_the_same_way_to_denoise(tmp_path):
 def test_a_tuned_file_of_version_1_may_leave_solver_schedule_and_policy_open(tmp_path):
     own = {**DENOISING_1, "solver": None, "weights": None, "timesteps": [], "schedule": None, "fingerprint": None}
     assert loaded(own, tmp_path) == bac.Denoising(num_steps=2)
-    assert loaded({**own, "solver": "DPM-Solver++", "timesteps": [9, 3]}, tmp_path) == bac.Denoising("DPM-Solver++", (9, 3))
+    assert loaded({**own, "solver": "DPM-Solver++", "timesteps": [9, 3]}, tmp_path) == bac.Denoising(
+        "DPM-Solver++", (9, 3)
+    )
 
 
 COMMITTED = [

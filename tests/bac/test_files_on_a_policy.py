@@ -8,8 +8,8 @@ import torch
 import bac
 from bac.adapters import find_host
 from bac.errors import MismatchError
-from bac.recording import record_features
 from bac.published import ScaleShift
+from bac.recording import record_features
 from bac.solvers import SOLVERS, Multistep
 from bac.tuning.bench import running
 from bac.tuning.families import fewer_steps, together
@@ -75,7 +75,8 @@ def test_what_was_saved_denoises_as_before(policy, way, tmp_path):
 @pytest.mark.parametrize("way", WAYS)
 def test_what_was_saved_is_refused_on_another_policy_and_nothing_is_left(policy, way, tmp_path):
     signed(WAYS[way](policy), policy).save(tmp_path / "bac.json")
-    other = small_policy(n_layer=2)
+    other = small_policy(n_layer=2, noise_scheduler_type="DDIM")
+    other.diffusion.use_solver("DDIM", len(GRID))
     before = {name: dict(vars(module)) for name, module in other.named_modules()}
     with pytest.raises(bac.BacError, match="made for something else|other blocks"):
         bac.wrap(other, bac.load(tmp_path / "bac.json"))

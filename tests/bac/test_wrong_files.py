@@ -79,14 +79,17 @@ PARTS = "a part is missing or of another type ("
         ({"solver": {"name": "Euler"}}, "solver: must be one of DPM-Solver++ 1, DPM-Solver++, fitted multistep"),
         ({"solver": {"name": "fitted multistep"}}, "solver: fitted multistep needs its coefficients"),
         ({"solver": {"name": "fitted multistep", "coefficients": [[1, None, 0]]}}, PARTS),
-        ({"solver": {"name": "fitted multistep", "coefficients": [[1, float("nan"), 0]]}}, "coefficients of step 0: must"),
+        (
+            {"solver": {"name": "fitted multistep", "coefficients": [[1, float("nan"), 0]]}},
+            "coefficients of step 0: must",
+        ),
         ({"num_steps": 4}, "num_steps: timesteps are for 2 steps, got 4"),
         ({"num_steps": "two"}, "num_steps: must be a whole number of at least 1, got 'two'"),
         ({"schedule": {"num_steps": 2}}, PARTS),
         ({"schedule": {"num_steps": 2, "update_steps": ["a"]}}, PARTS),
         ({"schedule": {"num_steps": 2, "update_steps": {"a": [0, 9]}}}, "a: update steps must be below num_steps = 2"),
         ({"schedule": {"num_steps": 2, "update_steps": {}}}, "update_steps: a schedule needs at least one block"),
-        ({"schedule": None}, "estimator: scale_shift needs a schedule that says when it is asked"),
+        ({"schedule": None}, "estimator: scale_shift needs a schedule, which says where to reuse"),
         ({"estimator": "hold"}, PARTS),
         ({"estimator": {"name": ""}}, 'estimator: must be a name such as "hold" or "taylor-1"'),
         ({"estimator": {"name": "scale_shift", "parameters": ["scale"]}}, PARTS),
@@ -115,7 +118,10 @@ def test_a_part_that_is_missing_is_named(path, part):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"format": "bac.schedule", "version": 1, "num_steps": 5, "fingerprint": None}, f"{PARTS}KeyError('update_steps')"),
+        (
+            {"format": "bac.schedule", "version": 1, "num_steps": 5, "fingerprint": None},
+            f"{PARTS}KeyError('update_steps')",
+        ),
         (
             {"format": "bac.schedule", "version": 1, "num_steps": 5, "update_steps": None, "fingerprint": None},
             PARTS,
@@ -136,5 +142,7 @@ def test_a_schedule_for_a_fitted_estimator_without_its_parameters_is_refused_whe
     document = {**json.loads(path.read_text()), "solver": None, "timesteps": [], "estimator": {"name": "scale_shift"}}
     path.write_text(json.dumps(document))
     policy, denoising = TickPolicy(num_steps=2), bac.load(path)
-    with pytest.raises(ScheduleError, match=r"scale_shift has fitted parameters, which a schedule does not hold\. Give"):
+    with pytest.raises(
+        ScheduleError, match=r"scale_shift has fitted parameters, which a schedule does not hold\. Give"
+    ):
         bac.wrap(policy, denoising, blocks=policy.blocks())

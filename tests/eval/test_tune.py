@@ -48,11 +48,11 @@ def test_a_report_a_picture_and_the_choice_are_written(cached, tmp_path):
     chosen = tuned(cached, affordable=True)
     publish(tmp_path / "new", chosen, AGAIN)
     written = {path.name for path in (tmp_path / "new").iterdir()}
-    assert written == {"tuned.json", "tuned.txt", "front.png", "provenance.json", "bac.json"}
+    assert written == {"bac.tuned.json", "tuned.txt", "front.png", "provenance.json", "bac.json"}
     assert bac.load(tmp_path / "new" / "bac.json") == cached
     text = (tmp_path / "new" / "tuned.txt").read_text()
     assert text == f'{chosen}\n\nrun again: {{"p50_ms": 5.0, "p95_ms": 7.0}}\n'
-    stored = json.loads((tmp_path / "new" / "tuned.json").read_text())
+    stored = json.loads((tmp_path / "new" / "bac.tuned.json").read_text())
     assert (stored["chosen"]["name"], len(stored["rows"])) == (f"together: {cached.name}", 2)
     assert json.loads((tmp_path / "new" / "provenance.json").read_text())["second_run"] == AGAIN
 
@@ -60,7 +60,7 @@ def test_a_report_a_picture_and_the_choice_are_written(cached, tmp_path):
 def test_fewer_steps_are_a_choice_without_a_schedule(cached, tmp_path):
     publish(tmp_path, tuned(cached, affordable=False), AGAIN)
     assert bac.load(tmp_path / "bac.json").schedule is None
-    assert json.loads((tmp_path / "tuned.json").read_text())["chosen"]["denoising"]["schedule"] is None
+    assert json.loads((tmp_path / "bac.tuned.json").read_text())["chosen"]["denoising"]["schedule"] is None
 
 
 def test_the_choice_is_put_on_anew_and_timed(policy, cached):

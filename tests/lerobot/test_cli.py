@@ -18,13 +18,13 @@ import bac
 from bac.adapters import find_host
 from bac.adapters.host import Host
 from bac.caching.calibration import Calibration
+from bac.caching.interceptors.patch import interceptors
 from bac.cli import checkpoint as checkpoints
 from bac.cli import measure
 from bac.cli.app import app
 from bac.files import write_json
 from bac.recording import watching
 from bac.solvers import DPMSolver, Multistep
-from bac.caching.interceptors.patch import interceptors
 from policies.diffusion_transformer.processor_diffusion_transformer import (
     make_diffusion_transformer_pre_post_processors,
 )
@@ -52,9 +52,7 @@ def dit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.multi_task_dit(
-        tmp_path_factory.mktemp("flow"), objective="flow_matching", num_integration_steps=7
-    )
+    return made.multi_task_dit(tmp_path_factory.mktemp("flow"), objective="flow_matching", num_integration_steps=7)
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +165,9 @@ def test_guard_watches_every_kind_of_bac_json_that_reuses_and_says_that_the_othe
         assert check_guard(result, output, filed.path, runs=2).estimator == filed.denoising.estimator_name
         return
     assert result.exit_code == 1 and not output.exists()
-    sentence = f"ScheduleError: guard: {filed.denoising.name} reuses nothing, so there is nothing to watch; leave it out"
+    sentence = (
+        f"ScheduleError: guard: {filed.denoising.name} reuses nothing, so there is nothing to watch; leave it out"
+    )
     assert sentence in result.output.splitlines()
 
 
@@ -400,13 +400,11 @@ def test_tune_explains_itself():
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the policy for Push-T, at ten steps of DDIM."""
+    """A copy of the policy for Push-T, at five steps of DDIM."""
     path = tmp_path_factory.mktemp("shipped") / "pusht"
     shutil.copytree(commands.ROOT / "policies" / "checkpoints" / "pusht", path)
     config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(
-        json.dumps({**config, "noise_scheduler_type": "DDIM", "num_inference_steps": 10})
-    )
+    (path / "config.json").write_text(json.dumps({**config, "noise_scheduler_type": "DDIM", "num_inference_steps": 5}))
     return path
 
 
@@ -421,7 +419,7 @@ def tuned(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     sizes = {"observation.state": 2, "observation.environment_state": 16, "action": 2}
     data = numbers(tmp_path_factory.mktemp("data") / "numbers", sizes, unit=80.0)
     where = [*data, "--runs", "4", "--batch-size", "2"]
-    result = run("tune", "--policy-path", shipped, *where, "--max-action-error", "0.1", "--evaluations", "0")
+    result = run("tune", "--policy-path", shipped, *where, "--max-action-error", "0.5", "--evaluations", "0")
     check_tuned(result, shipped / "bac.json", shipped)
     after = contents(shipped)
     assert {name: after.get(name) for name in before} == before
@@ -433,7 +431,7 @@ def test_tune_adds_two_files_to_a_checkpoint_and_touches_no_other(tuned):
 
 
 def test_what_tune_wrote_takes_fewer_sweeps_than_the_policy_itself(tuned, shipped):
-    assert bac.load(shipped / "bac.json").sweeps < 10
+    assert bac.load(shipped / "bac.json").sweeps < 5
 
 
 def test_doctor_and_bench_accept_what_tune_wrote(tuned, shipped):

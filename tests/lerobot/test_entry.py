@@ -16,11 +16,11 @@ from torch import nn
 import bac
 import lerobot_policy_bac as entry
 from bac.adapters import find_host
+from bac.caching.interceptors.patch import interceptors
 from bac.certificate import Certificate, file_hash
 from bac.errors import MismatchError, RunError, ScheduleError
 from bac.guarding import report
 from bac.solvers import Multistep
-from bac.caching.interceptors.patch import interceptors
 from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
 from tests.lerobot import checkpoints, models
 from tests.policies.models import observations, small_policy

@@ -16,9 +16,9 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import Tensor, nn
 
 import bac
+from bac.caching.interceptors.patch import interceptors
 from bac.cli import checkpoint as cli
 from bac.cli import doctor
-from bac.caching.interceptors.patch import interceptors
 from tests.lerobot import checkpoints, models
 
 peft = pytest.importorskip("peft")

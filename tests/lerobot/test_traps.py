@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import bac
 from bac.adapters import find_host
-from bac.errors import UnsupportedPolicyError
 from bac.caching.interceptors.patch import interceptors
+from bac.errors import UnsupportedPolicyError
 from tests.lerobot import checkpoints, models
 
 pytestmark = pytest.mark.slow

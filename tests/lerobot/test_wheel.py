@@ -76,7 +76,10 @@ def evaluate(checkpoint: Path, folder: Path, *paths: Path, **environment: str) -
 def test_with_a_schedule_beside_the_checkpoint_it_says_what_it_wrapped_and_runs_it(site, witness, checkpoint, tmp_path):
     cached = evaluate(checkpoint, tmp_path, site, witness)
     assert "Imported third-party plugin: lerobot_policy_bac" in cached.log
-    assert f"bac: MultiTaskDiTPolicy follows {checkpoint / 'bac.json'}: hold, own solver, 7 steps; 8 of 28 updates" in cached.log
+    assert (
+        f"bac: MultiTaskDiTPolicy follows {checkpoint / 'bac.json'}: hold, own solver, 7 steps; 8 of 28 updates"
+        in cached.log
+    )
     assert len(cached.actions) == 12
 
 

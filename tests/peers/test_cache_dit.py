@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import bac
 from bac.caching.estimators import Residual
-from bac.published.block_ranges import Phase, block_ranges_schedule
 from bac.caching.schedulers.mask import mask_schedule
+from bac.published.block_ranges import Phase, block_ranges_schedule
 from tests.peers.models import LAYERS, NUM_STEPS, Sampler, chunk, described, under
 
 cache_dit = pytest.importorskip("cache_dit")

@@ -15,9 +15,9 @@ import torch
 import bac
 from bac.caching.block import BlockKind
 from bac.caching.estimators import Hold, Residual, Taylor
+from bac.caching.schedulers.mask import mask_schedule
 from bac.published import FirstBlock, last_mask
 from bac.published.by_kind import by_kind_schedule
-from bac.caching.schedulers.mask import mask_schedule
 from tests.peers.models import NUM_STEPS, DiT, Flux, blocks, chunk, described, under
 
 hooks = pytest.importorskip("diffusers.hooks")

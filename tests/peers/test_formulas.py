@@ -16,8 +16,8 @@ from torch import Tensor
 import bac
 from bac.caching.estimators import Residual
 from bac.published import AccumulatedChange, BlockChange, Codebook, OnlineRule, last_mask
-from bac.recording import record_features
 from bac.published.block_ranges import Phase, block_ranges_schedule
+from bac.recording import record_features
 from tests.peers.models import NOISE, NUM_STEPS, DiT, blocks, chunk, described
 
 pytest.importorskip("diffusers")

@@ -48,16 +48,16 @@ NAMES = tuple(_FAMILIES)
 
 
 def _uncompiled(adapt: Callable[[Any], Host]) -> Callable[[nn.Module], Host]:
-    """Refuse a sampler that LeRobot compiled (`compile_model`): compiled code goes past what stands in for a block."""
+    """Refuse a sampler that LeRobot compiled (`compile_model`): compiled code bypasses interceptors."""
 
     @functools.wraps(adapt)
     def host(policy: nn.Module) -> Host:
         found = adapt(policy)
         if compiled := _compiled_part(found):
             raise UnsupportedPolicyError(
-                f"{type(policy).__name__}: its {compiled} is compiled, and compiled code goes past "
-                "what stands in for a block. Load it with compile_model=False (lerobot-rollout: without "
-                '--use_torch_compile); to spare Python\'s overhead, replay: bac.wrap(..., executor="replay")'
+                f"{type(policy).__name__}: its {compiled} is compiled, and compiled code bypasses the interceptors of "
+                "bac. Load it with compile_model=False (lerobot-rollout: without --use_torch_compile). To spare "
+                "Python's overhead, replay: bac.wrap(policy)"
             )
         return found
 
@@ -65,8 +65,8 @@ def _uncompiled(adapt: Callable[[Any], Host]) -> Callable[[nn.Module], Host]:
 
 
 def _compiled_part(host: Host) -> str | None:
-    """What is compiled, by the marks that torch.compile leaves on a callable and on a module."""
-    sampler = vars(host.sampler_owner).get(host.sampler_attribute)
+    """Name of the compiled part, read from the marks that torch.compile leaves on a callable and on a module."""
+    sampler = vars(host.sampler_owner).get(host.sampler_attribute)  # LeRobot sets it on the instance
     if getattr(sampler, "_torchdynamo_orig_callable", None) is not None:
         return host.sampler_attribute
     return "denoiser" if hasattr(host.denoiser, "_orig_mod") else None

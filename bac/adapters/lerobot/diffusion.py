@@ -11,7 +11,7 @@ from bac.caching.block import Block, BlockKind, Site
 
 
 def host(policy: Any) -> Host:
-    """Its sampler is the diffusion model's; what is skipped of a unit is all but its shortcut."""
+    """The sampler is the diffusion model's. Reuse skips all of a residual unit but its shortcut."""
     model = policy.diffusion
     found = Host(
         policy=policy,
@@ -32,7 +32,7 @@ def _units(unet: Any) -> Iterator[tuple[str, Any]]:
         for index, stage in enumerate(getattr(unet, stages)):
             if stages == "mid_modules":
                 yield f"{stages}.{index}", stage
-            else:  # two units, then what halves or doubles the length
+            else:  # two units; the third entry only resamples
                 yield from ((f"{stages}.{index}.{place}", stage[place]) for place in (0, 1))
 
 

@@ -11,9 +11,9 @@ from bac.caching.block import Site
 
 
 def host(policy: Any) -> Host:
-    """Evaluations are the calls that bring the observation's key-value cache along.
+    """A call is an evaluation if it brings the observation's key-value cache.
 
-    A reused attention does not append to that cache, which the host then has nothing to crop from.
+    A reused attention does not append to that cache, so the policy then has nothing to crop.
     """
     model, num_steps = policy.model, int(policy.config.num_denoise_steps)
     network = model.vlm_backbone.model

@@ -10,7 +10,7 @@ from bac.adapters.lerobot.flow import rising
 
 
 def host(policy: Any) -> Host:
-    """No module stands for one evaluation, so they are counted by block."""
+    """No call is one whole evaluation, so each block counts its own."""
     head = policy.model.action_head
     num_steps = int(head.num_inference_timesteps)
     return Host(

@@ -1,8 +1,8 @@
-"""`fastwam`: an action expert beside a video expert, whose attention is spread over methods of layer and block.
+"""`fastwam`: an action expert beside a video expert, with attention spread over methods of layer and block.
 
-A layer projects queries, keys and values (``project_self_attention`` of the action block), attends to them and to the
-video's cached ones (``_mixed_attention`` of the layer) and projects the result (``project_self_attention_output``),
-which is the block's output; the first two only feed it.
+A layer projects queries, keys and values (``project_self_attention`` of the action block). It attends to them and to
+the video's cached ones (``_mixed_attention`` of the layer). It projects the result
+(``project_self_attention_output``), which is the block's output; the first two calls only feed it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bac.caching.block import Block, Site
 
 
 def host(policy: Any) -> Host:
-    """The sampler takes one observation; a batch is one denoising run after the other."""
+    """The sampler takes one observation, so a batch is one denoising run after the other."""
     model, num_steps = policy.model, int(policy.config.num_inference_steps)
     timesteps, _ = model.infer_action_scheduler.build_inference_schedule(
         num_inference_steps=num_steps,
@@ -53,6 +53,6 @@ def _blocks(index: int, layer: Any) -> tuple[Block, ...]:
 
 
 def _text_projections(layer: Any) -> tuple[Site, ...]:
-    """Keys and values of the text, which stays the same."""
+    """Key and value projections of the text, which is constant."""
     attention = layer.blocks["action"].cross_attn
     return Site(attention.k), Site(attention.norm_k), Site(attention.v)

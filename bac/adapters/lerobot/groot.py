@@ -9,7 +9,7 @@ from bac.adapters.lerobot.alternating import host_of
 
 
 def host(policy: Any) -> Host:
-    """Of the action head only the denoiser: its `vl_self_attention` runs once and is no part of the loop."""
+    """Only the action head's denoiser is cached: its `vl_self_attention` runs once, outside the loop."""
     head = policy._groot_model.action_head
     cross = [layer.cross_attention_dim is not None for layer in head.model.transformer_blocks]
     return host_of(policy, head, "get_action_with_features", cross)

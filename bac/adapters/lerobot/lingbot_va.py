@@ -1,7 +1,7 @@
 """`lingbot_va`: one transformer denoises video latents and then actions, and keeps both in a cache for the next chunk.
 
-The action loop is the one whose blocks are cached: it is the longer one. The video loop runs as it is. At the last
-step of each loop self-attention writes the keys and values of the finished chunk, so it has to be computed there.
+Blocks are cached in the action loop, the longer one. The video loop runs as it is. At the last step of each loop,
+self-attention writes the keys and values of the finished chunk, so it must be computed there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from bac.adapters.host import Host
 from bac.adapters.layers import CROSS, FEED, SELF, blocks
 from bac.caching.block import Site
 
-_KEEPS_OBSERVED = 2  # of `update_cache`: what was really seen and done is written into the cache, nothing is denoised
+_KEEPS_OBSERVED = 2  # value of `update_cache`: the call only caches real observations and actions, denoising nothing
 
 
 def host(policy: Any) -> Host:
-    """Evaluations are the transformer's calls in action mode; after the solver's steps comes one at noise level 0."""
+    """A call of the transformer in action mode is an evaluation; one at noise level 0 follows the solver's steps."""
     scheduler = copy.deepcopy(policy._action_scheduler)
     scheduler.set_timesteps(policy.config.action_num_inference_steps)
     timesteps = (*(float(t) for t in scheduler.timesteps), 0.0)
@@ -42,7 +42,7 @@ def host(policy: Any) -> Host:
 
 
 def _text_projections(layer: Any) -> tuple[Site, ...]:
-    """Keys and values of the text, which stays the same."""
+    """Key and value projections of the text, which is constant."""
     return Site(layer.attn2.to_k), Site(layer.attn2.norm_k), Site(layer.attn2.to_v)
 
 

@@ -11,10 +11,10 @@ from bac.errors import UnsupportedPolicyError
 
 
 def host(policy: Any) -> Host:
-    """Both of its samplers, with real-time chunking and without, are entered through `predict_action_chunk`.
+    """The run is `predict_action_chunk`: both samplers, with and without real-time chunking, are entered through it.
 
     Raises:
-        UnsupportedPolicyError: It decodes discrete actions, or replays a CUDA graph of its own.
+        UnsupportedPolicyError: The policy decodes discrete actions, or replays a CUDA graph of its own.
     """
     config, expert = policy.config, policy._action_expert()
     if config.inference_action_mode == "discrete":
@@ -24,8 +24,8 @@ def host(policy: Any) -> Host:
     on_gpu = next(expert.parameters()).device.type == "cuda"
     if on_gpu and config.enable_inference_cuda_graph:
         raise UnsupportedPolicyError(
-            "MolmoAct2Policy: replays a CUDA graph of its own, which would go on with the schedule it was captured "
-            "under. Load it with enable_inference_cuda_graph=False"
+            "MolmoAct2Policy: replays a CUDA graph of its own, which would keep the schedule of its capture. Load it "
+            "with enable_inference_cuda_graph=False"
         )
     num_steps = int(config.num_inference_steps or policy._backbone().config.flow_matching_num_steps)
     return Host(

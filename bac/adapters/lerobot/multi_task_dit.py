@@ -16,7 +16,7 @@ from bac.caching.interceptors.once import Hoist, SplitConditioning
 
 
 def host(policy: Any) -> Host:
-    """Its sampler is the objective's; its blocks lie before the adaLN gates, which are computed fresh each step."""
+    """The sampler is the objective's. Blocks lie before the adaLN gates, which are computed fresh at each step."""
     denoiser, objective = policy.noise_predictor, policy.objective
     attention = "attn" if denoiser.use_rope else "multihead_attn"
     solver, timesteps = _solver(objective)
@@ -40,7 +40,7 @@ def host(policy: Any) -> Host:
 
 
 def _modulation(layer: Any, num_time: int) -> Hoist:
-    """Four fifths of the parameters multiply ``[timestep, observation]``, of which the observation stays the same."""
+    """The modulation, four fifths of the parameters, multiplies ``[timestep, observation]``; the latter is constant."""
     activation, linear = layer.adaLN_modulation
     return Hoist(
         Site(layer.adaLN_modulation),
@@ -61,8 +61,8 @@ def _solver(objective: nn.Module) -> tuple[str, tuple[float, ...]]:
 
 
 def _predict(policy: Any, batch: dict[str, Any]) -> Any:
-    """A chunk from whole observation windows, `[B, To, ...]`.
+    """Predict a chunk from whole observation windows, `[B, To, ...]`.
 
-    The policy's own `predict_action_chunk` replaces them by what its queues hold, which only `select_action` fills.
+    The policy's own `predict_action_chunk` reads its queues instead, which only `select_action` fills.
     """
     return policy._generate_actions(policy._prepare_batch(dict(batch)))

@@ -10,7 +10,7 @@ from bac.adapters.lerobot.flow import falling
 
 
 def host(policy: Any) -> Host:
-    """The sampler encodes the observation first, which touches no layer of the expert."""
+    """The sampler first encodes the observation, without calling any layer of the expert."""
     expert = policy.model.paligemma_with_expert.gemma_expert.model
     num_steps = policy.config.num_inference_steps
     return Host(

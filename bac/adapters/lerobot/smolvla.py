@@ -1,11 +1,11 @@
-"""`smolvla`: an action expert whose attention is inlined in one method for all layers, with residuals in place.
+"""`smolvla`: an action expert with the attention of all layers inlined in one method, and residuals added in place.
 
 ``vlm_with_expert`` computes a layer's attention up to the heads' outputs in `forward_attn_layer` or
-`forward_cross_attn_layer`, told the layer's index, and then calls that layer's ``o_proj`` and ``mlp``. An attention
-block's output is therefore ``o_proj``'s, and the method's call for that layer only feeds it. The results are added to
-in place, so reuse hands out copies. During the prefill the same method fills the key-value cache; only calls within
-`denoise_step` are evaluations. A reused self-attention does not append to that cache, which the host then has nothing
-to crop from.
+`forward_cross_attn_layer`, given the layer's index, and then calls that layer's ``o_proj`` and ``mlp``. An attention
+block's output is therefore ``o_proj``'s; the method's call for that layer only feeds it. Residuals are added into the
+results, so reuse hands out copies. During the prefill the same method fills the key-value cache; only calls within
+`denoise_step` are evaluations. A reused self-attention does not append to that cache, so the policy then has nothing
+to crop.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def host(policy: Any) -> Host:
 
 
 def _blocks(model: Any) -> tuple[Block, ...]:
-    """An expert with fewer layers than the language model sits beside every n-th of its layers."""
+    """The expert's layers lie beside every n-th layer of the language model, as the expert may have fewer."""
     stride = model.num_vlm_layers // model.num_expert_layers
     found: list[Block] = []
     for index, layer in enumerate(model.lm_expert.layers):

@@ -9,7 +9,7 @@ from bac.adapters.lerobot.alternating import host_of
 
 
 def host(policy: Any) -> Host:
-    """The action head's sampler and layers; language model and world model are outside of the loop."""
+    """The action head's sampler and layers; language model and world model lie outside the loop."""
     head = policy.model.action_model
     return host_of(
         policy, head, "predict_action", [layer.is_cross_attention for layer in head.model.transformer_blocks]

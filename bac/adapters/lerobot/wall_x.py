@@ -1,6 +1,6 @@
 """`wall_x`: the whole vision-language model runs over prompt, images and actions at every denoising step.
 
-The sampler reads the prompt's tokens in Python, for their positions and their experts, so runs are interpreted.
+The sampler reads positions and experts of the prompt's tokens in Python, so runs cannot be replayed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def host(policy: Any) -> Host:
             f'WallXPolicy: decodes tokens one after the other in prediction_mode="{mode}"; set it to "diffusion"'
         )
     network = policy.model.model
-    predict = type(policy.model).predict  # the class's own: on the instance it is shadowed once the policy is wrapped
+    predict = type(policy.model).predict  # from the class: a wrapped instance has an interceptor here
     num_steps = int(inspect.signature(predict).parameters["num_inference_timesteps"].default)
     return Host(
         policy=policy,

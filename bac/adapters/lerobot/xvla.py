@@ -10,7 +10,7 @@ from bac.adapters.lerobot.flow import falling
 
 
 def host(policy: Any) -> Host:
-    """Blocks are cached over the whole sequence, of which the observation is the larger part."""
+    """Blocks are cached over the whole sequence, most of which is observation."""
     denoiser, num_steps = policy.model.transformer, max(1, int(policy.config.num_denoising_steps))
     return Host(
         policy=policy,

@@ -1,11 +1,11 @@
-"""*What* stands for a block's output at a reuse: plain reuse, a forecast, or a fitted correction.
+"""Estimators decide *what* a block returns at a reuse: the stored output, a forecast, or a fitted correction.
 
-*When* a block updates is a question of its own (`bac.caching.schedulers`); any pair works::
+Schedulers decide *when* a block updates (`bac.caching.schedulers`). Any pair works::
 
     bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Taylor(order=1)))
 
-`Hold`, the default, is plain reuse. `Taylor` continues the last updates along a line or curve. `Residual` reuses what
-whole layers add. Estimators of other papers are in `bac.published`.
+`Hold`, the default, is plain reuse. `Taylor` continues the last updates along a line or curve. `Residual` reuses the
+contribution of whole layers to the stream. Estimators of other papers are in `bac.published`.
 """
 
 from bac.caching.block import BlockStep

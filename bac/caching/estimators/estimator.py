@@ -1,4 +1,4 @@
-"""What every estimator is: a frozen value that says what to keep of an update and what to return at a reuse."""
+"""The protocol of estimators: what to keep of an update, and what to return at a reuse."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bac.errors import ScheduleError
 
 
 class Estimator(Protocol):
-    """Gives a block's value where a schedule does not compute it. Sub-class it and state what differs.
+    """Gives a reused block's value. Sub-class it and set only the attributes that differ.
 
-    An estimator holds options and fitted parameters only. What it remembers of a denoising run is the state that
-    `store` returns: the run owns that state, keeps one for each block and context, and empties it.
+    An estimator is a frozen value of options and fitted parameters. Its memory of a denoising run is the state that
+    `store` returns. The run owns that state, keeps one for each block and context, and empties it.
 
     Attributes:
         crosses_chunks: The state outlives an action chunk; `policy.reset()` then empties it.
-        is_plain: Every reuse returns the stored output as it is, whatever the block returns.
+        is_plain: Every reuse returns the stored output unchanged, whatever its type.
         is_fitted: Its parameters are fitted to one schedule and fit no other.
-        continues_rest: It also estimates what a block returns besides its feature (joint attention's other stream);
-            otherwise that is held.
+        continues_rest: It also estimates a block's further outputs (joint attention's other stream); otherwise they
+            are held.
         adds_input: The block's output includes its input, as that of a whole layer does.
     """
 
@@ -40,13 +40,13 @@ class Estimator(Protocol):
 
         Args:
             state: The state so far, None at a block's first update of a run.
-            at: What was updated.
+            at: The block and step of the update.
             x: The block's input, `[B, ..., D]`, detached; None if it takes no tensor.
             output: The block's output, `[B, ..., D]`, detached; never written to.
         """
 
     def estimate(self, state: Any, at: BlockStep, x: Tensor | None) -> Tensor | None:
-        """The value at a reuse, of the stored output's shape, dtype and device; None to have it computed instead."""
+        """The value at a reuse, of the stored output's shape, dtype and device; None asks for an update instead."""
 
 
 class Anchor(NamedTuple):
@@ -57,7 +57,7 @@ class Anchor(NamedTuple):
 
 
 def require_input(x: Tensor | None, at: BlockStep) -> Tensor:
-    """The block's input.
+    """The block's input, checked to be there.
 
     Raises:
         ScheduleError: The block takes no tensor.

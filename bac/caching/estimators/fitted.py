@@ -1,4 +1,4 @@
-"""What fitted estimators share: parameters by block and step, fitted from streamed sums."""
+"""The base of fitted estimators: parameters by block and step, fitted from streamed sums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Self = TypeVar("Self", bound="Fitted")
 class Fitted(Estimator):
     """Parameters of an estimator: for every block, arrays by name.
 
-    They are NumPy arrays, made into tensors anew in every run, so that a plan sees constants in them.
+    Each run makes tensors from the NumPy arrays anew, so that a plan records them as constants.
 
     Args:
         parameters: Block name to parameter name to array; the first axis of each counts denoising steps.
@@ -104,37 +104,37 @@ class LineSums:
         self._sums: list[Tensor] | None = None
 
     def add(self, x: Tensor, y: Tensor, over: int | tuple[int, ...]) -> None:
-        """Take in pairs; one line is fitted for each place that is left after summing over the dimensions `over`."""
+        """Take in pairs. Sums run over the dimensions `over`; each element of the remaining ones gets its own line."""
         x, y = x.double(), y.double()
         sums = [part.sum(dim=over) for part in (x, y, x * x, x * y)]
         self.count += x.numel() // sums[0].numel()
         self._sums = sums if self._sums is None else [a + b for a, b in zip(self._sums, sums, strict=True)]
 
     def line(self, default_slope: float) -> tuple[Tensor, Tensor]:
-        """Slopes and offsets; where x never varied, `default_slope` and the offset that fits the mean."""
+        """Slopes and offsets. Where x never varied, the slope is `default_slope` and the offset fits the mean."""
         means, variance, covariance = self.centred()
         slope = torch.where(variance > 0, covariance / variance.where(variance > 0, 1.0), default_slope)
         return slope, means[1] - slope * means[0]
 
     def centred(self) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-        """Means of x and y, and the sums of squares of x and of products of both around them."""
+        """Means of x and y; the sum of squares of x, and of products of x and y, around these means."""
         if self._sums is None:
             raise ScheduleError("features: none were given to fit on; pass those of at least one batch")
         x, y, xx, xy = self._sums
-        noise = 1e-12 * xx  # what rounding leaves of a variance that is zero
+        noise = 1e-12 * xx  # rounding makes a zero variance this large at most
         variance = xx - x * x / self.count
         return (x / self.count, y / self.count), variance.where(variance > noise, 0.0), xy - x * y / self.count
 
 
 def last_updates(schedule: Schedule, block: str, back: int = 0) -> Tensor:
-    """For every denoising step, the step of the block's last update, or of the `back`-th before it (at least 0)."""
+    """For every denoising step, the step of the block's last update, or of the update `back` before it (or step 0)."""
     steps = np.array(schedule.update_steps[block])
     rank = np.searchsorted(steps, np.arange(schedule.num_steps), side="right") - 1
     return torch.from_numpy(steps[np.maximum(rank - back, 0)])
 
 
 def checked(features: Iterable[Features], schedule: Schedule) -> Iterator[Features]:
-    """Features, batch by batch.
+    """Yield the features batch by batch, each checked against `schedule`.
 
     Raises:
         ScheduleError: A block is missing, or the number of steps is not the schedule's.

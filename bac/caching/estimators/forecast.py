@@ -1,8 +1,8 @@
-"""What all linear forecasts share: a weighted sum of the last updates' outputs, the weights known before the run.
+"""The base of linear forecasts: a weighted sum of the last updates' outputs, with weights known before the run.
 
 A rule turns the times of the last updates and the time of a reuse into weights w_j that sum to one. With stored
-differences d_k = F_(k-1) - F_k the sum over j of w_j F_j becomes F_0 plus one scaled difference per order, so that a
-first-order forecast costs one operation at a reuse and one at an update.
+differences d_k = F_(k-1) - F_k, the sum over j of w_j F_j becomes F_0 plus one scaled difference per order. A
+first-order forecast therefore costs one operation at a reuse and one at an update.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class History(NamedTuple):
     """The last updates of a block.
 
     Attributes:
-        times: When they were, the newest first.
-        newest: Output of the newest.
-        differences: Newest minus the one before, that minus the one before it, ...
+        times: Times of the updates, newest first.
+        newest: Output of the newest update.
+        differences: Each output minus the one before it, newest first.
     """
 
     times: tuple[float, ...]
@@ -40,10 +40,10 @@ class Forecast(Estimator, ABC):
     """Continues the last outputs of a block along a curve.
 
     Attributes:
-        order: Degree of the curve, at least 1. Until enough updates were made it is lower; after the first, plain
-            reuse.
-        times: Where the denoising steps lie on the axis along which is extrapolated, `[K]`, distinct; the index of the
-            step if empty. Timesteps (noise levels) of a solver that spaces them unevenly are the other sensible axis.
+        order: Degree of the curve, at least 1. It is lower until enough updates were made; after the first update it
+            is 0, plain reuse.
+        times: Positions of the denoising steps on the axis of extrapolation, `[K]`, distinct; step indices if empty.
+            The timesteps (noise levels) of a solver that spaces them unevenly are the other sensible axis.
 
     Raises:
         ScheduleError: `order` is below 1, or two steps lie at the same time.
@@ -64,19 +64,19 @@ class Forecast(Estimator, ABC):
     @property
     @abstractmethod
     def depth(self) -> int:
-        """Updates that are kept."""
+        """Number of updates kept."""
 
     @abstractmethod
     def weights(self, nodes: tuple[float, ...], time: float) -> tuple[float, ...]:
-        """Weights of the outputs at `nodes` (times of the last updates, the newest first) in the value at `time`."""
+        """Weights of the outputs at `nodes` (times of the last updates, newest first) in the value at `time`."""
 
     @property
     def name(self) -> str:
-        """E.g. ``taylor-1``, and with an axis of its own ``taylor-1-timestep``."""
+        """Identifier: ``taylor-1``, or ``taylor-1-timestep`` if `times` are given."""
         return f"{self.rule}-{self.order}" + ("-timestep" if self.times else "")
 
     def time(self, step: int) -> float:
-        """Where a denoising step lies."""
+        """Position of a denoising step on the axis of extrapolation."""
         return self.times[step] if self.times else float(step)
 
     def store(self, state: History | None, at: BlockStep, x: Tensor | None, output: Tensor) -> History:
@@ -96,9 +96,9 @@ class Forecast(Estimator, ABC):
         return value
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=100_000)  # every block and every run asks for the same few times
 def _factors(forecast: Forecast, nodes: tuple[float, ...], time: float) -> tuple[float, ...]:
-    """Factors of the differences: minus the weight of all that is older."""
+    """Factor of each difference: minus the total weight of all older outputs."""
     weights = forecast.weights(nodes, time)
     return tuple(-older for older in accumulate(reversed(weights[1:])))[::-1]
 

@@ -1,4 +1,4 @@
-"""Plain reuse: the output of the last update, as it was."""
+"""Plain reuse: a block returns the output of its last update."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bac.caching.estimators.estimator import Estimator
 
 @dataclass(frozen=True)
 class Hold(Estimator):
-    """What the BAC paper, FORA and most other methods reuse. Exact while a block's output does not change."""
+    """Plain reuse, as in the BAC paper, FORA and most others. Exact while a block's output does not change."""
 
     name = "hold"
     is_plain = True
@@ -22,5 +22,5 @@ class Hold(Estimator):
         return output
 
     def estimate(self, state: Tensor, at: BlockStep, x: Tensor | None) -> Tensor:
-        """Return it."""
+        """Return the stored output."""
         return state

@@ -1,4 +1,4 @@
-"""What a whole layer added to the stream, added to the stream as it is now."""
+"""Reuse of whole layers: the stored contribution of a layer, added to the current stream."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from bac.caching.estimators.estimator import Estimator, require_input
 
 @dataclass(frozen=True)
 class Residual(Estimator):
-    """``x + (F - x then)``: reuse for blocks that are whole layers, which return the stream itself.
+    """Reuse for blocks that are whole layers, which return the stream: ``x + (F - x at the last update)``.
 
-    So FBCache, TeaCache, Delta-DiT and cache-dit reuse: gates and inner norms are old with the rest, where the branches
-    that `bac` finds by itself are held before their gates. Name the layers as blocks::
+    FBCache, TeaCache, Delta-DiT and cache-dit reuse this way. It reuses gates and inner norms with the rest, whereas
+    the branches that `bac` finds by itself are held before their gates. Name the layers as blocks::
 
-        layers = [bac.Block(f"layers.{i}", bac.BlockKind.LAYER, i, layer) for i, layer in enumerate(model.layers)]
-        bac.wrap(policy, schedule, blocks=layers, estimator=Residual())
+        layers = [bac.Block(f"layers.{i}", "layer", i, layer) for i, layer in enumerate(model.layers)]
+        bac.wrap(policy, bac.Denoising(schedule=schedule, estimator=Residual()), blocks=layers)
 
-    Reusing every layer of a range reuses what the range added. Exact while a layer adds the same.
+    Reusing every layer of a range reuses the range's contribution. Exact while a layer adds the same.
     """
 
     name = "residual"
     adds_input = True
 
     def store(self, state: Tensor | None, at: BlockStep, x: Tensor | None, output: Tensor) -> Tensor:
-        """Keep what was added."""
+        """Keep the difference between output and input."""
         return output - require_input(x, at)
 
     def estimate(self, state: Tensor, at: BlockStep, x: Tensor | None) -> Tensor:
-        """Add it."""
+        """Add the stored difference to the current input."""
         return require_input(x, at) + state

@@ -14,9 +14,9 @@ class Taylor(Forecast):
     """Forecast of Liu et al., *From Reusing to Forecasting: TaylorSeers* (ICCV 2025).
 
     With D_0 = F and D_(k+1) = (D_k - D_k at the update before) / (gap between the two updates), the value at a
-    distance x is the sum of D_k x^k / k!. Order 1 is the straight line through the last two updates, which on robot
-    policies under deterministic solvers served best. From order 2 on this is *not* the polynomial through the last
-    updates, since every order divides by the last gap; that one is `Newton`.
+    distance x is the sum of D_k x^k / k!. Order 1 is the straight line through the last two updates; on robot policies
+    under deterministic solvers it served best. From order 2 on, this is *not* the polynomial through the last updates,
+    since every order divides by the last gap; that polynomial is `Newton`.
 
     Attributes:
         order: 1, 2 or 3.
@@ -31,11 +31,11 @@ class Taylor(Forecast):
 
     @property
     def depth(self) -> int:
-        """A derivative of order p takes p + 1 updates."""
+        """Number of updates kept: a derivative of order p takes p + 1."""
         return self.order + 1
 
     def weights(self, nodes: tuple[float, ...], time: float) -> tuple[float, ...]:
-        """Collect what each output contributes to all terms."""
+        """Sum the weight of each output over all terms of the series."""
         distance = time - nodes[0]
         terms = [(distance**k / factorial(k), _derivative(nodes, k)) for k in range(len(nodes))]
         return tuple(sum(factor * row[j] for factor, row in terms) for j in range(len(nodes)))

@@ -1,1 +1,1 @@
-"""Interceptors: what stands on a policy's methods, and the denoising run that they take part in."""
+"""Interceptors shadow a policy's methods and share one denoising run."""

@@ -1,4 +1,4 @@
-"""The interceptor that computes a block, stores its output, and returns the stored one."""
+"""The interceptor of a block under plain reuse: it computes and stores, or returns the stored output."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class CachedBlock(Interceptor):
     """Computes and stores a block's output at its update steps; returns the stored one at all others.
 
     Args:
-        run: The run it takes part in.
-        index: Its place in `run.names`.
-        updates: Whether it updates, by denoising step, `[K]`.
-        in_place: The host writes into what it is given, so it is given copies.
+        run: The run that all interceptors share.
+        index: Position of the block in `run.names`.
+        updates: Whether the block updates, by denoising step, `[K]`.
+        in_place: The policy writes into the outputs it receives, so it receives copies.
         gate: While it is closed, calls are computed and not counted.
-        applies: Which calls are the block's; `None` means all.
-        fallback: `updates` of a run that is ordered to fall back, `[K]`; None: the same.
-        feeds: Name of the block that this one computes the input of; None if it is one by itself.
+        applies: Picks the block's calls; `None` picks all.
+        fallback: `updates` of a run that is ordered to fall back, `[K]`; None takes `updates`.
+        feeds: Name of the block that this feeder computes the input of; None if it is a block itself.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class CachedBlock(Interceptor):
     def _probe(
         self, probe: Prober, slot: Slot, step: int, context: int, inputs: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
-        """Compute as well, and return what the run would have gone on with."""
+        """Compute the block and compare, but return the value that the run would use without a probe."""
         with torch.no_grad():
             computed = self.original(*inputs, **options)
-        if self.feeds is not None:  # nothing but the block that it feeds sees this, and what that computes is dropped
+        if self.feeds is not None:  # harmless: only the probed block reads it, and its computed output is dropped
             return computed
         returned = self._evaluate(slot, step, context, inputs, options)
         with torch.no_grad():
@@ -90,5 +90,6 @@ class CachedBlock(Interceptor):
         return output.detach().clone() if self.in_place else output.detach()
 
     def _usable(self, feature: Tensor) -> Tensor:
+        # Outside inference mode, autograd refuses inference tensors; a clone is an ordinary tensor.
         foreign = feature.is_inference() and not torch.is_inference_mode_enabled()
         return feature.clone() if self.in_place or foreign else feature

@@ -1,4 +1,4 @@
-"""The interceptor that returns an estimate of a block's output where the block is not computed."""
+"""The interceptor of a block under an estimator: at a reuse it returns an estimate of the output."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from bac.errors import RunError
 
 @dataclass(frozen=True)
 class Continued:
-    """What an estimator keeps of a tensor that a block returned besides its feature."""
+    """An estimator's state for a further output of a block, besides its feature."""
 
     state: Any
 
 
 class EstimatedBlock(CachedBlock):
-    """Computes a block at its update steps; at all others returns what an estimator makes of what was stored.
+    """Computes a block at its update steps; returns an estimate at all others.
 
-    A slot keeps, for each context, the estimator's state, and states or values of the rest that the block returned
-    besides its feature. Estimators that continue the rest estimate it too; the others hold it.
+    A block may return a tuple: its feature, and a rest. For each context a slot keeps the estimator's state for the
+    feature and, for the rest, states if the estimator continues it, or else the values, which are held.
 
     Args:
-        run: The run it takes part in.
-        index: Its place in `run.names`.
-        updates: Whether it updates, by denoising step, `[K]`.
+        run: The run that all interceptors share.
+        index: Position of the block in `run.names`.
+        updates: Whether the block updates, by denoising step, `[K]`.
         estimator: Gives the value at a reuse.
         options: As for `CachedBlock`.
     """
@@ -49,7 +49,7 @@ class EstimatedBlock(CachedBlock):
         if not self._is_update(step, context, x):
             state, rest = slot.features[context]
             value = self.estimator.estimate(state, self._places[step], x)
-            if value is not None:
+            if value is not None:  # None asks for an update
                 return self._joined(value, rest, self._places[step])
         return self._update(slot, step, context, x, inputs, options)
 
@@ -65,7 +65,7 @@ class EstimatedBlock(CachedBlock):
         inputs: tuple[Any, ...],
         options: dict[str, Any],
     ) -> Any:
-        kept_x = None if x is None else self._kept(x)
+        kept_x = None if x is None else self._kept(x)  # before the call, which may write into its input
         output = self.original(*inputs, **options)
         feature, rest = self._divided(output)
         state, before = slot.features.get(context, (None, None))
@@ -88,7 +88,7 @@ class EstimatedBlock(CachedBlock):
         )
 
     def _divided(self, output: Any) -> tuple[Tensor, tuple[Any, ...] | None]:
-        """The feature and, of a tuple, the rest."""
+        """The feature and, if the output is a tuple, the rest."""
         feature, rest = (output[0], output[1:]) if isinstance(output, tuple) and output else (output, None)
         if not isinstance(feature, Tensor):
             raise RunError(

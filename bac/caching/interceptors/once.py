@@ -1,9 +1,9 @@
-"""What a denoising run computes again at every step although it only depends on the observation.
+"""Interceptors for calls that depend on the observation alone: a denoising run computes them once, not at every step.
 
-`Once` returns the first result of a call for the rest of the run: keys and values that cross-attention takes from the
-observation. That is the same arithmetic done once, so it is bit-equal. `SplitConditioning` divides a linear layer whose
-input is partly the timestep's and partly the observation's, which changes the order of a sum; it is used only where
-another order of roundings is allowed. Both keep their results in the run, so nothing outlives an action chunk.
+`Once` returns the first result of a call for the rest of the run, for example the keys and values that cross-attention
+takes from the observation. The arithmetic is the same, so the result is bit-equal. `SplitConditioning` splits a linear
+layer whose input is part timestep, part observation. That changes the order of a sum, so it is used only where other
+roundings are allowed. Both keep their results in the run, so nothing outlives an action chunk.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from bac.caching.interceptors.scope import Gate
 
 
 class Once(Interceptor):
-    """Computes a call at its first evaluation in a run and returns the same at all others.
+    """Computes a call at its first evaluation in a run and returns that result at all others.
 
     Args:
-        run: The run it takes part in.
+        run: The run that all interceptors share.
         gate: While it is closed, calls are computed and nothing is kept.
     """
 
@@ -37,6 +37,7 @@ class Once(Interceptor):
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if self.run.thread != threading.get_ident() or (self.gate is not None and not self.gate.is_open):
+            # Outside the run's evaluations, arguments may come from another observation.
             return self.original(*inputs, **options)
         kept = self.run.kept
         if id(self) not in kept:
@@ -45,13 +46,13 @@ class Once(Interceptor):
 
 
 class SplitConditioning(Interceptor):
-    """Stands in for an activation followed by a linear layer: the observation's share of the product is kept.
+    """Replaces an activation and a linear layer: it computes the observation's share of the product once.
 
     Args:
-        run: The run it takes part in.
-        activation: Elementwise.
-        linear: Takes ``[timestep's features, observation's features]``.
-        num_time: How many of its inputs are the timestep's.
+        run: The run that all interceptors share.
+        activation: The activation, elementwise.
+        linear: The linear layer; its input is ``[timestep's features, observation's features]``.
+        num_time: How many of these features are the timestep's.
     """
 
     def __init__(self, run: DenoisingRun, activation: nn.Module, linear: nn.Linear, num_time: int) -> None:
@@ -61,7 +62,7 @@ class SplitConditioning(Interceptor):
         self.num_time = num_time
 
     def __call__(self, features: Tensor) -> Tensor:
-        """From ``[B, num_time + observation's features]``."""
+        """Map ``[B, num_time + observation's features]`` to the layer's output."""
         if self.run.thread != threading.get_ident():
             output: Tensor = self.original(features)
             return output
@@ -75,11 +76,11 @@ class SplitConditioning(Interceptor):
 
 @dataclass(frozen=True)
 class Hoist:
-    """An interceptor that rounds differently, and where it goes.
+    """An interceptor that rounds differently, and the call it replaces.
 
     Attributes:
-        site: The call it stands in for.
-        make: Makes it for a run.
+        site: The replaced call.
+        make: Makes the interceptor for a run.
     """
 
     site: Site

@@ -1,4 +1,4 @@
-"""Online rules: values that decide during a run what is computed, and the run and interceptors that ask them."""
+"""Online rules, which decide during a run what is computed, with the run and the interceptors that ask them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from bac.errors import RunError, ScheduleError
 
 
 class Decider(Protocol):
-    """A rule at work in one denoising run and context. At step 0 every block updates without being asked."""
+    """A rule at work in one denoising run and context. At step 0 every block updates without asking it."""
 
     def updates(self, index: int, step: int, x: Tensor) -> bool:
-        """Whether block `index` is computed at this step; asked in order of evaluation, with its input."""
+        """Whether block `index` updates at this step. Blocks ask in order of evaluation, with their input."""
 
     def computed(self, index: int, step: int, x: Tensor, output: Tensor) -> None:
-        """Told of every block that was computed, in order of evaluation."""
+        """Take note of an update. Called in order of evaluation."""
 
 
 @dataclass(frozen=True)
 class OnlineRule(ABC):
-    """Decides while a run goes on what is computed, from what it sees: no calibration, and no plan to replay.
+    """Decides during a run which blocks update, from their values: without a calibration, and without replay.
 
-    A decision waits for the device (one scalar is read per step), and rows of a batch share it.
+    A decision reads one scalar per step, which waits for the device. The rows of a batch share it.
 
     Attributes:
         num_steps: Denoising steps K of the policy.
@@ -46,17 +46,17 @@ class OnlineRule(ABC):
 
     @abstractmethod
     def begin(self, blocks: Sequence[Block]) -> Decider:
-        """A fresh decider for a run of these blocks."""
+        """Make a decider for one run of these blocks."""
 
 
 class OnlineRun(DenoisingRun):
-    """A denoising run that decides as it goes, and remembers what the last one decided.
+    """A denoising run under an online rule. It remembers the decisions of the last complete run as `mask`.
 
     Args:
-        blocks: In order of evaluation.
-        rule: Decides.
+        blocks: The blocks, in order of evaluation.
+        rule: Decides which blocks update.
         num_contexts: As for `DenoisingRun`; each context decides for itself.
-        always_last: Compute every block at the last step, whatever the rule says.
+        always_last: Compute every block at the last step, whatever the rule decides.
     """
 
     def __init__(
@@ -81,23 +81,23 @@ class OnlineRun(DenoisingRun):
         self._mask = np.zeros((self.num_steps, len(self.names)), dtype=bool)
 
     def check_complete(self) -> None:
-        """As in any run; what a complete one decided can be looked at."""
+        """Check as in any run, and publish the decisions of a complete one."""
         super().check_complete()
         self.mask = self._mask
 
     def end(self) -> None:
-        """Leave; the deciders and what they hold are gone."""
+        """Leave, and drop the deciders with their memory."""
         self._deciders = {}
         super().end()
 
     def decide(self, index: int, step: int, context: int, x: Tensor) -> bool:
-        """Whether a block is computed."""
+        """Whether a block updates."""
         asked = self._decider(context).updates(index, step, x) if step else True
         return asked or (self.always_last and step == self.num_steps - 1)
 
     def note(self, index: int, step: int, context: int, x: Tensor, output: Tensor) -> None:
-        """A block was computed."""
-        if context == 0:
+        """Record an update and tell the decider."""
+        if context == 0:  # the mask has no axis for contexts
             self._mask[step, index] = True
         self._decider(context).computed(index, step, x, output)
 
@@ -108,7 +108,7 @@ class OnlineRun(DenoisingRun):
 
 
 class OnlineBlock(EstimatedBlock):
-    """A block that asks the run whether to compute."""
+    """An interceptor that asks the run whether its block updates."""
 
     run: OnlineRun
 
@@ -130,13 +130,13 @@ class OnlineBlock(EstimatedBlock):
         output = super()._update(slot, step, context, x, inputs, options)
         if before is not None:
             value = self._kept(self._divided(output)[0])
-            added = value - before if self.estimator.adds_input else value  # what rules watch
+            added = value - before if self.estimator.adds_input else value  # rules watch a layer's contribution
             self.run.note(self.index, step, context, before, added)
         return output
 
 
 def last_mask(policy: nn.Module) -> npt.NDArray[np.bool_]:
-    """What the last complete run of a policy computed, `[K, N]`, columns in order of evaluation.
+    """The updates of a policy's last complete run: True where a block was computed, `[K, N]`, columns in block order.
 
     Raises:
         RunError: The policy is not wrapped with an online rule, or made no run yet.
@@ -148,7 +148,7 @@ def last_mask(policy: nn.Module) -> npt.NDArray[np.bool_]:
 
 
 def relative_change(now: Tensor, before: Tensor) -> float:
-    """``|now - before|_1 / |before|_1`` over all elements; 0 if nothing changed, infinite from zero."""
+    """``|now - before|_1 / |before|_1`` over all elements; 0 if nothing changed, infinite if zero changed."""
     moved = float((now - before).abs().sum())
     size = float(before.abs().sum())
     return 0.0 if moved == 0 else moved / size if size > 0 else float("inf")

@@ -1,13 +1,13 @@
 """The only file that mutates a model.
 
 An interceptor is an instance attribute that shadows a method of the class, ``layer._ff_block`` or ``module.forward``.
-Nothing else is touched: no sub-module is added, so `state_dict()` keys, saving and parameter names stay as they were,
-and taking the interceptor off restores ``vars(module)`` exactly. Which modules are patched is read off the modules
-themselves; there is no registry to go stale.
+Nothing else changes: no sub-module is added, so `state_dict()` keys, saving and parameter names stay as they were.
+Taking the interceptor off restores ``vars(module)`` exactly. The modules themselves tell whether they are patched;
+there is no registry to go stale.
 
 A pipeline of diffusers is an ordinary object, patched likewise; its modules are among its attributes. Python looks up
-``__call__`` on the class alone, so while it is shadowed the object's class is a sub-class of the same name that looks
-at the object first.
+``__call__`` on the class alone. While it is shadowed, the object therefore has a sub-class of the same name, which
+looks at the object first.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from bac.errors import CalibrationError, PatchError
 
 
 class Interceptor(ABC):
-    """Stands on a callable of a module and may call it: `original`.
+    """Shadows a callable of a module and may call it: `original`.
 
     Attributes:
-        original: What it stands on: the callable itself, or another interceptor.
-        role: Its name in a stack.
+        original: The shadowed callable: the module's own, or another interceptor.
+        role: Name in a description of the stack.
     """
 
     original: Callable[..., Any]
@@ -36,9 +36,10 @@ class Interceptor(ABC):
 
     @abstractmethod
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """Called in place of `original`, with its arguments."""
+        """Replace a call of `original`, with its arguments."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Interceptor:
+        # By hand, because copy.deepcopy would call __reduce_ex__, which refuses.
         clone = type(self).__new__(type(self))
         memo[id(self)] = clone
         vars(clone).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
@@ -52,7 +53,7 @@ class Interceptor(ABC):
 
 
 class _CalledThroughItself:
-    """Mixed into the class of an object whose own attribute ``__call__`` is to be called."""
+    """Mixed into an object's class, so that calling the object calls its own attribute ``__call__``."""
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         return vars(self)["__call__"](*inputs, **options)
@@ -69,29 +70,30 @@ class _CalledThroughItself:
 
 
 def put_on(owner: Any, attribute: str, interceptor: Interceptor) -> None:
-    """Let `interceptor` stand in for ``owner.attribute``."""
-    interceptor._shadowed_own = attribute in vars(owner)
+    """Shadow ``owner.attribute`` with `interceptor`."""
+    interceptor._shadowed_own = attribute in vars(owner)  # a lower interceptor, or the owner's own attribute
     interceptor.original = getattr(owner, attribute)
-    vars(owner)[attribute] = interceptor
+    vars(owner)[attribute] = interceptor  # not setattr: nn.Module has its own, which sorts values into registries
     if attribute == "__call__" and not isinstance(owner, _CalledThroughItself):
         cls = type(owner)
+        # The dotted name must stay, since adapters recognise the class by it.
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
         owner.__class__ = type(cls.__name__, (_CalledThroughItself, cls), names)
 
 
 def take_off(owner: Any, attribute: str) -> None:
-    """Put back what the interceptor on ``owner.attribute`` stood in for."""
+    """Restore the callable that the interceptor on ``owner.attribute`` shadows."""
     interceptor = vars(owner)[attribute]
     if interceptor._shadowed_own:
         vars(owner)[attribute] = interceptor.original
     else:
         del vars(owner)[attribute]
         if attribute == "__call__":
-            owner.__class__ = type(owner).__mro__[2]  # itself, the mixed-in class, the class before
+            owner.__class__ = type(owner).__mro__[2]  # the MRO: itself, the mixed-in class, the class before
 
 
 def interceptors(root: Any) -> Iterator[tuple[Any, str, Interceptor]]:
-    """Every interceptor on `root` and its (sub-)modules, as (owner, attribute, interceptor)."""
+    """The topmost interceptors on `root` and its (sub-)modules, as (owner, attribute, interceptor)."""
     for owner in _owners(root):
         for attribute, value in tuple(vars(owner).items()):
             if isinstance(value, Interceptor):
@@ -99,7 +101,7 @@ def interceptors(root: Any) -> Iterator[tuple[Any, str, Interceptor]]:
 
 
 def stack_on(owner: Any, attribute: str) -> Iterator[Interceptor]:
-    """The interceptors on ``owner.attribute``, the upper ones first."""
+    """The interceptors on ``owner.attribute``, outermost first."""
     below = vars(owner).get(attribute)
     while isinstance(below, Interceptor):
         yield below
@@ -107,34 +109,35 @@ def stack_on(owner: Any, attribute: str) -> Iterator[Interceptor]:
 
 
 def stacked(root: Any) -> Iterator[Interceptor]:
-    """Every interceptor on `root` and its (sub-)modules, with those that lie under others, the upper ones first."""
+    """Every interceptor on `root` and its (sub-)modules, stack by stack, outermost first."""
     for owner, attribute, _ in interceptors(root):
         yield from stack_on(owner, attribute)
 
 
 def take_off_all(root: Any) -> None:
-    """Take every interceptor off `root`, however many lie on top of each other."""
-    while found := list(interceptors(root)):
+    """Take every interceptor off `root`, whole stacks included."""
+    while found := list(interceptors(root)):  # taking one off may uncover the one below
         for owner, attribute, _ in found:
             take_off(owner, attribute)
 
 
 def require_untouched(root: Any) -> None:
-    """Refuse a wrapped policy where an untouched one is to be measured.
+    """Refuse to measure a wrapped policy.
 
     Raises:
-        CalibrationError: It is wrapped.
+        CalibrationError: The policy is wrapped.
     """
     if any(True for _ in interceptors(root)):
         raise CalibrationError("policy: must be untouched to be measured; call bac.unwrap(policy) first")
 
 
 def _owners(root: Any) -> Iterator[Any]:
-    """A module and its sub-modules; or an object and the modules among its attributes, each once."""
+    """A module and its sub-modules; or an object and the modules within its attributes, each once."""
     if isinstance(root, nn.Module):
         yield from root.modules()
     else:
         yield root
+        # A ModuleList yields shared modules once; [1:] leaves the list itself out.
         yield from list(nn.ModuleList(part for part in vars(root).values() if isinstance(part, nn.Module)).modules())[
             1:
         ]

@@ -1,8 +1,8 @@
-"""What is stored during one denoising run, who takes part in it, and what makes reuse unsafe.
+"""The denoising run: the store that all blocks share, and the checks that keep reuse safe.
 
-A run begins when the policy's sampler is entered and ends when it returns or raises; both times the cache is empty, so
-nothing outlives an action chunk. A block's denoising step is the number of its own evaluations in the run, never a
-timestep. Whatever would make reuse unsafe is an error, not a guess.
+A run begins when the policy's sampler is entered and ends when it returns or raises. The cache is emptied both times,
+so nothing outlives an action chunk. A block counts its own evaluations in the run to know its denoising step; it never
+reads a timestep. Anything that would make reuse unsafe is an error, not a guess.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ Signature = tuple[torch.Size, torch.dtype, torch.device]
 
 @dataclass(slots=True)
 class Slot:
-    """What one block has done in the current run; features and input signatures by context.
+    """State of one block in the current run.
 
     Attributes:
-        num_evaluations: In all contexts.
-        num_named: By context, where the host names them.
+        num_evaluations: Evaluations in all contexts.
+        num_named: Evaluations by context, if the policy names contexts.
+        features: Stored output, or estimator's state, by context.
+        signatures: Shape, dtype and device of the block's input, by context.
     """
 
     num_evaluations: int = 0
@@ -37,19 +39,19 @@ class Slot:
 
 
 class Prober(Protocol):
-    """Compares, at some cells of a run, what is reused with what the block computes (see `bac.guarding`)."""
+    """Compares reused with computed outputs, for some blocks at some steps of a run (see `bac.guarding`)."""
 
     @property
     def cells(self) -> Container[tuple[str, int]]:
-        """Names of blocks and denoising steps at which it compares."""
+        """The pairs of block name and denoising step at which it compares."""
 
     def compare(self, block: str, step: int, returned: Any, computed: Any) -> None:
-        """Told of both; what was returned is what the run goes on with."""
+        """Compare the two outputs; the run continues with `returned`."""
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What a guard wants of a denoising run.
+    """A guard's orders for one denoising run.
 
     Attributes:
         fallback: Follow the update steps of the fallback instead of the schedule's.
@@ -61,7 +63,7 @@ class Orders:
 
 
 class DenoisingRun:
-    """The current denoising run of one policy: who is in it, and what each block has stored.
+    """The current denoising run of one policy, with the store of each block.
 
     Args:
         names: Blocks that take part, in order of evaluation.
@@ -70,9 +72,9 @@ class DenoisingRun:
             features of its own.
 
     Attributes:
-        context: Number of the context that is evaluated, where the host names them (`enter_context`); otherwise None.
-        orders: Of the current run.
-        orders_ahead: Of the next; they come into force when it begins, never within one.
+        context: Number of the current context, if the policy names contexts (`enter_context`); otherwise None.
+        orders: Orders of the current run.
+        orders_ahead: Orders of the next run; they never change a run that has begun.
     """
 
     def __init__(self, names: Sequence[str], num_steps: int, num_contexts: int = 1) -> None:
@@ -94,8 +96,8 @@ class DenoisingRun:
         return clone
 
     def begin(self) -> None:
-        """Enter with an empty cache. Raises `RunError` if a run is going on already."""
-        if not self._entered.acquire(blocking=False):
+        """Enter with an empty cache. Raises `RunError` if a run has begun already."""
+        if not self._entered.acquire(blocking=False):  # a nested call that waits would wait for itself
             whose = "this thread" if self.thread == threading.get_ident() else "another thread"
             raise RunError(
                 f"a denoising run of this policy is going on in {whose}; give each thread a policy of its own: "
@@ -115,7 +117,7 @@ class DenoisingRun:
         self._entered.release()
 
     def enter_context(self, name: str | None) -> None:
-        """The evaluations that follow are of this context; None leaves it."""
+        """Assign the next evaluations to a context; None leaves it."""
         self.context = None if name is None else self._names.setdefault(name, len(self._names))
 
     @property
@@ -160,8 +162,8 @@ class DenoisingRun:
         return slot, step, context
 
     def note_outside(self, index: int) -> None:
-        """Warn once that a block was evaluated where no run is going on; it is then computed as without `bac`."""
-        if not self._warned and not torch.is_grad_enabled():
+        """Warn once that a block was evaluated outside a run; it is then computed as without `bac`."""
+        if not self._warned and not torch.is_grad_enabled():  # with gradients on, it may be training, which is fine
             self._warned = True
             warnings.warn(
                 f"{self.names[index]}: evaluated outside a denoising run, so it was computed and nothing was reused; "
@@ -186,7 +188,7 @@ class DenoisingRun:
 
 
 class ContinuedRun(DenoisingRun):
-    """A run whose blocks find their states as the last action chunk left them, until `forget`."""
+    """A run whose blocks keep their states from one action chunk to the next, until `forget`."""
 
     def __init__(self, names: Sequence[str], num_steps: int, num_contexts: int = 1) -> None:
         super().__init__(names, num_steps, num_contexts)
@@ -201,11 +203,11 @@ class ContinuedRun(DenoisingRun):
         """Enter with the states of the chunk before, if it was completed."""
         super().begin()
         self._complete = False
-        for slot, features in zip(self.slots, self._left, strict=False):
+        for slot, features in zip(self.slots, self._left, strict=False):  # nothing is left after a reset or an error
             slot.features = features
 
     def check_complete(self) -> None:
-        """As in any run; only a complete one leaves anything."""
+        """Check as in any run; only a complete run keeps its states."""
         super().check_complete()
         self._complete = True
 
@@ -215,7 +217,7 @@ class ContinuedRun(DenoisingRun):
         super().end()
 
     def forget(self) -> None:
-        """Let the next chunk begin with nothing."""
+        """Drop the states, so that the next chunk begins without any."""
         self._left = []
 
 

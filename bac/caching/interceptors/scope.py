@@ -1,4 +1,4 @@
-"""Where a run begins and ends, and which calls within it are evaluations of the denoiser."""
+"""Interceptors that mark a run: its begin and end, its evaluations of the denoiser, its contexts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Applies = Callable[[tuple[Any, ...], dict[str, Any]], bool]
 
 
 class Gate(Interceptor):
-    """Open while the denoiser is evaluated, for hosts that call its blocks at other times too (a prefill).
+    """Open while the denoiser is evaluated, for policies that call its blocks at other times too (a prefill).
 
     Args:
-        applies: Which calls are evaluations; `None` means all.
+        applies: Picks the calls that are evaluations; `None` picks all.
     """
 
     def __init__(self, applies: Applies | None = None) -> None:
@@ -37,7 +37,7 @@ class Gate(Interceptor):
 
 
 class NamedContexts(Interceptor):
-    """Stands in for the method by which a host names the context it evaluates: ``with model.cache_context("cond")``."""
+    """Intercepts the method that names the current context: ``with model.cache_context("cond")``."""
 
     def __init__(self, run: DenoisingRun) -> None:
         self.run = run
@@ -61,7 +61,7 @@ class RunScope(Interceptor):
     Args:
         run: The run.
         denoiser: Must be in eval mode.
-        follows: What the run follows, kept for whoever asks what stands on a policy.
+        follows: The way to denoise, kept for descriptions of the policy.
     """
 
     role = "run"
@@ -88,14 +88,14 @@ class RunScope(Interceptor):
         return "begins and ends the denoising run, with an empty cache"
 
     def _uncompiled(self) -> Callable[..., Any]:
-        """The sampler, left alone by a caller that is compiled: compiled code goes past what stands in for a block."""
-        if "torch._dynamo" not in sys.modules:
+        """The sampler, excluded from a caller's `torch.compile`: compiled code bypasses interceptors."""
+        if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing the compiler takes seconds
             return self.original
         return cast(Callable[..., Any], torch.compiler.disable(self.original))  # type: ignore[no-untyped-call]
 
 
 class ForgetOnReset(Interceptor):
-    """Empties what outlives an action chunk when the policy's episode ends."""
+    """Drops the states that outlive an action chunk when the policy is reset."""
 
     def __init__(self, run: ContinuedRun) -> None:
         self.run = run

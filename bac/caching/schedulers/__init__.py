@@ -1,4 +1,7 @@
-"""*When* to update: one method per file, pure functions of a calibration. Other papers' are in `bac.published`."""
+"""Schedulers decide *when* blocks update. One file each, pure functions of a calibration.
+
+Schedulers of other papers are in `bac.published`.
+"""
 
 from bac.caching.schedulers import adaptive, bubbling, mask, matched, paths, search, unified, uniform
 

@@ -1,8 +1,8 @@
 """Adaptive Caching Scheduler (ACS): each block's update steps by dynamic programming over its similarity matrix.
 
 Ji et al., *Block-wise Adaptive Caching for Accelerating Diffusion Policy* (arXiv 2506.13456). Holding the output of
-step a through step b is worth the sum of the similarities S[a, a..b]; ACS cuts the K steps into `num_updates`
-segments, each held from its first step, so that the total worth is greatest.
+step a through step b is worth the sum of the similarities S[a, a..b]. ACS cuts the K steps into `num_updates` segments
+with the greatest total worth; each segment holds the output of its first step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bac.errors import ScheduleError
 
 
 def update_steps(similarity: Any, num_updates: int) -> tuple[int, ...]:
-    """The best update steps of one block.
+    """The update steps of one block with the greatest total worth.
 
     Exact, by dynamic programming in O(M K^2) time and O(K^2) memory; among equals the earliest cut wins.
 
@@ -40,7 +40,7 @@ def update_steps(similarity: Any, num_updates: int) -> tuple[int, ...]:
         raise ScheduleError(f"num_updates: must be in [1, {num_steps}] (the number of steps), got {num_updates}")
     worth = _segment_worth(matrix)
     best = worth[0]
-    # last[i, j] + best[j]: the segments so far end at j, the last one is held from j + 1 through i.
+    # last[i, j] + best[j]: the segments so far end at step j, and the last one holds from j + 1 through i.
     last = np.ascontiguousarray(worth[1:].T)
     total = np.empty_like(last)
     cuts = []
@@ -58,7 +58,7 @@ def update_steps(similarity: Any, num_updates: int) -> tuple[int, ...]:
 def adaptive_schedule(
     calibration: Calibration, num_updates: int, *, num_bubbled: int = 5, force_last: int = 0
 ) -> Schedule:
-    """The published method: ACS for every block on its own, then BUA.
+    """The paper's schedule: ACS for every block on its own, then BUA.
 
     Block-wise Adaptive Caching, Ji et al. (arXiv 2506.13456).
 

@@ -15,13 +15,13 @@ def bubble(
 ) -> Schedule:
     """Update fragile upstream blocks whenever a downstream FFN updates.
 
-    An FFN does not normalise between its projections, so an error of its input passes to first order into what it
-    computes: its update only helps if what feeds it is fresh too. Bubbling Union Algorithm, Ji et al.
-    (arXiv 2506.13456). Our `num_bubbled` is their n. Downstream of a block are the FFNs of its own and of later
-    layers, as in the authors' code.
+    An FFN does not normalise between its projections, so an error of its input passes to first order into its output.
+    Its update only helps if its input is fresh too. Bubbling Union Algorithm, Ji et al. (arXiv 2506.13456). Our
+    `num_bubbled` is their n. Downstream of a block are the FFNs of its own and of later layers, as in the authors'
+    code.
 
     Args:
-        schedule: Update steps before bubbling; all unions are taken with these, so the order does not matter.
+        schedule: Update steps before bubbling. All unions use these, so the order of the blocks does not matter.
         caching_error: Mean L1 caching error per block, >= 0, in units of the block's output.
         num_bubbled: How many of the most fragile blocks take part, in [0, N]; 0 returns `schedule` itself. Of equally
             fragile blocks the upstream one comes first.

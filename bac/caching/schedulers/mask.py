@@ -1,4 +1,4 @@
-"""A mask found elsewhere: a learned router (HarmoniCa, Learning-to-Cache, LazyDiT's static form) or one's own."""
+"""Schedules from a mask: of a learned router (HarmoniCa, Learning-to-Cache, LazyDiT's static form) or your own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bac.errors import ScheduleError
 
 
 def mask_schedule(calibration: Calibration, mask: Any) -> Schedule:
-    """The schedule of a mask.
+    """Turn a mask into a schedule.
 
     Args:
         calibration: Only its blocks, number of steps and fingerprint are used.
-        mask: True where a block updates, `[K, N]`, columns in order of evaluation. Router probabilities are compared
-            with a threshold first, ``probability > 0.5``. Step 0 has to update every block.
+        mask: True where a block updates, `[K, N]`, columns in order of evaluation. Compare a router's probabilities
+            with a threshold first, ``probability > 0.5``. Step 0 must update every block.
 
     Raises:
-        ScheduleError: The mask has another shape or is not of truth values, or a block does not update at step 0.
+        ScheduleError: The mask has another shape or is not boolean, or a block does not update at step 0.
     """
     array = np.asarray(mask)
     shape = (calibration.num_steps, len(calibration.blocks))

@@ -1,9 +1,9 @@
-"""ACS made for the estimator that will stand in: the least expected error instead of the greatest similarity.
+"""ACS matched to an estimator: it minimises the expected error instead of maximising similarity.
 
 An estimate that is a weighted sum of stored outputs has the mean-square error w G w, where G holds the mean products of
-a block's outputs at every two steps. So the error of any forecast between any updates is known from the calibration
-alone, without another run. The error of a forecast depends on the last two updates; dynamic programming over pairs of
-updates is still exact.
+a block's outputs at every two steps. The calibration alone therefore gives the error of any forecast between any
+updates, without another run. The error of a forecast depends on the last two updates, so dynamic programming runs over
+pairs of updates; it is still exact.
 """
 
 from __future__ import annotations
@@ -51,21 +51,20 @@ def matched_schedule(
     together: bool = True,
     force_last: int = 0,
 ) -> Schedule:
-    """Update steps that leave the estimator of this order the least expected squared error.
+    """Schedule the update steps with the least expected squared error under the estimator of this order.
 
-    Ours. What is summed is the squared error of the blocks' outputs, in the units in which they are added to the
-    residual stream, so blocks that move the stream most count most. It knows nothing of how an error travels on: for
-    that see `bac.published.outcome`.
+    Ours. It sums the squared errors of the blocks' outputs in the units of the residual stream, so blocks that move
+    the stream most count most. It ignores how an error propagates; `bac.published.outcome` measures that.
 
     Args:
         calibration: Statistics of the untouched policy.
         num_updates: Updates of every block, in [1, K].
-        order: 0 for `Hold`, 1 for ``Taylor(1)`` (`bac.caching.estimators`); the schedule carries which.
-        together: One list of steps for all blocks, which serves best; otherwise each block has its own.
+        order: 0 for `Hold`, 1 for ``Taylor(1)`` (`bac.caching.estimators`); the schedule carries the name.
+        together: One list of steps for all blocks, which served best; otherwise each block has its own.
         force_last: Final steps at which every block updates as well.
 
     Raises:
-        ScheduleError: A number is out of range, or the calibration has no products.
+        ScheduleError: A number is out of range, or the calibration has no `gram`.
     """
     grams = statistics.gram(calibration)
     names = calibration.block_names
@@ -85,7 +84,7 @@ def _held_error(gram: Array) -> Array:
 
 
 def _line_error(gram: Array) -> Array:
-    """Mean square of f_t - (1 + c) f_i + c f_p with c = (t - i) / (i - p), `[p, i, t]`; meant for p < i < t."""
+    """Mean square of f_t - (1 + c) f_i + c f_p with c = (t - i) / (i - p), `[p, i, t]`; valid for p < i < t."""
     power, steps = np.diag(gram), np.arange(len(gram))
     gap = steps[None, :, None] - steps[:, None, None]
     c = (steps[None, None, :] - steps[None, :, None]) / np.where(gap > 0, gap, 1)

@@ -1,6 +1,7 @@
-"""Cheapest ways through a denoising run, when reuse from an update at step i until the next at step j has a cost.
+"""Exact shortest paths through a denoising run, where an edge is the reuse between two updates.
 
-All are exact. A path is a set of update steps beginning with 0; its last edge ends at K, behind the last step.
+An edge runs from an update at step i to the next at step j, and has a cost. A path is a set of update steps beginning
+with 0; its last edge ends at K, behind the last step.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def cheapest(cost: Any, num_updates: int) -> tuple[int, ...]:
 
 
 def least_worst(cost: Any, num_updates: int) -> tuple[int, ...]:
-    """The update steps whose dearest edge is least; among those the second dearest, and so on.
+    """The update steps whose dearest edge is cheapest; ties are broken by the second dearest, and so on.
 
-    Exact, since adding the same edge to two paths never changes which of them is better in this order.
+    Exact, because adding the same edge to two paths never changes their order.
 
     Args:
         cost: As for `cheapest`.
@@ -49,7 +50,7 @@ def least_worst(cost: Any, num_updates: int) -> tuple[int, ...]:
     """
     matrix = _checked(cost, num_updates)
     num_steps = len(matrix)
-    # Edges of the best path to each end, dearest first, and its steps; None where there is none.
+    # For each end, the edges of the best path, dearest first, and its steps; None if no path ends there.
     best: list[tuple[list[float], tuple[int, ...]] | None] = [
         None if not np.isfinite(price) else ([float(price)], (0,)) for price in matrix[0]
     ]
@@ -74,7 +75,7 @@ def cheapest_by_pairs(cost: Any, first: Any, num_updates: int) -> tuple[int, ...
     Args:
         cost: ``cost[p, i, j]`` of the steps between i and j after updates at p and i, `[K, K, K + 1]`; read where
             p < i < j.
-        first: ``first[j]`` of the steps between 0 and j, before which there is no update, `[K + 1]`.
+        first: ``first[j]`` of the steps between 0, the first update, and j, `[K + 1]`.
         num_updates: In [1, K].
 
     Raises:
@@ -89,7 +90,7 @@ def cheapest_by_pairs(cost: Any, first: Any, num_updates: int) -> tuple[int, ...
         return (0,)
     p, i, j = np.ogrid[:num_steps, :num_steps, : num_steps + 1]
     cube = np.where((p < i) & (i < j), cube, np.inf)
-    best = np.full((num_steps, num_steps + 1), np.inf)  # over the last two places of a path
+    best = np.full((num_steps, num_steps + 1), np.inf)  # by the last two steps of a path
     best[0, 1:] = start[1:]
     parents = []
     for _ in range(num_updates - 1):

@@ -1,4 +1,4 @@
-"""Coordinate search: move one update step at a time as long as that helps."""
+"""Coordinate search: move one update step at a time while the error falls."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ def coordinate_search(
     max_evaluations: int = 200,
     move_first: bool = False,
 ) -> tuple[Steps, float]:
-    """Improve update steps by the error they really make.
+    """Improve update steps by their measured error.
 
-    Never worse than where it starts, on the observations that `error` looks at; whether that holds on others has to be
-    asked there.
+    The result is never worse than the start on the observations that `error` uses. Check it on others.
 
     Args:
-        steps: Where to start, increasing, beginning with 0 unless the first may move.
-        num_steps: K.
-        error: Of a list of update steps, e.g. the action error of a run with them.
-        moves: By how many steps one update is tried earlier or later.
-        max_evaluations: Calls of `error` at most, at least 1.
-        move_first: The first step may move too: places of timesteps, where a run may begin later.
+        steps: The start: increasing, beginning with 0 unless `move_first`.
+        num_steps: Denoising steps K.
+        error: Maps update steps to their error, e.g. the action error of a run with them.
+        moves: Shifts to try for one update, in steps; negative is earlier.
+        max_evaluations: Largest number of calls of `error`, at least 1.
+        move_first: The first step may move too: for places of timesteps, where a run may begin later.
 
     Returns:
         The best steps found and their error.
@@ -51,7 +50,7 @@ def coordinate_search(
                 if moved in best or not lowest <= moved < num_steps:
                     continue
                 candidate = tuple(sorted((*best[:place], moved, *best[place + 1 :])))
-                if candidate not in seen:
+                if candidate not in seen:  # `error` runs the policy, so no steps are tried twice
                     if len(seen) >= max_evaluations:
                         return best, seen[best]
                     seen[candidate] = error(candidate)

@@ -1,4 +1,4 @@
-"""What schedulers read from a calibration that an earlier `bac` may not have measured."""
+"""Statistics of a calibration that an earlier `bac` may not have measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every block updates together at evenly spaced steps (FORA; the baseline of the BAC paper)."""
+"""All blocks update together at evenly spaced steps (FORA; the baseline of the BAC paper)."""
 
 from __future__ import annotations
 

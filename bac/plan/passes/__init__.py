@@ -1,7 +1,7 @@
-"""What turns a recorded program into a fast one: one transformation per file, each a function from program to program.
+"""Passes make a recorded program fast: one transformation per file, each a function from program to program.
 
-Exact passes leave the results equal bit for bit. Re-associating passes change the order of roundings; they run only
-on request, and the outcome is measured against the interceptor before it is trusted.
+Exact passes keep the results equal bit for bit. Re-associating passes change the order of roundings. They run only on
+request, and the outcome is measured against the interpreted run before it is trusted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def specialise(program: Program, passes: Sequence[Pass]) -> tuple[Program, tuple
     """Apply passes one after the other.
 
     Returns:
-        The program, and what each pass left over.
+        The program, and its size after each pass.
     """
     stages = [_stage("recorded", program)]
     for transform in passes:

@@ -1,12 +1,12 @@
-"""Absorb projections into the keys and values of a short memory.
+"""Absorbs projections into the keys and values of a short memory.
 
 A cross-attention projects its queries and its result by E x E matrices, and attends to few tokens, S. With H heads::
 
     softmax((x Wq + bq) K') V Wo  ==  softmax(x A + c) B      A = Wq K': E x SH,  c = bq K',  B = V Wo: SH x E
 
-so two products with E x E weights become two with E x SH. Each token of the memory has rows of A', c and B of its own:
-those of the timestep token are constants of the denoising step, those of the observation tokens serve all steps. That
-pays where SH < E, and where the memory is partly constant or read at several steps.
+so two products with E x E weights become two with E x SH. Each token of the memory has its own rows of A', c and B.
+The rows of the timestep token are constants of the denoising step; those of the observation tokens serve all steps.
+That pays if SH < E, and if the memory is partly constant or read at several steps.
 
 Re-associates.
 """
@@ -28,19 +28,19 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class Absorbable:
     """A cross-attention of one batch row, from the product that makes its queries to the one that makes its result.
 
     Attributes:
-        source: What queries are projected from: T rows of E.
-        memory: What keys and values are columns of: S rows; keys of all heads, then values of all heads.
+        source: Input of the query projection: T rows of E.
+        memory: Value with keys and values as its columns: S rows; keys of all heads, then values of all heads.
         query: Weight `[.., E]` and bias of the first product, as values; the bias may be missing.
         result: The last product.
-        query_columns: Which output of the first product is element (head, i) of the queries, `[H, D]`.
-        result_columns: Which input of the last product is element (head, i) of what was attended to, `[H, D]`.
-        first_column: Where in a row of `memory` the keys begin.
-        mask: Constant that is added to the scores, or None.
-        scale: What scores are multiplied by.
+        query_columns: Output of the first product that is element (head, i) of the queries, `[H, D]`.
+        result_columns: Input of the last product that is element (head, i) of the attention's output, `[H, D]`.
+        first_column: Column of `memory` at which the keys begin.
+        mask: Constant added to the scores, or None.
+        scale: Factor of the scores.
         num_queries: T.
         num_tokens: S.
     """
@@ -59,7 +59,7 @@ class Site:
 
 
 def absorb_projections(program: Program) -> Program:
-    """Rewrite every cross-attention that gains from it."""
+    """Rewrite every cross-attention for which that pays."""
     finder = _Finder(program)
     sites = {i.outputs[0]: site for i in program.instructions if (site := finder.find(i)) is not None}
     uses = Counter(site.memory for site in sites.values())
@@ -69,18 +69,18 @@ def absorb_projections(program: Program) -> Program:
 
 
 class _Finder:
-    """Recognises sites by where elements come from, whatever views lie between the products."""
+    """Recognises sites by the origin of every element, so that views between the products do not matter."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.producers = producers_of(program)
 
     def is_partly_constant(self, memory: int) -> bool:
-        """Whether some tokens are known before the run."""
+        """Whether some tokens are constants."""
         return any(part in self.program.constants for part in parts_of(self.producers[memory]))
 
-    def find(self, result: Instruction) -> Site | None:
-        """The site whose last product this is."""
+    def find(self, result: Instruction) -> Absorbable | None:
+        """The site that ends in this product; None if there is none, or the rewrite would not pay."""
         meta, constants = self.program.meta, self.program.constants
         if not is_projection(self.program, result):
             return None
@@ -89,6 +89,7 @@ class _Finder:
         if attention is None or not _is_plain(attention):
             return None
         query, key, value, *masks = attention.inputs
+        # A and B depend on the observation, so they serve one sample.
         if meta[query].shape[0] != 1 or any(mask not in constants for mask in masks):
             return None
         projected, query_places = origin(self.program, self.producers, query)
@@ -109,12 +110,13 @@ class _Finder:
             return None
         _, num_heads, num_queries, head_size = meta[query].shape
         num_tokens, features = meta[key].shape[2], meta[product.inputs[0]].shape[-1]
+        # SH >= E would make the products larger.
         if num_tokens * num_heads >= features or meta[result.outputs[0]].shape[-1] != features:
             return None
         both = torch.cat([keys, values]).flatten()
         if keys.shape != values.shape or not torch.equal(both, both[0] + torch.arange(len(both))):
-            return None  # keys and values do not lie side by side, head after head
-        return Site(
+            return None  # the writer slices keys and values as one run of columns, head after head
+        return Absorbable(
             product.inputs[0],
             memory,
             product.inputs[1:],
@@ -130,13 +132,13 @@ class _Finder:
 
 
 def parts_of(memory: Instruction) -> tuple[int, ...]:
-    """What the rows of a memory are put together from; the memory itself if it is not."""
+    """The values whose rows make up a memory; the memory itself if it is not a concatenation."""
     along_rows = memory.args[1:] in ((), (0,))
     return memory.inputs if memory.operator == aten.cat.default and along_rows else memory.outputs
 
 
 def _is_plain(attention: Instruction) -> bool:
-    """Softmax attention without dropout and without a causal rule of its own."""
+    """Whether it is softmax attention without dropout and without a causal mask."""
     if attention.operator != aten.scaled_dot_product_attention.default:
         return False
     extra = [argument for argument in attention.args[3:] if not isinstance(argument, Ref)]
@@ -144,7 +146,7 @@ def _is_plain(attention: Instruction) -> bool:
 
 
 def _columns(places: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """Columns `[H, D]` in a matrix of that shape, if element (h, n, i) is in row n: from places `[H, N, D]`."""
+    """Columns `[H, D]` of elements (h, n, i) at `places`, `[H, N, D]`, in a matrix; None if one is not in row n."""
     num_rows = places.shape[1]
     if torch.Size(shape[:-1]).numel() != num_rows:
         return None
@@ -155,7 +157,7 @@ def _columns(places: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _columns_back(places: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """Column `[H, D]` where element (h, n, i) of `[1, H, N, D]` lies, if in row n, from each column's places."""
+    """Column `[H, D]` of element (h, n, i) of `[1, H, N, D]`, from each column's places; None if it is not in row n."""
     _, num_heads, num_rows, size = shape
     places = places.reshape(-1, places.shape[-1])
     if places.shape != (num_rows, num_heads * size):
@@ -170,7 +172,7 @@ def _columns_back(places: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 
 
 class _Writer:
-    """Writes sites. Sites of one block share weights, and the factors of tokens that are the same at every step."""
+    """Writes sites. Sites of one block share their weights, and the factors of tokens that all steps share."""
 
     def __init__(self, program: Program) -> None:
         self.emitter = Emitter(program)
@@ -179,8 +181,8 @@ class _Writer:
         self._masks: dict[Hashable, Ref] = {}
         self._factors: dict[Hashable, Ref] = {}
 
-    def write(self, site: Site) -> None:
-        """Emit what stands for a site."""
+    def write(self, site: Absorbable) -> None:
+        """Emit the instructions that replace a site."""
         emit, meta = self.emitter.emit, self.emitter.meta
         weight, has_bias = self._weight(site)
         num_heads, num_queries, num_tokens = len(site.query_columns), site.num_queries, site.num_tokens
@@ -188,9 +190,11 @@ class _Writer:
         output = meta[site.result.outputs[0]].shape
         factors = emit(aten.view.default, self._all_factors(site, weight), (2, width, features + has_bias))
         keys, values = (emit(aten.select.int, factors, 0, place) for place in (0, 1))
+        # The last column of the keys' factors is c; that of the values' is zero.
         offset = emit(aten.select.int, keys, 1, features) if has_bias else None
         keys, values = (emit(aten.t.default, emit(aten.slice.Tensor, f, 1, 0, features)) for f in (keys, values))
         rows = emit(aten.reshape.default, Ref(site.source), (num_queries, features))
+        # addmm adds one matrix in the same operator: c if there is one, otherwise the mask.
         mask = self._mask(site) if site.mask is not None else None
         if offset is not None:
             scores = emit(aten.addmm.default, offset, rows, keys)
@@ -204,13 +208,13 @@ class _Writer:
         bias = [Ref(value) for value in site.result.inputs[2:]]
         emit(aten.linear.default, shares, values, *bias, output=site.result.outputs[0])
 
-    def _all_factors(self, site: Site, weight: Ref) -> Ref:
+    def _all_factors(self, site: Absorbable, weight: Ref) -> Ref:
         """A' (and c) of all heads, then B of all heads: `[2 H, S, E]`, or `[2 H, S, E + 1]`."""
         factors = [self._factors_of(site, part, weight) for part in parts_of(self._producers[site.memory])]
         return factors[0] if len(factors) == 1 else self.emitter.emit(aten.cat.default, tuple(factors), 1)
 
-    def _factors_of(self, site: Site, part: int, weight: Ref) -> Ref:
-        """Factors of some tokens: constant, or computed where first needed."""
+    def _factors_of(self, site: Absorbable, part: int, weight: Ref) -> Ref:
+        """Factors of some tokens: a constant, or instructions at the first site that needs them."""
         key = part, weight
         if key not in self._factors:
             emit, constants = self.emitter.emit, self.emitter.constants
@@ -226,15 +230,15 @@ class _Writer:
                 self._factors[key] = emit(aten.bmm.default, emit(aten.transpose.int, heads, 0, 1), weight)
         return self._factors[key]
 
-    def _weight(self, site: Site) -> tuple[Ref, bool]:
-        """What heads multiply keys and values by, `[2 H, D, E]`; with a column more if queries have a bias."""
+    def _weight(self, site: Absorbable) -> tuple[Ref, bool]:
+        """Factors of each head's keys and values, `[2 H, D, E]`; with one more column if queries have a bias."""
         key = site.query, site.result.inputs[1], site.scale
         if key not in self._weights:
             matrix, has_bias = _factor_weight(site, self.emitter.constants)
             self._weights[key] = self.emitter.constant(matrix), has_bias
         return self._weights[key]
 
-    def _mask(self, site: Site) -> Ref:
+    def _mask(self, site: Absorbable) -> Ref:
         """The mask for scores `[T, H * S]`."""
         assert site.mask is not None
         num_heads = len(site.query_columns)
@@ -247,8 +251,8 @@ class _Writer:
         return self._masks[key]
 
 
-def _factor_weight(site: Site, constants: Mapping[int, Tensor]) -> tuple[Tensor, bool]:
-    weight, *bias = (constants[value].double() for value in site.query)
+def _factor_weight(site: Absorbable, constants: Mapping[int, Tensor]) -> tuple[Tensor, bool]:
+    weight, *bias = (constants[value].double() for value in site.query)  # in float64, rounded once at the end
     out = constants[site.result.inputs[1]].double()
     has_bias = bool(bias) and bool(bias[0].any())
     queries = weight[site.query_columns] * site.scale  # [H, D, E]

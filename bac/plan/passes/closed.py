@@ -1,6 +1,7 @@
-"""Evaluate a fully reused step in as many dimensions as the action has.
+"""Evaluates a fully reused step in the dimensions of the action.
 
-At a step where every block is reused, the denoiser is what embeds the noisy actions x, a stored sum C, and the head::
+At a step where every block is reused, the denoiser is the embedding of the noisy actions x, a stored sum C, and the
+head::
 
     eps = LayerNorm(C + x W + b) Wh + bh
 
@@ -9,7 +10,8 @@ With columns centred over the E features (W_c, Wh_c), a LayerNorm is a division 
     eps = (P + x Q) / sqrt(a + x . (m + x G)) + b'      Q = W_c Wh_c,  G = W_c W_c' / E,  b' = beta Wh + bh
     P = (C + b) Wh_c,  m = 2 (C + b) W_c' / E,  a = var(C + b) + LayerNorm's eps
 
-Q, G and b' are constants of the policy; P, m and a are made once per run of reused steps. E is gone from the step.
+Q, G and b' are constants of the policy; P, m and a are computed once per run of reused steps. The step itself no longer
+works in E dimensions.
 
 Re-associates.
 """
@@ -27,18 +29,18 @@ from bac.plan.program import Instruction, Program, Ref
 
 aten = torch.ops.aten
 
-_MIN_STEPS = 3  # a stored sum that serves fewer steps is not worth its P, m and a
+_MIN_STEPS = 3  # P, m and a do not pay if their stored sum serves fewer steps
 
 
 @dataclass(frozen=True)
-class Site:
+class ReusedStep:
     """A step that ends in a head on the norm of a sum with one embedding in it.
 
     Attributes:
         head: The last product.
         norm: The LayerNorm before it.
         embedding: The product that embeds the noisy actions.
-        stored: Addends besides, in order; together they are C.
+        stored: The other addends, in order; their sum is C.
     """
 
     head: Instruction
@@ -48,12 +50,12 @@ class Site:
 
     @property
     def run(self) -> tuple[object, ...]:
-        """What steps that share P, m and a have in common."""
+        """The key of steps that share P, m and a."""
         return self.stored, self.embedding.inputs[1:], self.norm.args[1:], self.head.inputs[1:]
 
 
 def close_reused_steps(program: Program) -> Program:
-    """Rewrite steps that share their stored sum with others."""
+    """Rewrite steps that share their stored sum with enough others."""
     finder = _Finder(program)
     sites = {i.outputs[0]: site for i in program.instructions if (site := finder.find(i)) is not None}
     lengths = Counter(site.run for site in sites.values())
@@ -67,8 +69,8 @@ class _Finder:
         self.program = program
         self.producers = producers_of(program)
 
-    def find(self, head: Instruction) -> Site | None:
-        """The step whose last product this is."""
+    def find(self, head: Instruction) -> ReusedStep | None:
+        """The step that ends in this product; None if there is none."""
         if not is_projection(self.program, head):
             return None
         norm = self.producers.get(head.inputs[0])
@@ -84,10 +86,10 @@ class _Finder:
         stored = tuple(value for value in addends if value != small[0])
         if any(self.program.meta[value].shape != shape for value in stored):
             return None
-        return Site(head, norm, self.producers[small[0]], stored)
+        return ReusedStep(head, norm, self.producers[small[0]], stored)
 
     def _addends(self, value: int) -> list[int]:
-        """What a sum consists of, as far as partial sums serve nothing else."""
+        """The addends of a sum. A partial sum that serves anything else counts as one addend."""
         instruction = self.producers.get(value)
         plain = instruction is not None and instruction.operator == aten.add.Tensor and not instruction.options
         if instruction is None or not plain or len(instruction.inputs) != 2 or self.program.num_uses[value] > 1:
@@ -95,7 +97,7 @@ class _Finder:
         return [addend for part in instruction.inputs for addend in self._addends(part)]
 
     def _is_small(self, value: int, head: Instruction) -> bool:
-        """The value embeds few features, and the head returns few."""
+        """Whether the value embeds few features, and the head returns few."""
         instruction = self.producers.get(value)
         if instruction is None or not is_projection(self.program, instruction) or self.program.num_uses[value] > 1:
             return False
@@ -110,8 +112,8 @@ class _Writer:
         self._runs: dict[object, tuple[Ref, Ref]] = {}
         self._policies: dict[object, tuple[Ref, ...]] = {}
 
-    def write(self, site: Site) -> None:
-        """Emit what stands for a step."""
+    def write(self, site: ReusedStep) -> None:
+        """Emit the instructions that replace a step."""
         emit, meta = self.emitter.emit, self.emitter.meta
         first, second, matrix, _, bias = self._of_policy(site)
         if site.run not in self._runs:
@@ -129,14 +131,14 @@ class _Writer:
         shrink = emit(aten.view.default, emit(aten.rsqrt.default, squares), (*output.shape[:-1], 1))
         emit(aten.addcmul.default, bias, numerator, shrink, output=site.head.outputs[0])
 
-    def _of_policy(self, site: Site) -> tuple[Ref, ...]:
-        """Constants: what makes [P, m] of C, its offset, [Q, G], b, b'."""
+    def _of_policy(self, site: ReusedStep) -> tuple[Ref, ...]:
+        """Constants: the matrix that maps C to [P, m], its offset, [Q, G], b, b'."""
         key = site.run[1:]
         if key not in self._policies:
             self._policies[key] = tuple(map(self.emitter.constant, _constants(site, self.emitter.constants)))
         return self._policies[key]
 
-    def _of_run(self, site: Site, weight: Ref, offset: Ref) -> tuple[Ref, Ref]:
+    def _of_run(self, site: ReusedStep, weight: Ref, offset: Ref) -> tuple[Ref, Ref]:
         """[P, m], `[rows, outputs + inputs]`, and a, `[rows, 1, 1]`."""
         emit = self.emitter.emit
         stored = Ref(site.stored[0])
@@ -153,8 +155,8 @@ class _Writer:
         return offsets, emit(aten.unsqueeze.default, variance, 2)
 
 
-def _constants(site: Site, constants: dict[int, Tensor]) -> tuple[Tensor, ...]:
-    """In float64, rounded once."""
+def _constants(site: ReusedStep, constants: dict[int, Tensor]) -> tuple[Tensor, ...]:
+    """The constants of `_of_policy`, computed in float64 and rounded once."""
     embedding, *embedding_bias = (constants[value].double() for value in site.embedding.inputs[1:])  # [E, inputs]
     head, *head_bias = (constants[value].double() for value in site.head.inputs[1:])  # [outputs, E]
     gain, *shift = [constants[value].double() for value in site.norm.inputs[1:]] or [head.new_ones(head.shape[1])]

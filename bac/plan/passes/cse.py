@@ -1,4 +1,4 @@
-"""Compute equal expressions once: what is the same at every denoising step is thereby hoisted out of the loop."""
+"""Computes equal expressions once, which hoists everything that all denoising steps share out of the loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bac.plan.program import Program, rename
 
 
 def share_equal(program: Program) -> Program:
-    """Let the first of several equal instructions stand for all of them."""
+    """Keep the first of several equal instructions, and let it replace the others."""
     first: dict[Any, tuple[int, ...]] = {}
     same: dict[int, int] = {}
     kept = []

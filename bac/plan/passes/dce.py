@@ -1,4 +1,4 @@
-"""Drop what nothing reads: the norm before a reused block, the products of a block that is not updated."""
+"""Drops instructions without a reader: the norm before a reused block, the products of a block that is not updated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bac.plan.program import Program
 
 
 def drop_dead_code(program: Program) -> Program:
-    """Keep random draws and whatever the outputs or they depend on.
+    """Keep random draws, and all instructions that the draws or the outputs depend on.
 
     An unread draw stays, because leaving it out would change every later draw of the same generator.
     """

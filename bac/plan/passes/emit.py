@@ -1,4 +1,4 @@
-"""Write new instructions into a program: names and layouts of results come by themselves."""
+"""Writes new instructions into a program, and derives names and layouts of their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Emitter:
     """Collects the instructions of a program that is being rewritten.
 
     Args:
-        program: What is rewritten. Its constants and layouts are copied; new ones are added to the copies.
+        program: The program to rewrite. Its constants and layouts are copied; new ones are added to the copies.
     """
 
     def __init__(self, program: Program) -> None:
@@ -29,7 +29,7 @@ class Emitter:
         self._fresh = program.fresh_values()
 
     def constant(self, tensor: Tensor) -> Ref:
-        """A new constant."""
+        """Add a constant."""
         value = next(self._fresh)
         self.constants[value], self.meta[value] = tensor, Meta.of(tensor, value)
         return Ref(value)
@@ -40,12 +40,13 @@ class Emitter:
         Args:
             operator: An ATen overload.
             args: Positional arguments, values as `Ref`.
-            output: Name of the result; a new one if not given.
+            output: Value to define; a new one if not given.
             options: Keyword arguments.
         """
         value = next(self._fresh) if output is None else output
         shapes = {v: _shape_of(self.meta[v]) for v in references((args, tuple(options.items())))}
-        result = operator(*substitute(args, shapes.__getitem__), **options)
+        result = operator(*substitute(args, shapes.__getitem__), **options)  # on meta tensors: only the layout
+        # A result in the memory of an input is a view of it.
         storage = result.untyped_storage()._cdata
         roots = [self.meta[v].root for v, shape in shapes.items() if shape.untyped_storage()._cdata == storage]
         root = roots[0] if roots else value
@@ -54,11 +55,11 @@ class Emitter:
         return Ref(value)
 
     def rewrite(self, sites: Mapping[int, Site], write: Callable[[Site], None]) -> Program:
-        """The program with sites written where they end, and everything else kept.
+        """Write every site where it ends, and keep everything else.
 
         Args:
-            sites: By the value that each ends in.
-            write: Emits what stands for a site.
+            sites: Last value of a site to the site.
+            write: Emits the instructions that replace a site.
         """
         for instruction in self.program.instructions:
             site = sites.get(instruction.outputs[0]) if instruction.outputs else None
@@ -85,16 +86,16 @@ def producers_of(program: Program) -> dict[int, Instruction]:
 
 
 def is_projection(program: Program, instruction: Instruction) -> bool:
-    """It is a matrix product with a constant weight and, if any, a constant bias."""
+    """Whether it is a matrix product with a constant weight and, if it has one, a constant bias."""
     is_linear = instruction.operator == torch.ops.aten.linear.default
     return is_linear and all(value in program.constants for value in instruction.inputs[1:])
 
 
 def origin(program: Program, producers: Mapping[int, Instruction], value: int) -> tuple[int, Tensor]:
-    """Follow a value back to where its numbers were computed, through views and copies.
+    """Follow a value back through views and copies to the value that computed its numbers.
 
     Returns:
-        The value that was computed, and for every element the place it has there, counted row by row, int64.
+        That value, and for every element its position there, counted row by row, int64.
     """
     path: list[Instruction] = []
     source = value
@@ -111,7 +112,7 @@ def origin(program: Program, producers: Mapping[int, Instruction], value: int) -
 
 
 def _moves(program: Program, instruction: Instruction) -> bool:
-    """It hands on elements of its only input, each as it is."""
+    """Whether it only moves the elements of its one input, unchanged."""
     copies = {torch.ops.aten.contiguous.default, torch.ops.aten.clone.default}
     moves = program.is_view(instruction) or instruction.operator in copies
     return moves and len(instruction.inputs) == 1 and instruction.inputs[0] in program.meta

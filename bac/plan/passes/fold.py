@@ -1,7 +1,7 @@
-"""Compute at build time whatever depends on neither arguments nor random draws.
+"""Computes, at build time, all values that depend on neither arguments nor random draws.
 
-Time embeddings, masks, weight transposes, the solver's coefficients: the same operators run once, here, instead of in
-every run, so the values are the same bit for bit.
+These are time embeddings, masks, weight transposes, the solver's coefficients. The same operators run once, here,
+instead of in every run, so the values are the same bit for bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Return memory that belongs to the caller."""
+"""Lets the caller own the memory of every output."""
 
 from __future__ import annotations
 

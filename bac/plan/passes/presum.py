@@ -1,9 +1,9 @@
-"""Sum neighbouring reused residuals once instead of at every denoising step.
+"""Sums neighbouring reused residuals once instead of at every denoising step.
 
 At a step that updates nothing, a residual stream adds the same stored features in the same order as at the step
-before. Additions are taken as lists of addends; a pair that stands side by side in several lists is summed once and
-takes the pair's place, and so on until no pair occurs twice. With a uniform schedule that leaves one addition per
-reused step, with a fragmented one it finds the longest stretches that steps have in common.
+before. The pass takes additions as lists of addends. It sums a pair that is adjacent in several lists once, puts the
+sum in the pair's place, and repeats until no pair occurs twice. A uniform schedule is left with one addition per reused
+step; for a fragmented one, the pass finds the longest stretches that steps share.
 
 Re-associates: ``(x + a) + b`` becomes ``x + (a + b)``.
 """
@@ -30,7 +30,7 @@ def presum_residuals(program: Program) -> Program:
     fresh = program.fresh_values()
     meta = dict(program.meta)
     sums: dict[int, Pair] = {}
-    while repeated := _repeated(chains.values()):
+    while repeated := _repeated(chains.values()):  # sums of one round may be adjacent in the next
         names = {pair: next(fresh) for pair in repeated}
         sums.update({name: pair for pair, name in names.items()})
         for name, (left, right) in sums.items():
@@ -41,7 +41,7 @@ def presum_residuals(program: Program) -> Program:
 
 
 def _chains(program: Program) -> dict[int, list[int]]:
-    """Value of an addition to its addends, for additions that are not themselves an addend of just one other."""
+    """Value of an addition to its addends. An addition whose only reader is another addition joins that one."""
     chains: dict[int, list[int]] = {}
     for instruction in program.instructions:
         if instruction.operator != add or len(instruction.inputs) != 2 or instruction.options:
@@ -55,7 +55,7 @@ def _chains(program: Program) -> dict[int, list[int]]:
 
 
 def _repeated(chains: Iterable[list[int]]) -> set[Pair]:
-    """Pairs that stand side by side more than once, no two of which could claim the same addend."""
+    """Adjacent pairs that occur more than once. No two of them share an addend."""
     counts = Counter(pair for addends in chains for pair in pairwise(addends))
     chosen: set[Pair] = set()
     taken: set[int] = set()
@@ -78,7 +78,7 @@ def _merged(addends: list[int], names: dict[Pair, int]) -> list[int]:
 
 
 def _rewritten(program: Program, chains: dict[int, list[int]], sums: dict[int, Pair], fresh: Iterator[int]) -> Program:
-    """Emit every sum where it is first needed. Additions inside a chain are left to dead code elimination."""
+    """Emit every sum before its first use. Dead code elimination drops the old additions inside a chain."""
     meta = dict(program.meta)
     kept: list[Instruction] = []
     emitted: set[int] = set()

@@ -1,9 +1,9 @@
-"""Lay weight matrices out as the matrix product wants them.
+"""Stores weight matrices in the layout in which the matrix product reads them.
 
 ``linear`` multiplies by the transpose of its weight. With a few rows of input, reading the weight across its rows
-costs a fifth to a third of the time; stored the other way round, it is read along them. The weight keeps its shape and
-gets other strides, so nothing else changes. Where BLAS sums in the same order either way (it does for four rows and
-more, as far as seen) the result is the same bit for bit: tried on random numbers for each shape.
+costs a fifth to a third of the time; in column-major order, it is read along them. The weight keeps its shape and only
+gets other strides. If BLAS sums in the same order either way, the result is the same bit for bit. So far it always did
+for four rows and more; the pass tries each shape on random numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MIN_ROWS = 4  # fewer rows are matrix-vector products
 
 
 def relay_weights(program: Program) -> Program:
-    """Give constant weights of `linear` column-major strides, where that keeps every bit."""
+    """Give constant weights of `linear` column-major strides if that keeps every bit."""
     tried: dict[tuple[object, ...], bool] = {}
     relaid: dict[int, int] = {}
     constants, meta = dict(program.constants), dict(program.meta)

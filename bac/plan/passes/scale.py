@@ -1,4 +1,4 @@
-"""Multiply by a coefficient of the solver and add in one operator.
+"""Multiplies by a coefficient of the solver and adds in one operator.
 
 Re-associates: ``x + c * y`` is rounded once instead of twice.
 """
@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 
 def fuse_scaled_additions(program: Program) -> Program:
-    """``add(x, mul(c, y))`` to ``add(x, y, alpha=c)``, for a constant number c, and `sub` likewise."""
+    """Rewrite ``add(x, mul(c, y))`` as ``add(x, y, alpha=c)`` for a constant number c, and `sub` likewise."""
     products = {i.outputs[0]: i for i in program.instructions if i.operator == aten.mul.Tensor}
     kept = []
     for instruction in program.instructions:
@@ -39,7 +39,7 @@ def _fused(program: Program, instruction: Instruction, products: dict[int, Instr
 
 
 def _factors(program: Program, product: Instruction) -> list[tuple[float, int]]:
-    """The product as (constant number, other factor)."""
+    """The ways to read a product as (constant number, other factor)."""
     if len(product.inputs) != 2:
         return []
     left, right = product.inputs

@@ -1,13 +1,14 @@
-"""Take the constant tokens of a sequence out of what is computed in every run.
+"""Splits constant tokens off a sequence, so that no run computes them.
 
-The condition encoder of a diffusion transformer works on a timestep token, which is a constant of its denoising step,
-and observation tokens, which are the same at every step. As long as each token is worked on by itself::
+The condition encoder of a diffusion transformer reads a timestep token, which is a constant of its denoising step, and
+observation tokens, which are the same at every step. For operators that treat each token on its own::
 
     f(cat(time[k], observation))  ==  cat(f(time[k]), f(observation))
 
-the left half folds away, the right half is shared by all steps, and a denoising step is left with the ``cat``. Whether
-a row of a matrix product keeps its bits among fewer rows is up to BLAS, so each shape is tried on random numbers before
-it is split. Constant tokens are given zeros for company, so theirs is the same product as before.
+the left half folds away, all steps share the right half, and a denoising step is left with the ``cat``. Whether a row
+of a matrix product keeps its bits among fewer rows depends on BLAS, so each shape is tried on random numbers before it
+is split. Constant tokens are computed among zeros in the place of the others, so the shape of their product is the same
+as before.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _POINTWISE = {aten.gelu.default, aten.mish.default, aten.relu.default, aten.silu
 
 @dataclass(frozen=True)
 class Split:
-    """A value known by its parts along `dim`: `parts[i]` is from `starts[i]` on, `sizes[i]` long."""
+    """A value split into parts along `dim`: `parts[i]` begins at `starts[i]` and is `sizes[i]` long."""
 
     dim: int
     parts: tuple[int, ...]
@@ -45,12 +46,12 @@ def split_tokens(program: Program) -> Program:
 
 
 def split_tokens_anyway(program: Program) -> Program:
-    """The same without insisting on bits."""
+    """Do the same, without the check for equal bits."""
     return _Splitter(program, exact=False).run()
 
 
 class _Splitter:
-    """Walks through a program once; `splits` says which values are known by parts."""
+    """Walks through a program once. `splits` holds the values that are split into parts."""
 
     def __init__(self, program: Program, *, exact: bool) -> None:
         self.program = program
@@ -70,7 +71,7 @@ class _Splitter:
         return replace(self.program, meta=self.meta, constants=self.constants).with_instructions(self.kept)
 
     def _start(self, instruction: Instruction) -> bool:
-        """A `cat` of constant and variable parts: nothing to do but to remember."""
+        """Remember a `cat` of constant and variable parts as a split value. Returns whether it is one."""
         if instruction.operator != aten.cat.default:
             return False
         parts = instruction.inputs
@@ -79,7 +80,7 @@ class _Splitter:
         value = instruction.outputs[0]
         rank = len(self.meta[value].shape)
         if any(len(self.meta[part].shape) != rank for part in parts):
-            return False  # an empty cache, which `cat` takes in any shape
+            return False  # `cat` takes an empty cache of any rank
         dim = instruction.args[1] if len(instruction.args) > 1 else 0
         dim %= rank
         self.splits[value] = Split(dim, parts, tuple(self.meta[part].shape[dim] for part in parts))
@@ -87,7 +88,7 @@ class _Splitter:
         return True
 
     def _carry_on(self, instruction: Instruction) -> bool:
-        """Apply a token-wise operator to parts instead of to the whole."""
+        """Apply a token-wise operator to the parts of a split value. Returns whether it could."""
         known = [value for value in instruction.inputs if value in self.splits]
         others = [value for value in instruction.inputs if value not in known]
         if len(known) != 1 or not all(value in self.constants for value in others):
@@ -95,7 +96,7 @@ class _Splitter:
         value = instruction.outputs[0]
         view = self.meta[value].root != value
         if not view and not _is_dense(self.meta[value]):
-            return False  # `cat` could not stand for it
+            return False  # a `cat` would lay the result out differently
         split = self.splits[known[0]]
         dim = _dim_after(instruction, split.dim, self.meta[instruction.outputs[0]])
         metas = self._try(instruction, known[0], split, dim) if dim is not None else None
@@ -126,21 +127,21 @@ class _Splitter:
         return result
 
     def _operand(self, instruction: Instruction, value: int, whole: int, split: Split, place: int) -> int:
-        """What stands for an operand when only part of the whole is worked on."""
+        """The operand's counterpart when the operator reads only one part of the whole."""
         if value == whole:
             return split.parts[place]
         tensor = _cut(instruction, self.constants[value], self.meta[whole], split, place)
         if tensor is self.constants[value]:
             return value
         key = value, tuple(tensor.shape), tensor.storage_offset()
-        if key not in self._cuts:  # one value for all steps, or they would not be seen to be the same
+        if key not in self._cuts:  # one value for all steps, so that `share_equal` finds them equal
             self._cuts[key] = cut = next(self._fresh)
             self.constants[cut] = tensor
             self.meta[cut] = Meta.of(tensor, cut)
         return self._cuts[key]
 
     def _try(self, instruction: Instruction, whole: int, split: Split, dim: int) -> tuple[Meta, ...] | None:
-        """Layouts of the parts' results, or `None` if these differ from the parts of the result."""
+        """Layouts of the parts' results; `None` if these results differ from the parts of the whole result."""
         constant = tuple(part in self.constants for part in split.parts)
         operands = tuple(value for value in instruction.inputs if value != whole)
         layouts = tuple((self.meta[value].shape, self.meta[value].stride) for value in (whole, *split.parts))
@@ -164,6 +165,7 @@ class _Splitter:
             expected = output.narrow(dim, start, size)
             if result.shape != expected.shape:
                 return None
+            # `_part` computes constant parts in the original shape, so their bits need no trial.
             if self.exact and not constant[place] and not torch.equal(result, expected):
                 return None
             metas.append(Meta.of(result, whole if view else -1))
@@ -184,13 +186,13 @@ class _Splitter:
 
 
 def _is_dense(meta: Meta) -> bool:
-    """Laid out row by row."""
+    """Whether the layout is row-major and contiguous."""
     dense = torch.empty(meta.shape, device="meta").stride()
     return all(n == 1 or a == b for n, a, b in zip(meta.shape, meta.stride, dense, strict=True))
 
 
 def _dim_after(instruction: Instruction, dim: int, meta: Meta) -> int | None:
-    """Where the parts lie side by side in the result of a token-wise operator; `None` if it is none."""
+    """The dimension along which a token-wise operator's result is split; `None` if the operator is not token-wise."""
     rank = len(meta.shape)
     operator, args = instruction.operator, instruction.args
     if operator in _POINTWISE or operator == aten.add.Tensor:
@@ -206,7 +208,7 @@ def _dim_after(instruction: Instruction, dim: int, meta: Meta) -> int | None:
 
 
 def _cut(instruction: Instruction, operand: Tensor, meta: Meta, split: Split, place: int) -> Tensor:
-    """The part of an addend that meets a part of the whole; weights and norms are the same for all parts."""
+    """The part of an addend that belongs to a part of the whole; other operands are the same for all parts."""
     dim = split.dim - len(meta.shape) + operand.dim()
     if instruction.operator != aten.add.Tensor or dim < 0 or operand.shape[dim] == 1:
         return operand
@@ -214,7 +216,7 @@ def _cut(instruction: Instruction, operand: Tensor, meta: Meta, split: Split, pl
 
 
 def _like(tensor: Tensor, meta: Meta) -> Tensor:
-    """The same numbers in the strides of `meta`; along an expanded dimension they are all the same."""
+    """The same numbers in the strides of `meta`. An expanded dimension repeats its first entry."""
     seen = tensor
     for dim, stride in enumerate(meta.stride):
         seen = seen.narrow(dim, 0, 1) if stride == 0 and seen.shape[dim] > 1 else seen

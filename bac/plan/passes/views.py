@@ -1,4 +1,4 @@
-"""Make a chain of views one view."""
+"""Merges a chain of views into one view."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bac.plan.program import Instruction, Program, Ref
 def merge_views(program: Program) -> Program:
     """Replace a view of a view of a result by one `as_strided` of that result.
 
-    The layout is the recorded one, so whoever reads the view sees the same tensor, strides included. Views of
-    arguments stay as they are: where an argument lies in its memory is the caller's affair.
+    The layout is the recorded one, so a reader of the view sees the same tensor, strides included. Views of arguments
+    stay as they are, because the caller decides where an argument lies in its memory.
     """
     depth: dict[int, int] = {}
     computed = {value for instruction in program.instructions for value in instruction.outputs}
@@ -30,7 +30,7 @@ def merge_views(program: Program) -> Program:
 
 
 def _plain(program: Program, value: int) -> bool:
-    """The value's numbers are those in the memory of its root: same dtype, and not conjugated lazily."""
+    """Whether the memory of its root holds the value's numbers as they are: same dtype, not conjugated lazily."""
     dtype = program.meta[value].dtype
     return dtype == program.meta[program.meta[value].root].dtype and not dtype.is_complex
 

@@ -50,7 +50,7 @@ def cost_of(experiment: GuardExperiment, rounds: int) -> dict[str, Any]:
 
 
 def overhead_us(guard: bac.Guard, chunk: torch.Tensor, calls: int = 2000) -> float:
-    """What a guard adds to a chunk that is not probed [us], median."""
+    """What a guard adds to a chunk that is not probed [us], median of CPU time."""
     guarded = GuardInterceptor(Monitor(replace(guard, probe_every=10**9)), DenoisingRun((), 1), 0)
     guarded.original = lambda: chunk
 
@@ -58,7 +58,7 @@ def overhead_us(guard: bac.Guard, chunk: torch.Tensor, calls: int = 2000) -> flo
         for _ in range(CALLS):
             guarded()
 
-    return 1e6 / CALLS * median(sample.wall_s for sample in timed(many, calls // CALLS))
+    return 1e6 / CALLS * median(sample.cpu_s for sample in timed(many, calls // CALLS))
 
 
 def _call(experiment: GuardExperiment, **options: Any) -> partial[torch.Tensor]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import bac
 from bac.adapters import find_host
-from bac.errors import RunError
 from bac.caching.interceptors.patch import interceptors
+from bac.errors import RunError
 from bac.recording import record_features
 from tests.contracts import AdapterContract, count_calls
 

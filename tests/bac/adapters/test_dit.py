@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import bac
 from bac.adapters import find_host
-from bac.errors import CalibrationError, ScheduleError, UnsupportedPolicyError
 from bac.caching.interceptors.patch import interceptors
+from bac.errors import CalibrationError, ScheduleError, UnsupportedPolicyError
 from tests.bac.adapters.pipelines import MARKS, PipelineContract, Pixels, quiet
 
 diffusers = pytest.importorskip("diffusers")
@@ -61,7 +61,10 @@ class TestDiT(DiTContract):
 
     def test_replay_is_refused_for_a_pipeline(self) -> None:
         pipe = self.make_policy()
-        with pytest.raises(ScheduleError, match="a call of DiTPipeline makes pictures .* so it cannot be replayed. Give a schedule, and replay=False"):
+        with pytest.raises(
+            ScheduleError,
+            match="a call of DiTPipeline makes pictures .* so it cannot be replayed. Give a schedule, and replay=False",
+        ):
             bac.wrap(pipe, self.everywhere(pipe), replay=bac.Replay())
         assert not list(interceptors(pipe))
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 import bac
 from bac.caching.block import Block, BlockKind
 from bac.caching.calibration import Accumulator, Calibration
+from bac.caching.similarity import caching_error, cosine_similarity
 from bac.errors import CalibrationError
 from bac.fingerprint import Fingerprint
 from bac.recording import record_features
-from bac.caching.similarity import caching_error, cosine_similarity
 from tests.bac.models import TickPolicy, TinyTransformerPolicy, obs, sweep
 
 ONE_BLOCK = [Block("a", BlockKind.FEED_FORWARD, 0)]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bac
+from bac.caching.schedule import Schedule
 from bac.errors import ScheduleError
 from bac.fingerprint import Fingerprint
-from bac.caching.schedule import Schedule
 
 FINGERPRINT = Fingerprint(
     "a.Policy", "a.Denoiser", ("a", "b"), 5, "DDPMScheduler", (99.0, 50.0, 3.0), "float32", "16 runs"

@@ -61,7 +61,7 @@ def test_a_policy_that_raises(policy, robot):
 
 def test_a_policy_that_hangs(clock, robot):
     error = stopped(Prophet(clock, [0.12, 0.12, HANG]), robot, timeout_s=0.5)
-    assert "hung. Control step 12: the chunk for what was observed at step 6 is not there after" in str(error)
+    assert "hung. Control step 12: the chunk for the observation of step 6 has not arrived after" in str(error)
     assert robot.acted == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7, -1]  # its chunk ends with step 7, which is held
     assert error.statistics.held_steps == 4
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bac
-from bac.errors import CalibrationError, ScheduleError
 from bac.caching.interceptors.patch import interceptors
+from bac.errors import CalibrationError, ScheduleError
 from bac.guarding import Guard, calibrate
 from bac.guarding.evidence import STAKES, Evidence, allowed_share
 from bac.guarding.probe import Probe
@@ -149,7 +149,7 @@ def test_what_cannot_be_calibrated_on_is_refused():
         calibrate(policy, HELD, drift(1.0), **options)
     with pytest.raises(CalibrationError, match="ramp: its output is not finite at denoising step 1"):
         calibrate(policy, HELD, [drift(float("nan"), 1.0)], **options)
-    with pytest.raises(ScheduleError, match="whose runs begin anew with every chunk, which previous_chunk is not"):
+    with pytest.raises(ScheduleError, match="that keeps nothing from chunk to chunk, but previous_chunk is not one"):
         across = bac.Denoising(schedule=HELD, estimator=PreviousChunk())
         calibrate(policy, across, [drift(1.0, 1.0)], **options)
     bac.wrap(policy, HELD, blocks=policy.blocks())

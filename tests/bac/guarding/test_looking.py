@@ -13,13 +13,13 @@ import bac
 from bac.caching.block import Site
 from bac.caching.estimators import Taylor
 from bac.caching.interceptors.cached import CachedBlock
+from bac.caching.interceptors.patch import stacked
 from bac.caching.interceptors.run import DenoisingRun, Orders
 from bac.guarding import calibrate, report
 from bac.guarding.interceptor import GuardInterceptor
 from bac.guarding.monitor import Monitor
 from bac.guarding.probe import Probe
 from bac.recording import record_features
-from bac.caching.interceptors.patch import stacked
 from tests.bac.guarding.models import (
     CALM,
     HELD,

@@ -155,7 +155,9 @@ def test_what_no_guard_can_watch_is_refused():
     policy = RampPolicy()
     guard = calibrated(policy)
     options = {"blocks": policy.blocks(), "guard": guard}
-    with pytest.raises(ScheduleError, match="guard: own solver, own steps reuses nothing, so there is nothing to watch"):
+    with pytest.raises(
+        ScheduleError, match="guard: own solver, own steps reuses nothing, so there is nothing to watch"
+    ):
         bac.wrap(policy, **options)
     with pytest.raises(ScheduleError, match="guard: watches a fixed schedule .* which FirstBlock is not"):
         bac.wrap(policy, FirstBlock(4, 0.1), **options)

@@ -36,7 +36,7 @@ def test_the_body_draws_nothing_and_both_parts_together_are_the_program():
 
 
 def test_a_draw_that_depends_on_an_argument_cannot_be_taken_out():
-    with pytest.raises(Refusal, match="bernoulli draws depends on the arguments"):
+    with pytest.raises(Refusal, match="the draw of bernoulli depends on the arguments"):
         divide(taped(lambda x: torch.bernoulli(x / 3), X), num_leaves=1)
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bac.errors import ScheduleError
 from bac.caching.schedulers.adaptive import update_steps
+from bac.errors import ScheduleError
 from bac.published.global_budget import allocate, global_budget_schedule, worth_curve
 from tests.bac.statistics import calibration
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bac
-from bac.errors import CalibrationError, ScheduleError
 from bac.caching.estimators import Taylor
-from bac.published.perturbation import edge_costs
-from bac.published.outcome import edge_grid, fill, outcome_schedule
 from bac.caching.schedulers.search import coordinate_search
+from bac.errors import CalibrationError, ScheduleError
+from bac.published.outcome import edge_grid, fill, outcome_schedule
+from bac.published.perturbation import edge_costs
 from tests.bac.models import TickPolicy, TinyTransformerPolicy, obs, sweep
 from tests.bac.statistics import calibration
 

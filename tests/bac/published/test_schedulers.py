@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bac.caching.block import BlockKind
+from bac.caching.schedulers.mask import mask_schedule
+from bac.caching.similarity import batched_cosine_similarity, batched_gram, batched_relative_change
 from bac.errors import ScheduleError
 from bac.published import change_threshold, smooth
 from bac.published.block_ranges import Phase, block_ranges_schedule
 from bac.published.by_kind import by_kind_schedule
 from bac.published.change_threshold import change_threshold_schedule
-from bac.caching.schedulers.mask import mask_schedule
 from bac.published.smooth import smooth_schedule
-from bac.caching.similarity import batched_cosine_similarity, batched_gram, batched_relative_change
 from tests.bac.statistics import calibration
 
 NAMES = ["l0.self_attn", "l0.ffn", "l1.self_attn", "l1.ffn"]

@@ -52,9 +52,7 @@ def test_what_the_user_sets_between_calls_stays(sampler):
 def test_it_says_what_it_swaps_in(sampler):
     scheduler = ONE_STEP.scheduler(trained(), (2,))
     interceptor = SolverInterceptor(scheduler_swaps(host_of(sampler), scheduler, 1))
-    assert str(interceptor) == (
-        "swaps in for the call: noise_scheduler = MultistepScheduler, num_inference_steps = 1"
-    )
+    assert str(interceptor) == ("swaps in for the call: noise_scheduler = MultistepScheduler, num_inference_steps = 1")
 
 
 def test_a_number_of_steps_of_its_own_is_swapped_where_the_sampler_reads_it(sampler):
@@ -66,7 +64,9 @@ def test_a_number_of_steps_of_its_own_is_swapped_where_the_sampler_reads_it(samp
 
 def test_what_a_sampler_does_not_take_is_refused_with_what_to_do(sampler):
     host = host_of(sampler, takes_solvers=False, num_steps=2)
-    with pytest.raises(ScheduleError, match=r"cannot be replaced .*got fitted multistep; .*bac\.wrap\(policy, schedule"):
+    with pytest.raises(
+        ScheduleError, match=r"cannot be replaced .*got fitted multistep; .*bac\.wrap\(policy, schedule"
+    ):
         swaps_for(host, ONE_STEP, (2,), 1)
     with pytest.raises(ScheduleError, match=r"reads its number of denoising steps, 2; configure it for 1 yourself"):
         swaps_for(host, None, (), 1)

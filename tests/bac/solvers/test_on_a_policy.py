@@ -167,7 +167,9 @@ def test_a_solver_for_another_policy_is_refused_and_nothing_is_changed(policy):
     denoising = bac.Denoising(FITTED, (94, 54), fingerprint=made_for)
     other = small_policy(n_layer=2)
     before = state(other)
-    with pytest.raises(MismatchError, match=r"fitted multistep, 2 steps was made for something else\.\n  block_names: "):
+    with pytest.raises(
+        MismatchError, match=r"fitted multistep, 2 steps was made for something else\.\n  block_names: "
+    ):
         bac.wrap(other, denoising)
     assert state(other) == before
     bac.wrap(other, denoising, strict=False)

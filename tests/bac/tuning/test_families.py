@@ -114,4 +114,4 @@ def test_every_starting_place_has_as_many_distinct_increasing_steps_as_asked():
     for count in (1, 2, 5):
         for places in starts(calibration, count):
             assert list(places) == sorted(set(places)) and len(places) == count
-            assert 0 <= places[0] and places[-1] < 6
+            assert places[0] >= 0 and places[-1] < 6

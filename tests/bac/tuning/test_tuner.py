@@ -7,10 +7,10 @@ import torch
 
 import bac
 from bac.adapters import find_host
-from bac.errors import CalibrationError
 from bac.caching.interceptors.patch import interceptors
+from bac.errors import CalibrationError
 from bac.tuning import BudgetError
-from bac.tuning.bench import Bench, Latency
+from bac.tuning.bench import Bench, Quantiles
 from bac.tuning.machine import Machine
 from bac.tuning.tuner import split
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
@@ -81,7 +81,7 @@ def test_what_it_was_told_to_reach_can_be_reached(monkeypatch):
     machine = Machine(0.1, 0.01, 0.5)
 
     def latencies(self, ways, rounds):
-        return [Latency(machine.seconds(way), 1.05 * machine.seconds(way)) for way in ways]
+        return [Quantiles(machine.seconds(way), 1.05 * machine.seconds(way)) for way in ways]
 
     monkeypatch.setattr(Bench, "latencies", latencies)
     policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
@@ -212,7 +212,7 @@ def test_if_what_was_searched_for_is_late_what_is_in_time_is_searched_for(monkey
     machine = Machine(0.0, 0.0, 1.0)
 
     def latencies(self, ways, rounds):
-        return [Latency(machine.seconds(way), 1.3 * machine.seconds(way)) for way in ways]
+        return [Quantiles(machine.seconds(way), 1.3 * machine.seconds(way)) for way in ways]
 
     monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: machine))
     monkeypatch.setattr(Bench, "latencies", latencies)
@@ -220,5 +220,9 @@ def test_if_what_was_searched_for_is_late_what_is_in_time_is_searched_for(monkey
     # 5 sweeps should take 5 s of 5.4, and take 6.5 at the 95th percentile; 4 take 5.2.
     tuned = bac.tune(policy, [obs(2, seed) for seed in range(2)], target_latency_s=6.0, sweeps=(1,), **OPTIONS)
     assert tuned.denoising.sweeps == 4 and tuned.chosen.p95_s == pytest.approx(5.2)
-    assert {trial.denoising.sweeps for trial in tuned.trials if trial.p95_s is not None} == {5, 1, 4}  # 1 was not searched for
+    assert {trial.denoising.sweeps for trial in tuned.trials if trial.p95_s is not None} == {
+        5,
+        1,
+        4,
+    }  # 1 was not searched for
     assert tuned.trials.count(tuned.chosen) == 1

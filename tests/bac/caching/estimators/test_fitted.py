@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bac.errors import ScheduleError
 from bac.caching.estimators import BlockStep, Hold, Taylor
 from bac.caching.schedule import Schedule
+from bac.errors import ScheduleError
 from bac.published import AffineResidual, FittedForecast, Increment, ScaleShift
 
 STEPS = (0, 2, 5)
@@ -143,7 +143,10 @@ def test_one_bit_of_a_parameter_makes_another_estimator():
         ({"shape": [3]}, "a, scale: its numbers are damaged"),
         ({"float32": "?"}, "a, scale: its numbers are damaged"),
         ({"float32": None}, "a, scale: its numbers are damaged"),
-        ({"float32": b64encode(np.array([1, np.nan], "<f4").tobytes()).decode()}, "a, scale: holds a number that is not"),
+        (
+            {"float32": b64encode(np.array([1, np.nan], "<f4").tobytes()).decode()},
+            "a, scale: holds a number that is not",
+        ),
     ],
 )
 def test_damaged_parameters_are_refused_by_name(damage, message):

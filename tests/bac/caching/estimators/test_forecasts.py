@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bac.errors import ScheduleError
 from bac.caching.estimators import BlockStep, Hold, Taylor
+from bac.errors import ScheduleError
 from bac.published import AdamsBashforth, Newton
 
 UNEVEN = st.lists(st.integers(1, 5), min_size=4, max_size=6)
@@ -18,7 +18,9 @@ def run(estimator, values, updates, step):
     """The estimate at `step` after updates at these steps of a signal ``values(step)``."""
     state = None
     for update in updates:
-        state = estimator.store(state, BlockStep("b", update), None, torch.tensor([values(update)], dtype=torch.float64))
+        state = estimator.store(
+            state, BlockStep("b", update), None, torch.tensor([values(update)], dtype=torch.float64)
+        )
     return estimator.estimate(state, BlockStep("b", step), None).item()
 
 

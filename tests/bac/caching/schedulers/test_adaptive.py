@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bac.errors import ScheduleError
 from bac.caching.schedulers.adaptive import adaptive_schedule, update_steps
+from bac.errors import ScheduleError
 from tests.bac.statistics import calibration
 
 

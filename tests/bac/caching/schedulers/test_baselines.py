@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bac.errors import ScheduleError
 from bac.caching.schedulers.unified import unified_schedule
 from bac.caching.schedulers.uniform import uniform_schedule
+from bac.errors import ScheduleError
 from tests.bac.statistics import calibration
 
 BREAK_AT_2 = np.kron(np.eye(2), np.ones((4, 4)))[2:, 2:]

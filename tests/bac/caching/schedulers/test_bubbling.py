@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bac.errors import ScheduleError
 from bac.caching.schedule import Schedule
 from bac.caching.schedulers.bubbling import bubble
+from bac.errors import ScheduleError
 from tests.bac.statistics import block
 
 NAMES = [f"l{layer}.{kind}" for layer in range(3) for kind in ("self_attn", "cross_attn", "ffn")]

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bac.errors import ScheduleError
 from bac.caching.estimators import BlockStep, Hold, Taylor
 from bac.caching.schedulers.matched import matched_schedule, update_steps
+from bac.errors import ScheduleError
 from tests.bac.statistics import calibration
 
 NAMES = ["l0.self_attn", "l0.ffn"]

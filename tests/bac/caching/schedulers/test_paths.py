@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bac.errors import ScheduleError
 from bac.caching.schedulers.paths import cheapest, cheapest_by_pairs, least_worst
+from bac.errors import ScheduleError
 
 SIZES = st.integers(2, 6).flatmap(lambda k: st.tuples(st.just(k), st.integers(1, k), st.integers(0, 10**6)))
 
