@@ -155,7 +155,7 @@ def _wrap(policy: Any, path: Path) -> Any:
         guard = find_guard(path, denoising, policy)
         bac.wrap(policy, denoising, replay=replay_named(os.environ.get("BAC_EXECUTOR", "interpret")), guard=guard)
     except bac.BacError as error:
-        error.add_note(f"The file is {path}. To run the policy without it: BAC=off")
+        error.args = (f"{error}\nThe file is {path}. To run the policy without it: BAC=off",)
         raise
     logger.info("bac: %s follows %s: %s (BAC=off to leave it alone)", type(policy).__name__, path, _work(denoising))
     if guard is not None:

@@ -5,11 +5,14 @@ A diffusion policy calls one network 4 to 100 times for each action chunk::
     import bac
 
     bac.wrap(policy)                                   # replay alone: the same actions, faster
-    tuned = bac.tune(policy, batches, target_hz=25)    # fewer steps, reuse or both, for a budget, verified here
+    print(bac.describe(policy))                        # what stands on it, what replays, what a chunk costs
+    bac.unwrap(policy)                                 # no trace left, solver included
+
+Fewer steps, reuse or both, for a budget, verified on this machine::
+
+    tuned = bac.tune(policy, batches, target_hz=25)
     tuned.denoising.save("bac.json")
     bac.wrap(policy, bac.load("bac.json"))             # in place; a bac.Denoising, or a bac.Schedule
-    print(bac.describe(policy))                        # its interceptors, its plans, the cost of a chunk
-    bac.unwrap(policy)                                 # no trace left, solver included
 
 Block-wise adaptive caching itself, Ji et al. (arXiv 2506.13456)::
 

@@ -12,6 +12,7 @@ from bac.files import read_json, write_json
 CERTIFICATE_NAME = "certificate.json"
 WEIGHTS_NAME = "model.safetensors"
 _FORMAT, _VERSION = "bac.certificate", 1
+_PIECE = 1 << 20  # bytes read at once
 _VERDICTS = {"shown": "certified", "refuted": "REFUTED", "undecided": "not decided"}
 
 
@@ -116,5 +117,8 @@ class Certificate:
 
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, first 16 hex digits."""
+    digest = hashlib.sha256()  # in pieces, because weights may be larger than memory
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()[:16]

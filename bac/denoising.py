@@ -56,6 +56,15 @@ class Denoising:
         if isinstance(self.solver, str):
             object.__setattr__(self, "solver", solver_named(self.solver))
         object.__setattr__(self, "timesteps", _checked_timesteps(self.timesteps))
+        self._check_solver()
+        if self.timesteps and self.num_steps is None:
+            object.__setattr__(self, "num_steps", len(self.timesteps))
+        self._check_num_steps()
+        self._agree_with_schedule()
+        if self.precision != AS_LOADED:
+            raise ScheduleError(f'precision: must be "{AS_LOADED}", got {self.precision!r}')
+
+    def _check_solver(self) -> None:
         if (self.solver is None) != (not self.timesteps):
             raise ScheduleError(
                 "timesteps: belong to a solver, and a solver needs them: bac.Denoising(solver='DPM-Solver++', "
@@ -63,17 +72,15 @@ class Denoising:
             )
         if self.solver is not None:
             self.solver.check(self.timesteps)
-            if self.num_steps is None:
-                object.__setattr__(self, "num_steps", len(self.timesteps))
-        if self.num_steps is not None and (not isinstance(self.num_steps, int) or self.num_steps < 1):
+
+    def _check_num_steps(self) -> None:
+        if self.num_steps is None:
+            return
+        if not isinstance(self.num_steps, int) or self.num_steps < 1:
             raise ScheduleError(f"num_steps: must be a whole number of at least 1, got {self.num_steps!r}")
-        for what, count in (("timesteps", len(self.timesteps)), ("schedule", self._scheduled_steps or 0)):
-            if count and self.num_steps not in (None, count):
-                raise ScheduleError(f"num_steps: {what} {'are' if what[-1] == 's' else 'is'} for {count} steps, got "
-                                    f"{self.num_steps}")  # fmt: skip
-        self._agree_with_schedule()
-        if self.precision != AS_LOADED:
-            raise ScheduleError(f'precision: must be "{AS_LOADED}", got {self.precision!r}')
+        for what, count in (("timesteps are", len(self.timesteps)), ("schedule is", self._scheduled_steps)):
+            if count and count != self.num_steps:
+                raise ScheduleError(f"num_steps: {what} for {count} steps, got {self.num_steps}")
 
     def _agree_with_schedule(self) -> None:
         """Give value and schedule one estimator name and one fingerprint.

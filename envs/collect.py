@@ -1,4 +1,4 @@
-"""Make the demonstrations of one task: ``python -m envs.collect --help`` shows every option.
+"""Collect the demonstrations of one task. ``python -m envs.collect --help`` shows every option.
 
 ::
 
@@ -29,7 +29,11 @@ def collect_metaworld(config: DictConfig) -> ReplayBuffer:
 
 
 def collect_pusht(config: DictConfig) -> ReplayBuffer:
-    """Convert the human demonstrations at ``config.source``."""
+    """Convert the human demonstrations at ``config.source``.
+
+    Raises:
+        ValueError: ``config.source`` is not set.
+    """
     from envs.pusht import load_human_demonstrations
 
     if config.source is None:
@@ -48,7 +52,7 @@ COLLECTORS: dict[str, Callable[[DictConfig], ReplayBuffer]] = {
 
 @hydra.main(version_base=None, config_path="../configs", config_name="collect")
 def main(config: DictConfig) -> None:
-    """Collect, save and say what was saved."""
+    """Collect the demonstrations, save them, and log their number."""
     buffer = COLLECTORS[config.env.name](config)
     buffer.save(config.output)
     log.info("%s: %d episodes, %d control steps", config.output, buffer.num_episodes, buffer.episode_ends[-1])

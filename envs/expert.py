@@ -6,8 +6,8 @@ from tqdm import tqdm
 from envs.metaworld import MetaWorldEnv
 from envs.replay_buffer import ReplayBuffer
 
-FIRST_SEED = 100_000  # evaluation counts up from 0
-MOST_FAILURES = 10  # per episode asked for
+FIRST_SEED = 100_000  # far from evaluation, which counts up from 0
+MOST_FAILURES = 10  # per requested episode
 
 
 def record_expert(
@@ -18,22 +18,24 @@ def record_expert(
     noise: float = 0.0,
     progress: bool = True,
 ) -> tuple[ReplayBuffer, int]:
-    """Record the expert of one task, keeping the episodes that succeed, up to the step that succeeds.
+    """Record the expert of one task. Only successful episodes are kept, up to the step that succeeds.
 
-    With `noise` the world executes a disturbed action while the expert's clean one is recorded, so that the buffer
-    also shows how to come back. Noise injection: DART, Laskey et al. (CoRL 2017).
+    With `noise` the world executes a disturbed action, but the expert's clean action is recorded. So the buffer also
+    shows how to recover. The noise injection is DART, Laskey et al. (CoRL 2017).
 
     Args:
-        num_episodes: How many successful episodes to record, at least 1.
+        env: The world of the task.
+        num_episodes: Number of successful episodes to record, at least 1.
         first_seed: Seed of the first attempt; further attempts count up from it.
         noise: Standard deviation of the Gaussian disturbance; actions are in [-1, 1].
+        progress: Show a progress bar.
 
     Returns:
-        `state` `[n, 4]`, `environment_state` `[n, 35]`, `action` `[n, 4]`; and the number of attempts it took.
+        Buffer of `state` `[n, 4]`, `environment_state` `[n, 35]` and `action` `[n, 4]`, and the number of attempts.
 
     Raises:
         ValueError: `num_episodes` below 1 or `noise` below 0.
-        RuntimeError: The expert failed ten times for every episode asked for.
+        RuntimeError: The expert failed ten times as often as episodes were requested.
     """
     if num_episodes < 1 or noise < 0:
         raise ValueError(f"need num_episodes >= 1 and noise >= 0, got {num_episodes} and {noise}")
@@ -58,7 +60,7 @@ def play_expert(env: MetaWorldEnv, seed: int, noise: float = 0.0) -> tuple[dict[
     """Let the expert play one episode; see `record_expert`.
 
     Returns:
-        What was observed and what the expert then did, `[steps, ...]` each; and whether the episode succeeded.
+        Observations and the expert's actions, `[steps, ...]` each, and whether the episode succeeded.
     """
     rng = np.random.default_rng(seed)
     observation, info = env.reset(seed=seed)

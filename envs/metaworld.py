@@ -1,9 +1,10 @@
 """MetaWorld's 50 manipulation tasks (Sawyer arm, MuJoCo) with state observations and their scripted experts.
 
 MetaWorld's 39 numbers are the hand and the objects now (18), the same one control step ago (18), and the goal (3).
-The first 4, the hand's position [m] and the gripper's opening in [0, 1], are the agent's; the other 35 are the world's.
+``agent_pos`` has the first 4: the hand's position [m] and the gripper's opening in [0, 1]. ``environment_state`` has
+the other 35.
 
-The initial state of ``reset(seed=s)`` is the one that LeRobot's own MetaWorld environment has for that seed.
+``reset(seed=s)`` gives the same initial state as LeRobot's own MetaWorld environment for that seed.
 """
 
 import warnings
@@ -21,24 +22,24 @@ from envs.spaces import Observation, checked_action, observation_space
 
 AGENT_SIZE, WORLD_SIZE = 4, 35
 LONGEST_EPISODE = 500  # MetaWorld refuses to step further
-LEROBOT_CAMERA_POSITION = (0.75, 0.075, 0.7)  # of corner2 [m]
+LEROBOT_CAMERA_POSITION = (0.75, 0.075, 0.7)  # position of corner2 [m]
 
 
 class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
-    """One MetaWorld task, goal observable, with a new initial state every reset; ends on success.
+    """One MetaWorld task with observable goal. Every reset has a new initial state; an episode ends on success.
 
-    Actions are hand displacement and gripper effort, `[4]` in [-1, 1], clipped; the reward is MetaWorld's, in [0, 10].
+    Actions are hand displacement and gripper effort, `[4]` in [-1, 1], clipped. The reward is MetaWorld's, in [0, 10].
 
     Args:
         task: MetaWorld's and LeRobot's name, such as ``"assembly-v3"``.
-        max_episode_steps: Control steps until truncation, at most 500, which LeRobot takes. The default is about
-            three times what the experts need in the longer tasks.
+        max_episode_steps: Control steps until truncation, at most 500, LeRobot's value. The default is about three
+            times as long as the experts need in the longer tasks.
         width: Width of rendered frames [pixels].
         height: Height of rendered frames [pixels].
         camera: A camera of the scene; ``"corner2"`` is placed and turned upright as in LeRobot.
 
     Raises:
-        ValueError: No such task or camera, or `max_episode_steps` outside 1..500.
+        ValueError: The task or camera does not exist, or `max_episode_steps` is outside 1..500.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}
@@ -75,7 +76,7 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode; without a seed, the next one of the present generator."""
+        """Start an episode; without a seed, the next one of the current generator."""
         super().reset(seed=seed)
         self._simulator.np_random = self.np_random
         self._raw_observation, _ = self._simulator.reset()
@@ -86,7 +87,7 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
         """Take one control step.
 
         Raises:
-            ValueError: An action of another shape, or not finite.
+            ValueError: The action has another shape, or is not finite.
         """
         action = np.clip(checked_action(action, self.action_space), -1.0, 1.0)
         self._raw_observation, reward, _, _, info = self._simulator.step(action)
@@ -95,18 +96,18 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
         return self._observation(), float(reward), success, False, {"is_success": success}
 
     def score(self) -> float:
-        """Whether the episode has succeeded: 1.0 or 0.0."""
+        """1.0 if the episode has succeeded, else 0.0."""
         return float(self._succeeded)
 
     def expert_action(self) -> np.ndarray:
-        """What MetaWorld's scripted expert does in the present state: `[4]` float32, clipped to [-1, 1]."""
-        with warnings.catch_warnings():  # the experts ask for more than the range on purpose, and say so
+        """Action of MetaWorld's scripted expert in the current state, `[4]` float32, clipped to [-1, 1]."""
+        with warnings.catch_warnings():  # the experts exceed the range on purpose, and warn about it
             warnings.filterwarnings("ignore", message="Constant\\(s\\) may be too high")
             action = self._expert.get_action(self._raw_observation)
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
     def render(self) -> np.ndarray:
-        """The scene now, `[height, width, 3]` uint8; about 25 ms at 240 x 240 in software.
+        """Draw the scene, `[height, width, 3]` uint8; this takes about 25 ms at 240 x 240 in software.
 
         Raises:
             RuntimeError: There is no OpenGL here.

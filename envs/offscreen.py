@@ -1,7 +1,7 @@
 """MuJoCo pictures without a display.
 
-`mujoco.Renderer` takes the OpenGL that MuJoCo chose when it was imported, and by default that one needs a display.
-This renderer chooses when the first picture is asked for, so nobody has to set MUJOCO_GL before Python starts.
+`mujoco.Renderer` uses the OpenGL that MuJoCo chose when it was imported, and the default choice needs a display. This
+renderer chooses OpenGL when it is made, so nobody has to set MUJOCO_GL before Python starts.
 """
 
 import atexit
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class OffscreenRenderer:
-    """Draws one model without a window, and without shadows and reflections: a quarter of the time in software.
+    """Draws one model without a window. Without shadows and reflections it takes a quarter of the time in software.
 
     Args:
         model: The model to draw.
@@ -49,7 +49,7 @@ class OffscreenRenderer:
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
     def draw(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """The state `data` seen from one of the model's cameras, `[height, width, 3]` uint8."""
+        """Draw the state `data` seen from one of the model's cameras, `[height, width, 3]` uint8."""
         self._camera.fixedcamid = self._model.camera(camera).id
         self._gl.make_current()
         everything = mujoco.mjtCatBit.mjCAT_ALL
@@ -60,7 +60,7 @@ class OffscreenRenderer:
         return picture[::-1]  # OpenGL's rows go up
 
     def close(self) -> None:
-        """Free the OpenGL context; done at exit if not before."""
+        """Free the OpenGL context. If nobody calls it, it runs at exit."""
         atexit.unregister(self.close)
         self._gl.make_current()
         self._context.free()
@@ -68,7 +68,7 @@ class OffscreenRenderer:
 
 
 def gl_context_class() -> Any:
-    """MuJoCo's choice, which follows MUJOCO_GL; but EGL on Linux if that is not set and there is no display."""
+    """EGL on Linux if MUJOCO_GL is not set and there is no display; else MuJoCo's choice, which follows MUJOCO_GL."""
     left_open = not os.environ.get("MUJOCO_GL") and not os.environ.get("DISPLAY")
     if sys.platform == "linux" and left_open:
         from mujoco.egl import GLContext

@@ -1,7 +1,7 @@
-"""Push-T: push a T-shaped block onto a goal with a round effector; gym-pusht as it is, plus its demonstrations.
+"""Push-T: push a T-shaped block onto a goal with a round effector. gym-pusht is unchanged; demonstrations are added.
 
-The 206 human demonstrations (Chi et al., RSS 2023) store the block's pose; gym-pusht observes the block's corners.
-Both go through gym-pusht's own keypoint code, so a policy sees in training exactly what it will see live.
+The 206 human demonstrations (Chi et al., RSS 2023) store the block's pose, but gym-pusht observes the block's corners.
+gym-pusht's own keypoint code computes the corners of both, so training and live observations agree exactly.
 """
 
 import warnings
@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-with warnings.catch_warnings():  # pygame imports pkg_resources, which announces its end
+with warnings.catch_warnings():  # pygame imports pkg_resources, which is deprecated
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import pymunk
     from gym_pusht.envs.pusht import PushTEnv as Simulator
@@ -27,13 +27,13 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
     min(coverage / 0.95, 1).
 
     Args:
-        task: There is one, ``"pusht"``.
+        task: Only ``"pusht"`` exists.
         max_episode_steps: Control steps until truncation; Diffusion Policy evaluates with 300.
         width: Width of rendered frames [pixels].
         height: Height of rendered frames [pixels].
 
     Raises:
-        ValueError: Another task, or `max_episode_steps` below 1.
+        ValueError: The task is another one, or `max_episode_steps` is below 1.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -59,17 +59,17 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode; without a seed, the next one of the present generator."""
+        """Start an episode; without a seed, the next one of the current generator."""
         super().reset(seed=seed)
         observation, _ = self._simulator.reset(seed=seed)
         self._score = 0.0
         return _as_float32(observation), {"is_success": False}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Take one control step; the info adds ``coverage``, the covered part of the goal in [0, 1].
+        """Take one control step. The info also has ``coverage``, the covered part of the goal in [0, 1].
 
         Raises:
-            ValueError: An action of another shape, or not finite.
+            ValueError: The action has another shape, or is not finite.
         """
         observation, reward, _, _, info = self._simulator.step(checked_action(action, self.action_space))
         self._score = max(self._score, float(reward))
@@ -82,7 +82,7 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
         return self._score
 
     def render(self) -> np.ndarray:
-        """The table now, with the last target as a red cross, `[height, width, 3]` uint8; needs no OpenGL."""
+        """Draw the table, with the last target as a red cross, `[height, width, 3]` uint8; needs no OpenGL."""
         return self._simulator.render()
 
 
@@ -104,7 +104,7 @@ def keypoints(block_poses: np.ndarray) -> np.ndarray:
 
 
 def place(block: pymunk.Body, pose: np.ndarray) -> None:
-    """Put the block at x, y [pixels], angle [rad]; the angle first, since turning moves the block's origin."""
+    """Put the block at x, y [pixels] and angle [rad]. The angle comes first, since turning moves the block's origin."""
     x, y, angle = map(float, pose)
     block.angle = angle
     block.position = (x, y)
@@ -121,7 +121,7 @@ def load_human_demonstrations(path: str | Path) -> ReplayBuffer:
         `state` `[n, 2]`, `environment_state` `[n, 16]` and `action` `[n, 2]` [pixels], float32.
 
     Raises:
-        FileNotFoundError: Nothing to read at `path`.
+        FileNotFoundError: There is nothing to read at `path`.
         ValueError: An array is missing, or has another shape.
     """
     names = {"data/state": 5, "data/action": 2}

@@ -1,4 +1,4 @@
-"""The table of environments by name, and the two doors to them."""
+"""The table of environments by name, and the two functions that build them."""
 
 import difflib
 import importlib
@@ -16,11 +16,11 @@ ENVIRONMENTS = {
 
 
 def make(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
-    """Build one environment; its simulator is imported here.
+    """Build one environment, and import its simulator.
 
     Args:
         name: A key of `ENVIRONMENTS`.
-        kwargs: Arguments of that environment, such as ``task="assembly-v3"`` for ``"metaworld"``.
+        kwargs: Arguments of the environment, such as ``task="assembly-v3"`` for ``"metaworld"``.
 
     Returns:
         The environment, truncated after its `max_episode_steps`.
@@ -45,8 +45,8 @@ def make_vec(
 
     Args:
         name: A key of `ENVIRONMENTS`.
-        num_envs: How many, at least 1.
-        autoreset_mode: What happens to a row whose episode is over (gymnasium's).
+        num_envs: Number of copies, at least 1.
+        autoreset_mode: gymnasium's mode of resetting a row whose episode is over.
         kwargs: Arguments of each environment, see `make`.
 
     Raises:
@@ -58,7 +58,7 @@ def make_vec(
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Say which of the `known` names are closest to `name`, or all of them if none is close."""
+    """A sentence that names the `known` names closest to `name`, or all of them if none is close."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."

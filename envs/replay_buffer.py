@@ -7,7 +7,7 @@
       meta/episode_ends               [E]        exclusive end of each episode; the last one is n
       .zattrs                                    env, task, control_hz
 
-Written as zarr format 2, so that Diffusion Policy reads it too; formats 2 and 3 are read.
+Buffers are written in zarr format 2, so that Diffusion Policy can read them too. Formats 2 and 3 can be read.
 """
 
 import tempfile
@@ -25,12 +25,12 @@ class ReplayBuffer:
     """Episodes of control steps, concatenated.
 
     Args:
-        arrays: What was recorded at each control step, by name; each `[n, ...]`.
+        arrays: Recorded values of each control step by name, `[n, ...]` each.
         episode_ends: Exclusive end of each episode, `[E]` int64, increasing; the last one is n.
-        attrs: Where the episodes come from: ``env``, ``task``, ``control_hz`` [Hz].
+        attrs: Origin of the episodes: ``env``, ``task``, ``control_hz`` [Hz].
 
     Raises:
-        ValueError: Ends that do not increase, an array of another length, or a number that is not finite.
+        ValueError: The ends do not increase, an array has another length, or a number is not finite.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -51,18 +51,18 @@ class ReplayBuffer:
 
     @classmethod
     def from_episodes(cls, episodes: Sequence[Mapping[str, np.ndarray]], attrs: Mapping[str, Any]) -> "ReplayBuffer":
-        """Concatenate at least one episode, each a mapping of the same names to `[steps, ...]`."""
+        """Concatenate one or more episodes. Each maps the same names to `[steps, ...]`."""
         arrays = {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
         lengths = [len(next(iter(episode.values()))) for episode in episodes]
         return cls(arrays, np.cumsum(lengths), attrs)
 
     @classmethod
     def load(cls, path: str | Path) -> "ReplayBuffer":
-        """Read a zarr folder of this layout, whole, into memory.
+        """Read a whole zarr folder of this layout into memory.
 
         Raises:
             FileNotFoundError: There is no zarr group at `path`.
-            ValueError: The group lacks ``data`` or ``meta/episode_ends``, or its content is not valid.
+            ValueError: The group lacks ``data`` or ``meta/episode_ends``, or its content is invalid.
         """
         group = open_group(path)
         if "data" not in group or "meta/episode_ends" not in group:
@@ -71,7 +71,7 @@ class ReplayBuffer:
         return cls(arrays, group["meta/episode_ends"][:], dict(group.attrs))
 
     def save(self, path: str | Path) -> None:
-        """Write a zarr folder; at any moment `path` holds the old buffer, nothing, or the whole new one."""
+        """Write a zarr folder. At any moment `path` holds the old buffer, nothing, or the whole new buffer."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -85,7 +85,7 @@ class ReplayBuffer:
 
     @property
     def num_episodes(self) -> int:
-        """How many episodes the buffer holds, E."""
+        """Number of episodes E."""
         return len(self.episode_ends)
 
     def episode(self, index: int) -> dict[str, np.ndarray]:

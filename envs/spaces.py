@@ -1,4 +1,4 @@
-"""What all worlds observe and accept: two float32 vectors in, one checked vector out."""
+"""The observation space that all worlds share, and the check of their actions."""
 
 import numpy as np
 from gymnasium import spaces
@@ -9,17 +9,17 @@ Observation = dict[str, np.ndarray]
 def observation_space(agent_size: int, world_size: int) -> spaces.Dict:
     """Unbounded boxes ``agent_pos`` `[agent_size]` and ``environment_state`` `[world_size]`, float32.
 
-    Unbounded because simulators leave their nominal ranges: Push-T starts with corners outside its table.
+    The boxes are unbounded because simulators leave their nominal ranges: Push-T starts with corners outside its table.
     """
     sizes = {"agent_pos": agent_size, "environment_state": world_size}
     return spaces.Dict({name: spaces.Box(-np.inf, np.inf, (size,), np.float32) for name, size in sizes.items()})
 
 
 def checked_action(action: np.ndarray, space: spaces.Box) -> np.ndarray:
-    """The action in the dtype of its space; MuJoCo given NaN resets itself silently and goes on.
+    """Check an action, and return it in the dtype of its space. MuJoCo would silently reset itself on a NaN.
 
     Raises:
-        ValueError: Another shape than the space's, or a number that is not finite.
+        ValueError: The action has another shape than the space, or a number that is not finite.
     """
     action = np.asarray(action, space.dtype)
     if action.shape != space.shape:

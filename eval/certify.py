@@ -1,11 +1,13 @@
-"""Is it good enough? ``python -m eval.certify policy=assembly cache=bac margin=0.05`` plays until it is known.
+"""Certify a Denoising in closed loop: ``python -m eval.certify policy=assembly cache=bac margin=0.05``.
 
-The dense policy and the one in question play the same worlds with the same noise, pair by pair. The comparison stops as
-soon as it is shown or refuted that less is lost than the margin (see `eval.measure.sequential`). In question is the
-cache that is configured; or, with ``tuned=true``, the policy as it was tuned; or what a file holds,
-``certify.file=bac.json`` of `bac calibrate` or `bac tune`. Seeds begin where nothing else does, so that no world is met
-that any of it was made or chosen in. ``bac.json`` and ``certificate.json`` go to one folder, to be copied beside a
-checkpoint's weights.
+The dense policy and the accelerated one play the same worlds with the same noise, pair by pair. The command stops as
+soon as the pairs show, or refute, that the loss is below the margin (see `eval.measure.sequential`).
+
+The subject is the configured cache. With ``tuned=true`` it is the Denoising that was tuned for the policy; with
+``certify.file=bac.json`` it is a file that `bac calibrate` or `bac tune` wrote.
+
+The seeds start in a range of their own, so the subject was neither made nor chosen in any of these worlds. The command
+writes ``bac.json`` and ``certificate.json`` to one folder; copy both beside a checkpoint's weights.
 """
 
 import csv
@@ -38,11 +40,11 @@ QUANTITIES = ("success", "score")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be certified.
+    """The cell and the Denoising to certify.
 
     Attributes:
-        cell: How the policy is configured, and the method's name.
-        denoising: What is put on it, and what ``bac.json`` will hold for LeRobot's commands to follow.
+        cell: The policy's configuration, and the method's name.
+        denoising: The Denoising that is put on the policy. ``bac.json`` will hold it, and LeRobot's commands follow it.
     """
 
     cell: Cell
@@ -50,11 +52,11 @@ class Subject:
 
 
 class Pairs:
-    """Paired episodes of a cell and the dense policy, played when they are asked for, and kept.
+    """Paired episodes of a subject and the dense policy. Pairs are played on demand and kept on disk.
 
     Args:
         settings: Policy and world.
-        subject: What is to be certified.
+        subject: The cell and the Denoising to certify.
         options: `certify` of ``configs/eval.yaml``.
     """
 
@@ -69,7 +71,7 @@ class Pairs:
         self.seen: list[tuple[int, float, float]] = []  # seed, reference, method
 
     def differences(self) -> Iterator[float]:
-        """Method minus reference, in order of seed, each in [-1, 1]; stops at ``max_n``."""
+        """Yield method minus reference, in order of seed, each in [-1, 1]; stop after ``max_n`` pairs."""
         first, count, step = self._options.first_seed, self._options.max_n, self._options.batch
         with tqdm(total=count, desc="pairs", unit="pair", disable=not self._settings.progress) as bar:
             for start in range(first, first + count, step):
@@ -82,7 +84,7 @@ class Pairs:
                     yield after - before
 
     def save(self, path: Path) -> None:
-        """Write every pair that was looked at, a line each."""
+        """Write every pair that was looked at as CSV, one line per pair."""
         with path.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["seed", f"{self.quantity} of reference", f"{self.quantity} of method"])
@@ -109,10 +111,10 @@ def certify(
 
     Args:
         settings: Policy and world.
-        subject: What is to be certified.
-        folder: Where the files go.
-        margin: What may be lost, in (0, 1).
-        confidence: Of the verdict, in (0, 1).
+        subject: The cell and the Denoising to certify.
+        folder: Folder of the three files.
+        margin: Largest tolerated loss, in (0, 1).
+        confidence: Confidence of the verdict, in (0, 1).
         options: `certify` of ``configs/eval.yaml``.
     """
     pairs = Pairs(settings, subject, options)
@@ -145,10 +147,10 @@ def certify(
 
 
 def subject_of(config: Any, settings: Settings) -> Subject:
-    """What the configuration asks to certify: a file, the policy as it was tuned, or a cache.
+    """The subject that the configuration names: a file, the policy's tuned Denoising, or a cache.
 
     Raises:
-        SystemExit: That is the reference itself.
+        SystemExit: The configuration names the dense reference itself.
     """
     if config.certify.file:
         return stored_subject(Path(config.certify.file), cell_of(config))
@@ -161,11 +163,11 @@ def subject_of(config: Any, settings: Settings) -> Subject:
 
 
 def stored_subject(path: Path, sampler: Cell) -> Subject:
-    """What a file holds.
+    """The subject that a file holds.
 
     Args:
         path: A ``bac.json``.
-        sampler: How the policy is configured: what the file leaves as the policy has it.
+        sampler: The policy's configuration; it applies to all that the file leaves open.
     """
     denoising = bac.load(path)
     title = denoising.name if denoising.solver else f"{path} on {sampler.solver_name}"
@@ -174,7 +176,7 @@ def stored_subject(path: Path, sampler: Cell) -> Subject:
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
-    """Certify the configured cell, the policy as it was tuned, or what a file holds."""
+    """Certify the subject that the configuration names."""
     log_to_terminal()
     settings = settings_of(config)
     folder = Path(config.certify.folder)

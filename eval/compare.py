@@ -1,8 +1,8 @@
 """The whole table of one task: ``python -m eval.compare policy=assembly``.
 
-Phases (`phase=`): ``calibrate`` (observations, calibrations, schedules), ``latency`` (rivals matched to BAC's latency,
-every cell timed; wants an idle machine), ``episodes`` (resumable, `workers=` processes), ``report`` (into `results=`).
-``all`` does what is missing.
+Phases (`phase=`): ``calibrate`` collects observations, calibrations and schedules. ``latency`` chooses rivals that
+match BAC's latency and times every cell; it needs an idle machine. ``episodes`` plays in `workers=` processes and is
+resumable. ``report`` writes into the folder `results=`. ``all`` runs every phase and computes only what is missing.
 """
 
 import logging

@@ -1,7 +1,7 @@
-"""The whole story on one task, in minutes: ``python -m eval.demo``.
+"""The whole comparison on one task, in minutes: ``python -m eval.demo``.
 
-Wraps a trained transformer diffusion policy, calibrates it, schedules its updates, and compares it in closed loop with
-the honest rivals on paired episodes. Needs nothing but the installed packages and the shipped checkpoint.
+The demo calibrates a trained transformer diffusion policy, schedules its updates, wraps it, and compares it in closed
+loop with its rivals on paired episodes. It needs only the installed packages and the shipped checkpoint.
 """
 
 import argparse
@@ -22,7 +22,7 @@ MIN_OBSERVATIONS = 16
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m eval.demo",
         description="Accelerate a diffusion policy by block-wise adaptive caching, and see what it costs in success.",
@@ -41,13 +41,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def demo_settings(options: argparse.Namespace) -> Settings:
-    """What the demo compares."""
+    """The settings of the demo's comparison."""
     return Settings(
         policy="assembly-v3",
         env="metaworld",
         task="assembly-v3",
         env_options={"task": "assembly-v3", "max_episode_steps": 300},
-        realtime_options={"max_episode_steps": 500},  # of the film
+        realtime_options={"max_episode_steps": 500},  # for the film: waiting uses up control steps
         n=2 if options.quick else options.episodes,
         workers=options.workers,
         pool_size=25,

@@ -1,7 +1,8 @@
 """One cell in closed loop: ``python -m eval.run policy=assembly cache=bac solver=ddpm n=50``.
 
-`policy=` brings its world; `cache=` and `solver=` and their numbers (``cache.num_updates=15 solver.num_steps=20``) make
-the cell; ``latency=true`` times it beside dense DDPM-100. Episodes already played are not played again.
+`policy=` selects the policy and its world. `cache=`, `solver=` and their numbers (``cache.num_updates=15
+solver.num_steps=20``) make the cell. ``latency=true`` times it beside dense DDPM-100. Finished episodes are not played
+again.
 """
 
 import logging

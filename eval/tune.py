@@ -1,7 +1,7 @@
 """`bac.tune` on a shipped policy: ``python -m eval.tune policy=pusht tune.target_hz=25``.
 
-Observations are visited by the policy itself, in other worlds than episodes are played in. What was chosen is put on a
-fresh copy of the policy afterwards and timed a second time: a budget that is met once may have been luck.
+The policy itself visits the observations, in worlds that no evaluated episode uses. Afterwards the chosen Denoising is
+put on a fresh copy of the policy and timed a second time, because a budget that is met once may have been met by luck.
 """
 
 import json
@@ -33,13 +33,13 @@ REFERENCE = ("DDIM", 100)
 
 
 def second_run(policy: Any, tuned: Tuned, batch: Batch, *, rounds: int) -> dict[str, float]:
-    """Latency of the choice, put on anew.
+    """Time the chosen Denoising on a fresh policy.
 
     Args:
-        policy: A policy that nothing was put on.
-        tuned: What was chosen.
+        policy: An unwrapped policy.
+        tuned: The result of `bac.tune`.
         batch: One observation, `[1, To, D]` each.
-        rounds: Chunks timed.
+        rounds: Number of chunks to time.
 
     Returns:
         ``p50_ms`` and ``p95_ms``.
@@ -52,7 +52,7 @@ def second_run(policy: Any, tuned: Tuned, batch: Batch, *, rounds: int) -> dict[
 
 
 def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
-    """Write report, picture, provenance, and the choice as ``bac.json``."""
+    """Write the report, the picture, the provenance, and the chosen Denoising as ``bac.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     tuned.save(folder / REPORT_NAME)
     (folder / "tuned.txt").write_text(f"{tuned}\n\nrun again: {json.dumps(dict(again))}\n")
@@ -63,7 +63,7 @@ def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
-    """Visit, tune, run again, write."""
+    """Visit observations, tune, time the choice again, and write the results."""
     log_to_terminal()
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(config.tune, resolve=True)

@@ -1,4 +1,4 @@
-"""Policies to accelerate. ``policies.load("policies/checkpoints/assembly-v3")`` reads one with its processors."""
+"""Policies to accelerate. ``policies.load("policies/checkpoints/assembly-v3")`` loads a policy and its processors."""
 
 from policies.checkpoints import CHECKPOINTS
 from policies.loading import LoadedPolicy, load

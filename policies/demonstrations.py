@@ -18,9 +18,9 @@ class Demonstrations:
     """Episodes of control steps, one after the other.
 
     Args:
-        arrays: `[n, size]` float32 by LeRobot key; "observation.state" and "action" at least.
+        arrays: LeRobot key to `[n, size]` float32; has at least "observation.state" and "action".
         episode_ends: Exclusive end of each episode, `[E]`.
-        attrs: Where they come from: "env", "task", "control_hz" [Hz].
+        attrs: Origin of the episodes: "env", "task", "control_hz" [Hz].
     """
 
     arrays: dict[str, np.ndarray]
@@ -29,7 +29,7 @@ class Demonstrations:
 
     @classmethod
     def load(cls, path: str | Path) -> "Demonstrations":
-        """Read a replay buffer whole into memory.
+        """Read a whole replay buffer into memory.
 
         Raises:
             FileNotFoundError: There is no zarr group at `path`.
@@ -49,17 +49,17 @@ class Demonstrations:
 
     @property
     def num_episodes(self) -> int:
-        """How many episodes there are."""
+        """Number of episodes E."""
         return len(self.episode_ends)
 
     def features(self) -> dict[str, PolicyFeature]:
-        """Name, kind and size of what a policy gets and gives."""
+        """Type and shape of every observation and of the action, by LeRobot key."""
         return {
             key: PolicyFeature(type=FEATURE_TYPES[key], shape=array.shape[1:]) for key, array in self.arrays.items()
         }
 
     def stats(self) -> dict[str, dict[str, np.ndarray]]:
-        """Per key and dimension: "min", "max", "mean", "std"."""
+        """Statistics "min", "max", "mean" and "std" of every key, `[size]` each."""
         return {
             key: {"min": a.min(0), "max": a.max(0), "mean": a.mean(0), "std": a.std(0)}
             for key, a in self.arrays.items()

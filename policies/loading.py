@@ -1,4 +1,4 @@
-"""Read a LeRobot checkpoint folder: the policy and the processors it was trained with."""
+"""Load a LeRobot checkpoint folder: the policy, and the processors that it was trained with."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,9 +12,9 @@ class LoadedPolicy(NamedTuple):
     """A policy ready to run.
 
     Args:
-        policy: In evaluation mode, on its device.
-        preprocessor: Observations as the world gives them to normalised batches.
-        postprocessor: Normalised actions to actions in the world's units, on the CPU.
+        policy: The policy in evaluation mode, on its device.
+        preprocessor: Turns observations of the world into normalised batches.
+        postprocessor: Turns normalised actions into actions in the world's units, on the CPU.
     """
 
     policy: "PreTrainedPolicy"
@@ -32,21 +32,21 @@ def load(
     """Load a DP-T checkpoint.
 
     Args:
-        path: Folder that LeRobot's trainer, `policies.train` or the converter wrote.
+        path: Folder written by LeRobot's trainer, `policies.train` or `policies.diffusion_transformer.convert`.
         solver: "DDPM", "DDIM" or "DPM-Solver++"; `None` keeps the checkpoint's.
         num_inference_steps: Denoising steps per run (K); `None` keeps the checkpoint's.
-        device: Where the policy runs, such as "cuda".
+        device: Device that the policy runs on, such as "cuda".
 
     Raises:
         FileNotFoundError: `path` holds no checkpoint.
-        ValueError: It is another policy than DP-T, or the solver cannot make that many steps.
+        ValueError: The policy is not DP-T, or the solver cannot make that many steps.
     """
     path = Path(path)
     if not (path / "config.json").is_file():
         raise FileNotFoundError(
             f"{path}: no checkpoint here (config.json is missing). Train one: python -m policies.train task={path.name}"
         )
-    # These imports take seconds: only who loads a policy pays.
+    # These imports take seconds, so `import policies` avoids them.
     from lerobot.configs import PreTrainedConfig
 
     from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy

@@ -20,7 +20,7 @@ def make_dataset(demonstrations: Demonstrations, root: str | Path) -> LeRobotDat
     """Write every episode as a LeRobotDataset (version 3).
 
     Args:
-        demonstrations: Their `attrs` name the task and `control_hz`, which must be whole [Hz].
+        demonstrations: Demonstrations whose `attrs` name the task and `control_hz` [Hz], which must be a whole number.
         root: Folder to create.
 
     Raises:
@@ -44,7 +44,7 @@ def make_dataset(demonstrations: Demonstrations, root: str | Path) -> LeRobotDat
 
 
 def main() -> None:
-    """Command line of the builder."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("demonstrations", type=Path, help="zarr replay buffer")
     parser.add_argument("root", type=Path, help="folder to create")

@@ -1,8 +1,8 @@
 """Train in bfloat16 with float32 master weights.
 
-bfloat16 has 8 bits of mantissa: an update of less than 1/256 of a weight is lost in it, and late in training all are.
-So a float32 copy, the master, takes the updates; the working weights, on which forward and backward run, are the
-master rounded to bfloat16 after every update (Micikevicius et al., "Mixed Precision Training", 2018).
+bfloat16 has 8 bits of mantissa, so it loses an update of less than 1/256 of a weight, and late in training all updates
+are that small. So a float32 copy, the master, takes the updates. The working weights, which forward and backward use,
+are the master rounded to bfloat16 after every update (Micikevicius et al., "Mixed Precision Training", 2018).
 """
 
 import torch
@@ -13,8 +13,8 @@ class MasterWeights:
     """The float32 originals of a module's parameters, in the module's order.
 
     Args:
-        module: Has float32 parameters, which become `dtype`; its floating-point buffers too.
-        dtype: Of the working weights.
+        module: Module with float32 parameters. Its parameters and floating-point buffers become `dtype`.
+        dtype: Dtype of the working weights.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -23,7 +23,7 @@ class MasterWeights:
         module.to(dtype)
 
     def take_gradients(self) -> None:
-        """Move the working weights' gradients here, as float32."""
+        """Move the working weights' gradients to the masters, as float32."""
         for name, working in self._working.items():
             self.parameters[name].grad = None if working.grad is None else working.grad.float()
             working.grad = None

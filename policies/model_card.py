@@ -1,4 +1,4 @@
-"""The picture and the README that lie beside trained weights."""
+"""The README and the training curve beside trained weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def draw_training_curve(path: str | Path, rows: Sequence[Mapping[str, float | No
     Args:
         path: PNG to write.
         rows: Each has "step", "loss" and "held_out_error", which may be `None`.
-        title: Above the picture.
+        title: Title of the picture.
     """
     figure = Figure(figsize=(6, 3.5), dpi=110, layout="tight")
     axis = figure.subplots()

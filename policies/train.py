@@ -1,8 +1,8 @@
-"""Train DP-T on demonstrations held in memory: ``python -m policies.train task=assembly-v3``.
+"""Train DP-T on demonstrations in memory: ``python -m policies.train task=assembly-v3``.
 
-LeRobot's trainer reads frames one by one from a dataset on disk; on a CPU and low-dimensional observations that
-takes longer than the network. Here the whole data set is a few tensors, normalised once, and a batch is an index.
-The checkpoint is LeRobot's format, so everything that loads one from its trainer loads this.
+LeRobot's trainer reads frames one by one from a dataset on disk. On a CPU with low-dimensional observations that takes
+longer than the network. Here the whole dataset is a few tensors, normalised once, and a batch is an index into them.
+The checkpoint has LeRobot's format, so all programs that load checkpoints of LeRobot's trainer load it too.
 """
 
 import sys
@@ -23,7 +23,7 @@ def train(cfg: DictConfig, command: str = "python -m policies.train") -> Trainer
 
     Args:
         cfg: `configs/train.yaml`.
-        command: What was typed, for the model card.
+        command: The command that was typed, for the model card.
 
     Raises:
         FileNotFoundError: There are no demonstrations, or nothing to resume.
@@ -59,7 +59,7 @@ def _save(trainer: Trainer, command: str) -> None:
 
 @hydra.main(version_base=None, config_path="../configs", config_name="train")
 def main(cfg: DictConfig) -> None:
-    """Command line of the trainer."""
+    """Train as the configuration says."""
     train(cfg, " ".join(["python -m policies.train", *sys.argv[1:]]))
 
 

@@ -1,4 +1,4 @@
-"""DP-T in training: batches from memory, low-precision working weights, float32 masters, an average of those."""
+"""DP-T in training: batches from memory, low-precision working weights, float32 masters, and the masters' average."""
 
 import csv
 import time
@@ -29,11 +29,11 @@ NUM_HELD_OUT_WINDOWS = 256
 
 
 class Trainer:
-    """A policy in training, with everything that changes, so that it can be saved and continued.
+    """A policy in training, with all its changing state, so that training can be saved and continued.
 
     Args:
         cfg: `configs/train.yaml`.
-        demonstrations: What to learn from.
+        demonstrations: Demonstrations to learn from.
     """
 
     def __init__(self, cfg: DictConfig, demonstrations: Demonstrations) -> None:
@@ -68,7 +68,7 @@ class Trainer:
         self.rows: list[dict[str, float | None]] = []
 
     def _cut_windows(self) -> tuple[Windows, Windows]:
-        """Windows to train on, and those of the held-out episodes, the last ones."""
+        """Cut the windows to train on, and the windows of the held-out episodes, which are the last ones."""
         tensors = normalise(self.demonstrations, self.processors[0])
         ends = self.demonstrations.episode_ends
         first_held_out = len(ends) - self.num_held_out
@@ -79,7 +79,7 @@ class Trainer:
         return train, Windows.cut(tail, ends[first_held_out:] - start, *offsets, self.config.drop_n_last_frames)
 
     def update(self) -> float:
-        """One optimizer step; returns the loss."""
+        """Make one optimizer step, and return the loss."""
         started = time.perf_counter()
         batch = self.windows.batch(torch.randint(len(self.windows), (self.cfg.batch_size,)))
         # Actions stay float32: noise is added to them before they are rounded.
@@ -100,7 +100,7 @@ class Trainer:
         return loss.item()
 
     def measure(self) -> float:
-        """Mean absolute error of the averaged weights' chunks on held-out windows, normalised units, DDIM-10."""
+        """Measure the averaged weights on held-out windows: mean absolute action error, normalised units, DDIM-10."""
         self.ema.copy_to(self.averaged.parameters())
         generator = torch.Generator(self.cfg.device).manual_seed(self.cfg.seed)
         count = min(NUM_HELD_OUT_WINDOWS, len(self.held_out))
@@ -111,13 +111,13 @@ class Trainer:
         return (chunk - wanted).abs().mean().item()
 
     def log(self, losses: Sequence[float], held_out_error: float | None) -> None:
-        """Add a row: the mean of `losses` since the last one, and what `measure` gave, if it was asked."""
+        """Add a row: the mean of `losses` since the last row, and the result of `measure` if there is one."""
         loss = sum(losses) / len(losses)
         values = (self.step, loss, held_out_error, self.rate.get_last_lr()[0], self.seconds)
         self.rows.append(dict(zip(COLUMNS, values, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on as if training had never stopped."""
+        """The state from which `load_state_dict` continues as if training had never stopped."""
         return {
             "master": {name: p.detach() for name, p in self.master.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -130,7 +130,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from the state that `state_dict` returned."""
         with torch.no_grad():
             for name, parameter in self.master.parameters.items():
                 parameter.copy_(state["master"][name])
@@ -158,7 +158,7 @@ class Trainer:
             writer.writerows(self.rows)
 
     def facts(self) -> dict[str, object]:
-        """What the model card tells: all options, and what came of them."""
+        """Facts for the model card: all options, and the outcome of training."""
         return {
             **vars(self.config),
             **OmegaConf.to_container(self.cfg, resolve=True),
@@ -174,7 +174,7 @@ class Trainer:
 
 
 def make_config(cfg: DictConfig, demonstrations: Demonstrations) -> DiffusionTransformerConfig:
-    """Policy options from `cfg.policy`, with the features the demonstrations have."""
+    """Make the policy's configuration from `cfg.policy` and the features of the demonstrations."""
     features = demonstrations.features()
     return DiffusionTransformerConfig(
         **OmegaConf.to_container(cfg.policy),
@@ -186,6 +186,6 @@ def make_config(cfg: DictConfig, demonstrations: Demonstrations) -> DiffusionTra
 
 
 def normalise(demonstrations: Demonstrations, preprocessor: Any) -> dict[str, Tensor]:
-    """All control steps through the preprocessor at once, `[n, size]` each, float32."""
+    """Normalise all control steps at once with the preprocessor, `[n, size]` each, float32."""
     normalised = preprocessor({key: torch.from_numpy(array) for key, array in demonstrations.arrays.items()})
     return {key: normalised[key] for key in demonstrations.arrays}

@@ -1,7 +1,7 @@
-"""What a policy learns from: windows of demonstrations.
+"""Windows of demonstrations, from which a policy learns.
 
-A window is placed by its current step: To observations that end there, T actions that begin with the first of those
-observations. Where it reaches over an end of its episode, the nearest step stands in, and `action_is_pad` says so.
+A window belongs to a current step. It has To observations that end at this step, and T actions that start at the first
+of these observations. Outside its episode it repeats the nearest step, and `action_is_pad` marks those actions.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Windows:
 
     Args:
         tensors: Normalised control steps by LeRobot key, each `[n, size]`.
-        observation_rows: `[windows, To]`.
-        action_rows: `[windows, T]`.
-        action_is_pad: Where an action row stands in for one outside the episode, `[windows, T]` bool.
+        observation_rows: Rows of each window's observations, `[windows, To]`.
+        action_rows: Rows of each window's actions, `[windows, T]`.
+        action_is_pad: Marks action rows that replace a step outside the episode, `[windows, T]` bool.
     """
 
     tensors: dict[str, Tensor]
@@ -46,7 +46,7 @@ class Windows:
         return len(self.action_rows)
 
     def batch(self, chosen: Tensor) -> dict[str, Tensor]:
-        """Windows `chosen` `[B]`, as `DiffusionTransformerPolicy.forward` takes them."""
+        """The batch of the windows with numbers `chosen` `[B]`, as `DiffusionTransformerPolicy.forward` takes it."""
         batch = {
             key: tensor[self.action_rows[chosen] if key == ACTION else self.observation_rows[chosen]]
             for key, tensor in self.tensors.items()
@@ -55,15 +55,16 @@ class Windows:
 
 
 def window_rows(episode_ends: np.ndarray, offsets: list[int], drop_n_last: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of every window: one window per control step, all in the control step's own episode.
+    """The rows of every window. There is one window per control step, and it stays in that step's episode.
 
     Args:
         episode_ends: Exclusive end of each episode, `[E]`.
         offsets: Steps of a window relative to its current step, such as ``[-1, 0]``.
-        drop_n_last: Last control steps of each episode that get no window.
+        drop_n_last: Number of control steps at the end of each episode that get no window.
 
     Returns:
-        Rows `[windows, len(offsets)]`, and where they stand in for a step outside the episode, bool of that shape.
+        Rows `[windows, len(offsets)]`, and a bool mask of that shape: true for rows that replace a step outside the
+        episode.
     """
     rows, padded = [], []
     for start, end in zip(np.concatenate([[0], episode_ends[:-1]]), episode_ends, strict=True):

@@ -1,4 +1,4 @@
-"""What is computed once per policy and world: observations that the dense policy visits, calibrations, schedules."""
+"""Observations that the dense policy visits, calibrations and Denoisings: computed once per policy and world."""
 
 import logging
 from functools import partial
@@ -18,11 +18,13 @@ CALIBRATION_BATCH = 8
 
 
 class Calibrated:
-    """Observations, calibrations and what cells put on, of one comparison; computed when first asked, kept on disk.
+    """Observations, calibrations and Denoisings of one comparison.
+
+    Each is computed when first asked for. Observations and calibrations are kept on disk.
 
     Args:
-        settings: The comparison.
-        loaded: The policy with its processors; it is left unwrapped.
+        settings: Settings of the comparison.
+        loaded: The policy with its processors; every method leaves it unwrapped.
     """
 
     def __init__(self, settings: Settings, loaded: Any) -> None:
@@ -45,7 +47,7 @@ class Calibrated:
         return kept(settings.folder / f"observations-{purpose}.npz", visit)
 
     def calibration(self, cell: Cell) -> Calibration:
-        """Calibration of the cell's solver."""
+        """The calibration of the cell's solver."""
         sampler = cell.sampler
         if sampler not in self._calibrations:
             path = self._settings.folder / "calibrations" / f"{sampler.name.replace(' ', '-')}.zarr"
@@ -55,7 +57,7 @@ class Calibrated:
         return self._calibrations[sampler]
 
     def denoising(self, cell: Cell) -> bac.Denoising:
-        """What the cell puts on the policy."""
+        """The cell's Denoising."""
         if cell.cache == "dense":
             return cell.denoising or bac.Denoising()
         return build_denoising(cell, self.calibration(cell))

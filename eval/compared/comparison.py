@@ -1,7 +1,7 @@
 """The phases of a comparison, each resumable: calibrate, latency, episodes, report.
 
-Everything computed is kept under `settings.folder`; a phase computes what is missing and no more. Latency alone is
-measured anew whenever its phase is asked for by name, since it wants an idle machine.
+All results are kept under `settings.folder`, and a phase computes only what is missing. Latency is the exception: the
+phase measures it anew whenever a user names the phase, because good numbers need an idle machine.
 """
 
 import json
@@ -34,10 +34,10 @@ PHASES = ("calibrate", "latency", "episodes", "report")
 
 
 class Comparison:
-    """One policy in one world, run in many ways.
+    """One policy in one world, run as many cells.
 
     Args:
-        settings: What to compare.
+        settings: Settings of the comparison.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,40 +49,40 @@ class Comparison:
 
     @property
     def published(self) -> Cell:
-        """BAC as published: the cell whose cost the rivals are given."""
+        """BAC as published. The rivals get the cost of this cell as their budget."""
         return core_cells(self.settings.num_updates, self.settings.num_bubbled)[1]
 
     @property
     def cached_cells(self) -> tuple[Cell, ...]:
-        """Cells known after calibration: the core, and uniform and unified at BAC's true cost."""
+        """Cells known after calibration: the core cells, and uniform and unified at BAC's number of sweeps."""
         core = core_cells(self.settings.num_updates, self.settings.num_bubbled)
         return _unique([*core, *equal_cost_cells(self.denoising(self.published))])
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Every row of the table: the dense reference, BAC and its variants, few-step rivals, then the sweep."""
+        """The cells of the table, in order: dense reference, BAC and its variants, few-step rivals, tuned, sweep."""
         sweep = sweep_cells(self.settings.sweep_updates, self.settings.sweep_bubbled)
         return _unique([*self.cached_cells, *self.few_step_cells, *self.tuned_cells, *sweep])
 
     @property
     def tuned_cells(self) -> tuple[Cell, ...]:
-        """The policy as it was tuned, if that is asked for: what a file beside its weights holds.
+        """The cell of the tuned Denoising in a file beside the weights; empty if `settings.tuned` is None.
 
         Raises:
-            ScheduleError: There is no such file, or it holds nothing that `bac.load` reads.
+            ScheduleError: The file does not exist, or `bac.load` cannot read it.
         """
         if self.settings.tuned is None:
             return ()
         return (stored(self.settings.checkpoint / self.settings.tuned),)
 
     def denoising(self, cell: Cell) -> bac.Denoising:
-        """What the cell puts on the policy; `bac.Denoising()` if that is nothing."""
+        """The Denoising that the cell puts on the policy; `bac.Denoising()` for a dense cell."""
         if cell not in self._denoisings:
             self._denoisings[cell] = self.calibrated.denoising(cell)
         return self._denoisings[cell]
 
     def calibrate(self) -> None:
-        """Observations, calibrations, and one JSON for what each cell puts on."""
+        """Compute observations and calibrations, and write one JSON file per Denoising."""
         folder = self.settings.folder / "denoisings"
         folder.mkdir(parents=True, exist_ok=True)
         for cell in self.cells:
@@ -95,8 +95,8 @@ class Comparison:
         """Choose the few-step rivals that BAC's latency buys, then time every cell.
 
         Args:
-            anew: Also if both is known. Otherwise rivals stay as they were chosen, and all cells are timed together as
-                soon as one of them has not been.
+            anew: Choose and time even if both results exist. Otherwise chosen rivals stay, and all cells are timed
+                together only if one of them has no latency yet.
         """
         if anew or not self.few_step_cells:
             self._choose_rivals()
@@ -104,7 +104,7 @@ class Comparison:
             self._time()
 
     def play(self) -> None:
-        """Every missing episode of every cell, then those with the world not waiting."""
+        """Play every missing episode of every cell, first in lock-step, then in real time."""
         settings = self.settings
         seeds = tuple(settings.seeds)
         units = [self.unit(cell, seeds) for cell in self.cells]
@@ -113,17 +113,17 @@ class Comparison:
         play_units(settings.realtime, late, self.log)
 
     def unit(self, cell: Cell, seeds: tuple[int, ...], think: int = 0) -> Unit:
-        """Work for one cell."""
+        """Unit of work for one cell; `think` control steps pass per chunk."""
         denoising, settings = self.denoising(cell), self.settings.realtime if think else self.settings
         return Unit(unit_key(settings, cell, denoising, think), cell, denoising, seeds, think)
 
     def realtime_unit(self, cell: Cell, seeds: tuple[int, ...]) -> Unit:
-        """Work for one cell with the world not waiting for its measured latency."""
+        """Unit of work for one cell in real time: the world goes on for the cell's measured latency."""
         return self.unit(cell, seeds, self.think_steps(cell))
 
     @property
     def realtime_cells(self) -> tuple[Cell, ...]:
-        """Dense, BAC as published, and the few-step rivals given BAC's latency; none before latency is known."""
+        """Dense, BAC as published, and the few-step rivals at BAC's latency; empty before latency is known."""
         if not self.settings.realtime_n or not self.latencies:
             return ()
         return (dense(), self.published, *self.few_step_cells[: len(SOLVERS)])
@@ -144,20 +144,20 @@ class Comparison:
 
     @property
     def latencies(self) -> dict[Cell, Latency]:
-        """What the latency phase measured; cells it did not see are absent."""
+        """Latency of every cell that the latency phase timed; other cells are absent."""
         stored = self._stored_latencies
         keys = {cell: _cell_key(cell) for cell in self.cells}
         return {cell: Latency(**stored[key]) for cell, key in keys.items() if key in stored}
 
     @property
     def eager_latency(self) -> Latency | None:
-        """Dense DDPM-100 without `bac`: what speed-ups refer to."""
+        """Latency of dense DDPM-100 without `bac`, the reference of every speed-up; None before it is known."""
         stored = self._stored_latencies.get(_EAGER)
         return Latency(**stored) if stored else None
 
     @property
     def intercepted_latency(self) -> Latency | None:
-        """BAC as published through interceptors alone."""
+        """Latency of BAC as published through interceptors alone; None before it is known."""
         stored = self._stored_latencies.get(_INTERCEPTED)
         return Latency(**stored) if stored else None
 
@@ -172,7 +172,7 @@ class Comparison:
         return [episodes[seed] for seed in self.settings.seeds if seed in episodes]
 
     def action_errors(self) -> dict[Cell, float | None]:
-        """Action error of every cell against its reference on fixed noise; None where undefined."""
+        """Action error of every cell against its reference on fixed noise; None where it is undefined."""
         batch = self.calibrated.observations("fidelity")
         chunks: dict[Cell, Any] = {}
 
@@ -201,11 +201,11 @@ class Comparison:
         return policy_flops(self.loaded.policy, self.denoising(cell).schedule, cell.steps)
 
     def sweeps(self, cell: Cell) -> float:
-        """Full evaluations' worth of block updates."""
+        """Sweeps of one action chunk: block updates / number of blocks."""
         return float(self.denoising(cell).sweeps or cell.steps)
 
     def _choose_rivals(self) -> None:
-        """Give the few-step solvers as many steps as BAC's latency buys, in the spacing that suits them best."""
+        """Give the few-step solvers as many steps as BAC's latency buys, each in its best timestep spacing."""
         settings = self.settings
         published = self.denoising(self.published)
         options = {"replay": replay_named(settings.executor), "progress": settings.progress}
@@ -218,7 +218,7 @@ class Comparison:
         write_json(self._file("few_steps"), [cell.to_document() for cell in _unique([*matched, *curve])])
 
     def _time(self) -> None:
-        """Every cell, by turns."""
+        """Time every cell in interleaved rounds."""
         settings = self.settings
         measured = measure_cells(
             self.loaded,
@@ -235,7 +235,7 @@ class Comparison:
 
     @property
     def few_step_cells(self) -> tuple[Cell, ...]:
-        """The rivals: first one per solver at BAC's latency, then the curve; empty before latency is known."""
+        """The rivals: first one per solver at BAC's latency, then the curve; empty before they are chosen."""
         path = self._file("few_steps")
         return tuple(map(Cell.from_document, json.loads(path.read_text()))) if path.exists() else ()
 
@@ -245,7 +245,7 @@ class Comparison:
         return one_of(self.calibrated.observations("fidelity"))
 
     def _file(self, name: str) -> Path:
-        """A file that depends on the executor latencies were measured with."""
+        """Path of a result that depends on the executor."""
         return self.settings.folder / f"{name}-{self.settings.executor}.json"
 
 
@@ -254,7 +254,7 @@ def _cell_key(cell: Cell) -> str:
 
 
 def _unique(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Cells in order, without those that an earlier one already describes."""
+    """Cells in order, without those that describe the same run as an earlier cell."""
     by_key: dict[str, Cell] = {}
     for cell in cells:
         by_key.setdefault(_cell_key(cell), cell)

@@ -1,4 +1,4 @@
-"""The honest rivals: as many dense steps as BAC's measured latency buys, spaced as well as they can be."""
+"""Honest rivals: as many dense steps as BAC's measured latency buys, in the best timestep spacing."""
 
 import copy
 import logging
@@ -25,9 +25,9 @@ class Timings:
     """Latencies of the same interleaved rounds.
 
     Attributes:
-        cells: Of every cell, replayed or not as asked for.
-        eager: Of dense DDPM-100 as it is without `bac`: what speed-ups refer to.
-        intercepted: Of cells asked for, through interceptors alone.
+        cells: Latency of every cell, with or without replay, as asked for.
+        eager: Latency of dense DDPM-100 without `bac`, the reference of every speed-up.
+        intercepted: Latency of the selected cells through interceptors alone.
     """
 
     cells: dict[Cell, Latency]
@@ -38,15 +38,15 @@ class Timings:
 def caller(
     loaded: Any, cell: Cell, denoising: bac.Denoising, batch: Batch, *, replay: bool | bac.Replay = False
 ) -> Callable[[], object]:
-    """A call that makes one action chunk the cell's way, on a copy of the policy of its own.
+    """Make a call that computes one action chunk of a cell. Every call owns a copy of the policy.
 
     Args:
-        loaded: Untouched policy with its processors.
-        cell: How the policy is configured.
-        denoising: What is put on it.
+        loaded: Unwrapped policy with its processors.
+        cell: The policy's configuration.
+        denoising: The Denoising that is put on the copy.
         batch: One preprocessed observation, `[1, To, D]` each.
-        replay: As for `bac.wrap`. False runs dense cells eagerly and caches through interceptors; with replay all run
-            from plans, so that nobody wins by the executor.
+        replay: As for `bac.wrap`. False runs dense cells eagerly and caches through interceptors. With replay every
+            cell runs from a plan, so that no cell wins by its executor alone.
     """
     policy = copy.deepcopy(loaded.policy)
     policy.reset()
@@ -67,7 +67,7 @@ def measure_cells(
     progress: bool,
     intercepted: tuple[Cell, ...] = (),
 ) -> Timings:
-    """Latency of every cell, interleaved with eager dense DDPM-100 and with some cells through interceptors alone."""
+    """Time every cell, interleaved with eager dense DDPM-100 and with some cells through interceptors alone."""
     is_eager_there = not replay and next(iter(cells)) == dense()
     calls = {} if is_eager_there else {_EAGER: caller(loaded, dense(), bac.Denoising(), batch)}
     calls |= {cell.name: caller(loaded, cell, cells[cell], batch, replay=replay) for cell in cells}
@@ -81,14 +81,15 @@ def measure_cells(
 
 
 def matched_steps(loaded: Any, target: Cell, denoising: bac.Denoising, batch: Batch, **options: Any) -> dict[str, int]:
-    """For each solver, the most dense steps that take no longer than `target`.
+    """For each solver, find the most dense steps that take no longer than `target`.
 
-    A line through two measured points proposes a number; its neighbours are then measured beside the target.
+    A line through two measured points proposes a number of steps. That number and its neighbours are then measured
+    beside the target.
 
     Args:
-        loaded: Untouched policy with its processors.
+        loaded: Unwrapped policy with its processors.
         target: The cell whose latency is the budget.
-        denoising: What it puts on.
+        denoising: The target's Denoising.
         batch: One preprocessed observation, `[1, To, D]` each.
         options: As for `measure_cells`; the rivals are replayed if the target is.
 
@@ -117,15 +118,15 @@ def matched_steps(loaded: Any, target: Cell, denoising: bac.Denoising, batch: Ba
 
 
 def _timed(num_steps: int, solver: str) -> Cell:
-    """A dense cell to time: spacing costs nothing, and every solver can place any number of steps "leading"."""
+    """A dense cell to time. Spacing does not change latency, and "leading" can place any number of steps."""
     return dense(num_steps, solver, "leading")
 
 
 class SpacingChooser:
-    """Best timestep spacing for few-step cells, on calibration observations; dense references are made once.
+    """Chooses the best timestep spacing of few-step cells on calibration observations; makes dense references once.
 
     Args:
-        policy: Untouched policy.
+        policy: Unwrapped policy.
         batch: Preprocessed calibration observations.
         num_draws: Noise draws per observation, at least 2.
     """

@@ -1,4 +1,4 @@
-"""Experiments: file = command, and every command makes a part of one page of results/.
+"""Experiments. Every command makes a part of one page of results/.
 
 ==================  =================================================================================================
 page                made by ``python -m``

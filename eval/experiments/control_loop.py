@@ -1,7 +1,8 @@
-"""Does `bac.ControlLoop` keep its deadlines here? ``python -m eval.experiments.control_loop`` runs it for a minute.
+"""Measure whether `bac.ControlLoop` keeps its deadlines on this machine, for a minute.
 
-A process beside it only sleeps from one control step to the next, on the same machine during the same minute: what that
-one misses is the operating system's own. With ``output=`` it writes the loop.json of results/realtime.
+During the same minute a second process only sleeps from one control step to the next. The deadlines that this process
+misses are the operating system's fault. ``python -m eval.experiments.control_loop`` prints both; with ``output=`` it
+writes the loop.json of results/realtime.
 """
 
 import multiprocessing
@@ -24,11 +25,11 @@ START_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Bare:
-    """What a loop missed that did nothing but sleep.
+    """The statistics of a loop that only sleeps.
 
     Attributes:
         missed_deadlines: As in `bac.control.Statistics`.
-        jitter_s: As there.
+        jitter_s: As in `bac.control.Statistics` [s].
     """
 
     missed_deadlines: int
@@ -36,10 +37,10 @@ class Bare:
 
 
 class BusyPolicy:
-    """Multiplies matrices for a given time.
+    """A policy that multiplies matrices for a given time.
 
     Args:
-        latency_s: How long a chunk takes [s].
+        latency_s: Latency of a chunk [s].
         chunk_steps: Actions per chunk T.
     """
 
@@ -49,10 +50,10 @@ class BusyPolicy:
         self._matrix = torch.eye(64)
 
     def reset(self) -> None:
-        """There is nothing to forget."""
+        """Do nothing: this policy has no state."""
 
     def predict_action_chunk(self, observation: object) -> torch.Tensor:
-        """No motion, after a while."""
+        """Return a chunk of zeros after `latency_s`."""
         end = time.perf_counter() + self._latency_s
         while time.perf_counter() < end:
             self._matrix @ self._matrix
@@ -60,29 +61,30 @@ class BusyPolicy:
 
 
 class NoRobot:
-    """Sees and does nothing."""
+    """A robot that observes and does nothing."""
 
     def observe(self) -> None:
-        """Nothing."""
+        """Return no observation."""
 
     def act(self, action: object) -> None:
-        """Nothing."""
+        """Ignore the action."""
 
 
 def compare(
     *, control_hz: float, num_steps: int, policy_s: float, chunk_steps: int, progress: bool = True
 ) -> tuple[Statistics, Bare]:
-    """Run the loop and the bare one at the same time.
+    """Run the control loop and the bare loop at the same time.
 
     Args:
-        control_hz: Of both [Hz].
-        num_steps: Control steps of both.
-        policy_s: What a chunk takes [s].
+        control_hz: Control steps per second of both loops [Hz].
+        num_steps: Control steps of both loops.
+        policy_s: Latency of a chunk [s].
         chunk_steps: Actions per chunk.
-        progress: Say that it takes a while.
+        progress: Print how long the run takes.
 
     Raises:
-        RuntimeError: The process beside did not start, or died.
+        RuntimeError: The process of the bare loop did not start.
+        queue.Empty: The process of the bare loop died.
     """
     context = multiprocessing.get_context("spawn")
     ready, go, results = context.Event(), context.Event(), context.Queue()
@@ -113,7 +115,7 @@ def _sleep_only(control_hz: float, num_steps: int, ready: Any, go: Any, results:
 
 
 def document_of(config: Any, statistics: Statistics, bare: Bare) -> dict[str, Any]:
-    """What both did, and the difference; plain JSON types."""
+    """The statistics of both loops, and their difference, as plain JSON types."""
     last_step = _num_steps(config) - 1
     return {
         "command": command_line(),
@@ -132,7 +134,7 @@ def _num_steps(config: Any) -> int:
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="control_loop")
 def main(config: Any) -> None:
-    """Run, print, and write if asked to."""
+    """Run both loops, print their statistics, and write them if ``output=`` is set."""
     log_to_terminal()
     torch.set_num_threads(1)
     statistics, bare = compare(

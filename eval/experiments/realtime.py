@@ -1,9 +1,12 @@
 """Success in a world that does not wait: ``python -m eval.experiments.realtime policy=pusht n=100``.
 
-Two curves for each method: against `control_hz`, each method at its own latency (the world plays faster, so the same
-latency lasts more control steps); and against latency at the world's own `control_hz`, the same for all methods. Both
-depend on the control steps that a chunk takes alone, so points that share them are played once. Episodes are simulated,
-paired, resumable, and the same on any machine: only the latencies are measured, or given (``recorded=FILE``).
+Every method has two curves. The first is success against `control_hz`, each method at its own latency: a faster world
+makes the same latency last more control steps. The second is success against latency at the world's own `control_hz`,
+where all methods get the same latency.
+
+Both curves depend only on the number of control steps that a chunk takes, so points with the same number are played
+once. Episodes are simulated, paired, resumable, and the same on any machine. Only the latencies are measured, unless
+``realtime.recorded=FILE`` gives them.
 """
 
 import json
@@ -36,7 +39,7 @@ from eval.setup.provenance import provenance
 
 logger = logging.getLogger(__name__)
 COLOURS = (BLACK, BLUE, GREEN, ORANGE, PINK)
-MARKERS = "osD^v"  # smaller and smaller, so that all are seen where methods are level
+MARKERS = "osD^v"  # drawn smaller and smaller, so that all are seen where methods are level
 STYLES = {"act": "-", "stand_still": (0, (2, 2))}
 
 
@@ -45,12 +48,12 @@ class CurvePoint:
     """One point of a curve.
 
     Attributes:
-        curve: What it is drawn against, ``control_hz`` or ``latency``.
+        curve: The horizontal axis, ``control_hz`` or ``latency``.
         cell: The method.
         mode: See `eval.play.realtime.MODES`.
         control_hz: Control steps per second [Hz].
         latency_ms: Median latency of a chunk [ms].
-        pace: What that makes of the world.
+        pace: The pace of the world at this latency and `control_hz`.
     """
 
     curve: str
@@ -98,7 +101,7 @@ class Curves:
         return points
 
     def play(self) -> None:
-        """Every episode that is not in the log."""
+        """Play every episode that is not in the log."""
         seeds = tuple(self.comparison.settings.seeds)
         units = {unit.key: unit for unit in (self._unit(point, seeds) for point in [*self.points, self._reference])}
         play_units(self.comparison.settings.realtime, list(units.values()), self.log)
@@ -109,7 +112,7 @@ class Curves:
         return [episodes[seed] for seed in self.comparison.settings.seeds if seed in episodes]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table: plain JSON types. Differences are to dense in lock-step, pair by pair."""
+        """The table as plain JSON types. Paired differences are to dense in lock-step."""
         return [self._row(point) for point in self.points]
 
     @property
@@ -140,14 +143,14 @@ class Curves:
 
     def _unit(self, point: CurvePoint, seeds: tuple[int, ...]) -> Unit:
         denoising = self.comparison.denoising(point.cell)
-        # Without delay the two modes are one, lock-step.
+        # Without delay both modes are lock-step, so they share episodes.
         pace = point.pace if point.pace.delays[-1] else Pace((0,))
         parts = {"updates": updates_of(denoising), "pace": asdict(pace)}
         identity = self.comparison.settings.realtime.identity
         return Unit(comparison_key(identity, point.cell.describe(), parts), point.cell, denoising, seeds, pace=pace)
 
     def _few_step_cells(self) -> list[Cell]:
-        """DDIM with few steps, spaced as well as it can be; chosen once."""
+        """DDIM cells with few steps, each in its best timestep spacing; chosen once, then read from disk."""
         path = self.comparison.settings.folder / "realtime_rivals.json"
         known = {cell.num_steps: cell for cell in _stored_cells(path) + list(self.comparison.few_step_cells)}
         known = {steps: cell for steps, cell in known.items() if cell.solver == "DDIM"}
@@ -160,7 +163,7 @@ class Curves:
         return cells
 
     def _latencies(self) -> Mapping[str, Sequence[float]]:
-        """Latencies of every cell [ms]: recorded, or the median measured here, by this or an earlier command."""
+        """Latencies of every cell [ms]: the recorded ones, or the median that this or an earlier command measured."""
         names = [cell.name for cell in self.cells]
         if self.options.recorded:
             recorded = json.loads(Path(self.options.recorded).read_text())
@@ -186,12 +189,12 @@ class Curves:
 
 
 def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str, quantity: str) -> None:
-    """Both curves side by side.
+    """Draw both curves side by side.
 
     Args:
         path: PNG to write.
         rows: The table.
-        title: What the picture shows.
+        title: Title of the picture.
         quantity: ``success`` or ``score``.
     """
     names = list(dict.fromkeys(row["name"] for row in rows))
@@ -235,7 +238,7 @@ def publish(curves: Curves, folder: Path) -> list[dict[str, Any]]:
 
 
 def film_all(curves: Curves, folder: Path, control_hz: float) -> list[Path]:
-    """Film every method, acting while it thinks, each at its own latency."""
+    """Film every method in mode ``act``, each at its own latency."""
     latencies_s = {cell: float(np.median(curves.latencies_ms[cell.name])) / 1e3 for cell in curves.cells}
     return film_cells(curves.comparison, latencies_s, folder, mode="act", control_hz=control_hz, animate=False)
 
@@ -250,7 +253,7 @@ def _stored_cells(path: Path) -> list[Cell]:
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
-    """Measure or read latencies, play what is missing, write the table and the picture."""
+    """Measure or read latencies, play missing episodes, write the table and the picture."""
     log_to_terminal()
     curves = Curves(Comparison(settings_of(config)), config.realtime)
     for name, latencies in curves.latencies_ms.items():

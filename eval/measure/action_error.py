@@ -1,11 +1,12 @@
-"""How far a cell's actions are from the dense policy's on the same noise: the instrument, where success is the judge.
+"""Action error: how far a cell's actions are from the dense policy's on the same noise.
 
-The reference depends on the solver, since only runs that consume the same draws can be compared:
+Action error is a quick measurement; success in closed loop is what counts. The reference depends on the solver, since
+only runs that consume the same draws can be compared:
 
 - a cached DDPM cell against the dense run of the same DDPM, which injects the same noise at every step;
 - DDIM and DPM-Solver++ cells against dense DDIM-100 from the same initial noise (one deterministic path, finely cut);
-- DDPM with fewer steps draws other noise, so its error is undefined. Where its timestep spacing must be chosen, the
-  energy distance between its actions and those of dense DDPM-100 is used, which compares distributions.
+- DDPM with fewer steps draws other noise, so its error is undefined. To choose its timestep spacing, the energy
+  distance between its actions and those of dense DDPM-100 is used, which compares distributions.
 """
 
 import logging
@@ -21,12 +22,12 @@ from eval.setup.noise import chunk_generator
 
 logger = logging.getLogger(__name__)
 
-# Seeds of the noise on recorded observations: far from any episode's.
+# Seeds of the noise on recorded observations start here, far from the seeds of episodes.
 FIRST_NOISE_SEED = 10_000_000
 
 
 def reference_of(cell: Cell) -> Cell | None:
-    """The dense cell that a cell's actions are compared with, or None where no draws are shared."""
+    """The dense cell that a cell's actions are compared with, or None if no dense cell shares its draws."""
     if cell.solver != "DDPM" or (cell.denoising is not None and cell.denoising.solver is not None):
         return dense(100, "DDIM")
     if cell.is_dense and cell.num_steps != 100:
@@ -35,10 +36,10 @@ def reference_of(cell: Cell) -> Cell | None:
 
 
 def action_chunks(policy: Any, batch: Batch, *, num_draws: int) -> torch.Tensor:
-    """Normalised action chunks for every observation and noise draw.
+    """Predict normalised action chunks for every observation and noise draw.
 
     Args:
-        policy: Set to a cell, see `eval.setup.cells.running`.
+        policy: Policy that is set to a cell, see `eval.setup.cells.running`.
         batch: Preprocessed observations, `[B, To, D]` each.
         num_draws: Noise draws per observation; draw d of row i is the same for every cell.
 
@@ -63,22 +64,23 @@ def action_error(chunks: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def typical_error(chunks: torch.Tensor, reference: torch.Tensor) -> float:
-    """The action error of every observation alone, and of these the geometric mean.
+    """The geometric mean over observations of each one's action error.
 
-    The few observations at which a run comes to a fork make most of the mean square; here they count as any other.
+    A few observations at which the run can go two ways dominate the mean square; here they count like any other.
 
     Args:
-        chunks: `[num_draws, B, Ta, Da]`.
-        reference: Likewise.
+        chunks: Actions of the method, `[num_draws, B, Ta, Da]`.
+        reference: Actions of the dense reference, of the same shape.
     """
     squares = (chunks.double() - reference.double()).square().mean(dim=(0, 2, 3))
     return typical(squares.sqrt())
 
 
 def energy_distance(chunks: torch.Tensor, reference: torch.Tensor) -> float:
-    """How different two sets of samples are: 2 E|X - Y| - E|X - X'| - E|Y - Y'|, averaged over observations.
+    """Distance between two sets of samples: 2 E|X - Y| - E|X - X'| - E|Y - Y'|, averaged over observations.
 
-    Zero if and only if the distributions agree (Szekely and Rizzo 2013); unbiased, so small samples may give less.
+    Zero if and only if the distributions agree (Szekely and Rizzo 2013). The estimate is unbiased, so small samples may
+    give a negative value.
 
     Args:
         chunks: Samples of one method, `[num_draws, B, Ta, Da]`.
@@ -103,13 +105,13 @@ def best_spacing(
     """Choose the few-step solver's timestep spacing that comes closest to the dense policy.
 
     Args:
-        policy: Untouched policy.
+        policy: Unwrapped policy.
         solver: One of `eval.setup.cells.SOLVERS`.
         num_steps: Dense steps.
         batch: Preprocessed observations, `[B, To, D]` each; not those the action error is reported on.
         reference: Chunks of the solver's dense reference on `batch`, `[num_draws, B, Ta, Da]`.
-        spacings: Candidates.
-        distance: What the best has least of; by default the action error, or the energy distance for DDPM.
+        spacings: Timestep spacings to try.
+        distance: Distance to minimise; by default the action error, or the energy distance for DDPM.
 
     Returns:
         The best spacing, and the distance of each.

@@ -1,9 +1,9 @@
 """Floating-point operations of a policy under a schedule, by formula; 2 per multiply-add, batch 1.
 
-Conventions are the BAC paper's, so that our ratios can be read beside its own: matrix products of the blocks and of
-what surrounds them (condition encoder, embeddings, head) are counted; norms, activations, softmax, the noise
-scheduler and everything before the first denoising step are not. Of attention's two token-by-token products one is
-counted (as a profiler does that sees the causal half), a difference of 1 % of a self-attention block here.
+The conventions are the BAC paper's, so that our ratios can be compared with the paper's. Counted are the matrix
+products of the blocks, the condition encoder, the embeddings and the head. Not counted are norms, activations, softmax,
+the noise scheduler and everything before the first denoising step. Attention has two token-by-token products and one is
+counted, like a profiler that sees only the causal half; here this is a difference of 1 % of a self-attention block.
 """
 
 import re
@@ -38,7 +38,7 @@ def block_flops(kind: BlockKind, *, tokens: int, width: int, memory_tokens: int)
     """FLOP of one evaluation of one block.
 
     Args:
-        kind: Which residual branch.
+        kind: Block kind.
         tokens: Action tokens T.
         width: Embedding size d; the feed-forward network is 4 d wide.
         memory_tokens: Tokens M that cross-attention reads.
@@ -57,14 +57,14 @@ def block_flops(kind: BlockKind, *, tokens: int, width: int, memory_tokens: int)
 
 
 def blocks_of(policy: Any) -> tuple[bac.Block, ...]:
-    """The blocks `bac` finds in a policy, in order of evaluation, without their modules."""
+    """The blocks that `bac` finds in a policy, in order of evaluation, without their modules."""
     return tuple(block.described() for block in find_host(policy).blocks)
 
 
 def fixed_flops(policy: Any) -> int:
-    """FLOP of one evaluation of the denoiser outside its decoder layers: what no cache saves.
+    """FLOP of one evaluation of the denoiser outside its decoder layers, which no cache saves.
 
-    Measured with PyTorch's counter, with attention decomposed into matrix products that the counter sees.
+    PyTorch's counter measures it. Attention is decomposed into matrix products, because the counter sees only those.
     """
     denoiser = policy.diffusion.transformer
     sample = torch.zeros(1, *denoiser.chunk_shape)
@@ -80,8 +80,8 @@ def policy_flops(policy: Any, schedule: bac.Schedule | None, num_steps: int) -> 
     """FLOP of one action chunk at batch 1: updated blocks by formula, the rest measured.
 
     Args:
-        policy: A `diffusion_transformer` policy, or whatever holds its sampler as `diffusion`.
-        schedule: Which blocks update when, or None for all at every step.
+        policy: A `diffusion_transformer` policy, or another policy whose attribute `diffusion` is its sampler.
+        schedule: The update steps of every block, or None if all blocks update at every step.
         num_steps: Denoising steps K.
     """
     denoiser = policy.diffusion.transformer

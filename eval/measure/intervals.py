@@ -1,7 +1,7 @@
 """Intervals for the numbers we publish: one success rate, and paired differences to the dense policy.
 
-Every method plays the same episodes (same world seed, same noise), so differences are taken **pair by pair**: an
-episode both methods win or both lose says nothing about which is better, and the interval must know that.
+Every method plays the same episodes (same world seed, same noise), so differences are taken **pair by pair**. An
+episode that both methods solve, or both fail, does not say which is better, and a paired interval accounts for that.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def success_rate(successes: int, n: int, *, confidence: float = 0.95) -> Estimat
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"success_rate: need 0 <= successes <= n and n >= 1, got {successes} of {n}")
     low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
-    # Exact at the ends, where rounding leaves 1e-17.
+    # Rounding leaves 1e-17 at the ends, where the limit is known exactly.
     return Estimate(successes / n, float(low) if successes else 0.0, float(high) if successes < n else 1.0)
 
 
@@ -98,7 +98,7 @@ def paired_score_difference(
 
 
 def _t_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Mean and half width."""
+    """Mean, and half the width of Student's t interval."""
     half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * stats.sem(values)
     return float(values.mean()), float(half)
 

@@ -1,8 +1,8 @@
-"""Latency at batch 1 on one thread, of many cells at once, on a machine that others may be using.
+"""Latency of many cells at batch 1 on one thread, on a machine that others may be using.
 
-Absolute times drift with neighbours, so cells are measured **interleaved**: every round runs each cell once, and a
-speed-up compares medians of the same rounds. A sample during which the process did not get its core (wall clock well
-above CPU time) measured the neighbour and is rejected and counted.
+Absolute times drift with other processes' load, so cells are measured **interleaved**: every round runs each cell once,
+and a speed-up compares medians of the same rounds. If the wall clock is well above the CPU time, the process lost its
+core during the sample; the sample is rejected and counted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +28,8 @@ class Latency:
         p95_ms: 95th percentile [ms].
         speedup: Median of the first cell (eager dense) over this median.
         num_samples: Rounds measured.
-        num_rejected: Rounds in which a neighbour held the core.
-        clock: ``wall``, or ``cpu`` if fewer than `MIN_CLEAN` samples were clean: then the numbers above are CPU time.
+        num_rejected: Rounds in which another process held the core.
+        clock: ``wall``, or ``cpu`` if a cell has fewer than `MIN_CLEAN` clean samples; then the times are CPU times.
     """
 
     p50_ms: float
@@ -47,12 +47,12 @@ class Latency:
 def measure(
     cells: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1, progress: bool = True
 ) -> dict[str, Latency]:
-    """Time every cell `rounds` times, round-robin; the first cell is what speed-ups refer to.
+    """Time every cell `rounds` times, round-robin. Speed-ups refer to the first cell.
 
     Args:
         cells: Name to a call that makes one action chunk.
         rounds: Samples per cell, at least 1.
-        warmup: Untimed calls of each cell before.
+        warmup: Untimed calls of each cell before the first round.
         progress: Show a progress bar.
 
     Raises:
@@ -65,7 +65,7 @@ def measure(
 
 
 def summarise(samples: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Latency]:
-    """Quantiles over clean samples.
+    """Quantiles over clean samples, or over all samples' CPU times if too few are clean.
 
     Args:
         samples: Cell name to (wall, CPU) seconds of each round.
@@ -91,18 +91,18 @@ def summarise(samples: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str,
 
 
 def steps_within(budget_ms: float, few: tuple[int, float], many: tuple[int, float]) -> int:
-    """The most denoising steps a budget buys, if latency is a fixed part plus a part per step.
+    """The most denoising steps that a budget buys, if latency is a fixed part plus a part per step.
 
     Args:
-        budget_ms: What may be spent [ms].
+        budget_ms: Latency budget [ms].
         few: A measured (number of steps, latency [ms]).
-        many: Another with more steps.
+        many: Another measured pair, with more steps.
 
     Returns:
-        Whole steps, 1 to 99: a rival with 100 would not be one with fewer steps.
+        Whole steps, 1 to 99; with 100 the rival would not have fewer steps than dense.
 
     Raises:
-        ValueError: More steps took no longer, so the measurement is of the neighbours.
+        ValueError: More steps took no longer, so other processes disturbed the measurement.
     """
     per_step = (many[1] - few[1]) / (many[0] - few[0])
     if per_step <= 0:

@@ -1,13 +1,15 @@
-"""Is a method worse than the reference by no more than a margin? Asked after every pair of episodes, never too often.
+"""Sequential test whether a method is worse than the reference by less than a margin. It may look after every pair.
 
-A bettor stakes part of their wealth on each paired difference. If the truth is what they bet against, the game is fair
-or worse, and by Ville's inequality their wealth ever reaches 20 with probability 1/20 at most, **whenever** one looks
-(Waudby-Smith and Ramdas, *Estimating means of bounded random variables by betting*, JRSS B 86, 2024). Two bettors play:
-one against "inferior by the margin or more", who gets rich if the method is non-inferior, and one against "no worse
-than the margin". How much to stake is not known beforehand, so each spreads the capital over a grid of stakes (the
-paper's diversified Kelly bets): wealth is the mean over the grid, a fair game like each of its parts.
+A bettor stakes part of their wealth on each paired difference. If the hypothesis they bet against is true, the game is
+fair or worse. By Ville's inequality their wealth then ever reaches 20 with probability 1/20 at most, **whenever** one
+looks (Waudby-Smith and Ramdas, *Estimating means of bounded random variables by betting*, JRSS B 86, 2024).
 
-Differences need only be bounded in [-1, 1]: successes and scores alike, with any dependence between the two methods.
+There are two bettors. One bets against "inferior by the margin or more" and gets rich if the method is non-inferior.
+The other bets against "no worse than the margin". The best stake is not known beforehand, so each bettor spreads the
+capital over a grid of stakes (the paper's diversified Kelly bets). Wealth is the mean over the grid, which is a fair
+game like each of its parts.
+
+Differences need only lie in [-1, 1]. Successes and scores both do, and the two methods may depend on each other.
 """
 
 from collections.abc import Iterable
@@ -19,18 +21,18 @@ import numpy as np
 
 Verdict = Literal["shown", "refuted", "undecided"]
 _STAKES = np.linspace(0.05, 1.0, 20)  # shares of the wealth that the worst difference would lose
-_BISECTIONS = 24  # of an interval of length 2: to 1e-7
+_BISECTIONS = 24  # narrow an interval of length 2 to 1e-7
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the episodes so far say.
+    """The verdict after the episodes so far.
 
     Attributes:
         verdict: ``shown``: the mean difference is above minus the margin. ``refuted``: it is below.
-        differences: Method minus reference of each, in [-1, 1]; see `bounds` for what they say of their mean.
-        margin: What may be lost, in (0, 1).
-        confidence: Of either verdict, in (0, 1).
+        differences: Method minus reference of each pair, in [-1, 1]; `bounds` gives an interval of their mean.
+        margin: Largest tolerated loss, in (0, 1).
+        confidence: Confidence of either verdict, in (0, 1).
     """
 
     verdict: Verdict
@@ -40,7 +42,7 @@ class Outcome:
 
     @property
     def n(self) -> int:
-        """Pairs that were looked at."""
+        """Number of pairs that were looked at."""
         return len(self.differences)
 
 
@@ -50,8 +52,8 @@ def non_inferiority(differences: Iterable[float], margin: float, *, confidence: 
     Args:
         differences: Method minus reference, pair by pair, each in [-1, 1], in an order fixed beforehand.
         margin: The method may be worse by less than this, in (0, 1).
-        confidence: Of the verdict. That non-inferiority is shown of a method that is inferior by `margin` or more, or
-            refuted of one that is not, has probability 1 - `confidence` at most.
+        confidence: Confidence of the verdict, in (0, 1). A method that is inferior by `margin` or more is shown to be
+            non-inferior with probability 1 - `confidence` at most; a non-inferior method is refuted as rarely.
 
     Raises:
         ValueError: A value is out of range.
@@ -78,16 +80,16 @@ def non_inferiority(differences: Iterable[float], margin: float, *, confidence: 
 
 
 def bounds(differences: Iterable[float], *, confidence: float = 0.95) -> tuple[float, float]:
-    """Lower and upper bound of the mean of numbers in [-1, 1], each valid at `confidence` however long one looked.
+    """Lower and upper bound of the mean of numbers in [-1, 1]; each holds at `confidence` however often one looks.
 
-    The lower one is the largest mean that a bettor against "at most this" has by now refuted; the best so far is kept.
+    The lower bound is the largest m for which a bettor against "the mean is at most m" has ever become rich enough.
     """
     values = np.asarray(list(differences), dtype=float)
     return _lower_bound(values, confidence), -_lower_bound(-values, confidence)
 
 
 def _lower_bound(values: np.ndarray, confidence: float) -> float:
-    """By bisection: the wealth won against "mean <= m" falls as m rises."""
+    """Find the lower bound by bisection: the wealth won against "mean <= m" falls as m rises."""
     enough, low, high = -np.log(1 - confidence), -1.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -97,9 +99,9 @@ def _lower_bound(values: np.ndarray, confidence: float) -> float:
 
 
 def _log_factors(difference: np.ndarray | float, mean: float) -> np.ndarray:
-    """By what each stake multiplies wealth that is bet on differences above `mean`, as logarithms.
+    """Logarithm of the factor by which each stake changes the wealth of a bettor on differences above `mean`.
 
-    At a difference of -1 a stake is lost; on average, if the mean is `mean`, nothing is won or lost.
+    A difference of -1 loses the stake. If the true mean is `mean`, nothing is won or lost on average.
     """
     with np.errstate(divide="ignore"):
         return np.log1p(_STAKES * ((np.asarray(difference) + 1) / (mean + 1) - 1))
@@ -107,7 +109,7 @@ def _log_factors(difference: np.ndarray | float, mean: float) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _log_factors_once(difference: float, mean: float) -> np.ndarray:
-    """The same for one difference; most are -1, 0 or 1."""
+    """`_log_factors` of one difference, cached because most differences are -1, 0 or 1."""
     return _log_factors(difference, mean)
 
 

@@ -1,4 +1,4 @@
-"""Real time: the world does not wait for the policy. Two ways to live with that.
+"""Real time: the world does not wait for the policy. The robot has two modes while a chunk is computed.
 
 ::
 
@@ -8,9 +8,9 @@
     stand_still    h h a a a a a a a a h h b b ...  while b is computed the robot holds, then does all of b
       policy       |a-|               |b-|
 
-``act`` is what `bac.ControlLoop` does on a robot, with its own rule of which action belongs to which control step;
-latency makes the policy act on older observations. In ``stand_still`` it makes the robot stop between chunks, which
-these policies never saw in training, so even a fast policy loses there.
+``act`` is the mode of `bac.ControlLoop` on a robot, and uses its `Timeline` to match actions with control steps. There,
+latency makes the policy act on older observations. In ``stand_still``, latency makes the robot stop between chunks.
+These policies never saw such stops in training, so even a fast policy loses success there.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ MODES = ("act", "stand_still")
 
 
 def think_steps(latency_s: float, control_hz: float) -> int:
-    """Control steps that pass while a chunk is computed: a step that has begun is a step that is held.
+    """Control steps that pass while a chunk is computed, rounded up, because a control step cannot be cut short.
 
     Args:
         latency_s: Time from observation to chunk [s].
@@ -40,10 +40,10 @@ def think_steps(latency_s: float, control_hz: float) -> int:
 
 
 def hold_of(env: str) -> HoldAction:
-    """What the robot does while it waits, by name of the environment.
+    """The hold action of an environment: what the robot does while it waits.
 
     Raises:
-        ValueError: Nobody said what holding means in this environment.
+        ValueError: The environment has no hold action.
     """
     if env not in _HOLDS:
         raise ValueError(
@@ -53,7 +53,7 @@ def hold_of(env: str) -> HoldAction:
 
 
 def _stay_in_place(last_action: np.ndarray | None, observation: dict[str, np.ndarray]) -> np.ndarray:
-    """MetaWorld's actions are displacements: none, with the gripper as it was."""
+    """MetaWorld's actions are displacements, so holding is no displacement with the last gripper command."""
     hold = np.zeros(4, np.float32)
     if last_action is not None:
         hold[3] = last_action[3]
@@ -61,7 +61,7 @@ def _stay_in_place(last_action: np.ndarray | None, observation: dict[str, np.nda
 
 
 def _keep_target(last_action: np.ndarray | None, observation: dict[str, np.ndarray]) -> np.ndarray:
-    """Push-T's actions are target positions: the last one, at first where the effector is."""
+    """Push-T's actions are target positions, so holding repeats the last target; before it, the effector's position."""
     return observation["agent_pos"] if last_action is None else last_action
 
 
@@ -70,10 +70,11 @@ _HOLDS: dict[str, HoldAction] = {"metaworld": _stay_in_place, "pusht": _keep_tar
 
 @dataclass(frozen=True)
 class Pace:
-    """How far the world goes while a chunk is computed. Frozen, and checked when made.
+    """Number of control steps that pass while a chunk is computed. A pace is frozen, and checks itself when made.
 
     Attributes:
-        delays: Control steps a chunk may take, equally likely, in increasing order; one of them is always the same.
+        delays: Control steps that a chunk may take, equally likely, in increasing order. A single value is a constant
+            delay.
         mode: One of `MODES`.
 
     Raises:
@@ -91,10 +92,10 @@ class Pace:
 
     @classmethod
     def of(cls, latencies_ms: Sequence[float], control_hz: float, mode: str = "act") -> "Pace":
-        """The pace of measured latencies.
+        """The pace that measured latencies give.
 
         Args:
-            latencies_ms: From observation to chunk [ms]: one, or as many as were recorded, here or on another machine.
+            latencies_ms: Times from observation to chunk [ms]: one, or all that were recorded on any machine.
             control_hz: Control steps per second the world demands [Hz].
             mode: One of `MODES`.
         """
@@ -103,11 +104,11 @@ class Pace:
 
     @property
     def lead(self) -> int:
-        """Control steps before a chunk is needed at which it is begun: what 95 in 100 take at most."""
+        """Control steps between starting a chunk and needing it: the 95th percentile of the delays."""
         return self.delays[ceil(0.95 * len(self.delays)) - 1]
 
     def delay(self, seed: int, chunk_index: int) -> int:
-        """Control steps that one chunk of one episode takes: the same quantile for every method, from a fixed hash."""
+        """Control steps that one chunk of one episode takes. A fixed hash gives every method the same quantile."""
         digest = hashlib.sha256(f"bac-delay:{seed}:{chunk_index}".encode()).digest()
         return self.delays[int.from_bytes(digest[:8], "big") * len(self.delays) >> 64]
 
@@ -118,9 +119,9 @@ class LiveSeat(Seat):
     Args:
         env: The world.
         num_obs_steps: Observations To the policy sees.
-        pace: How long it thinks.
-        hold: What the robot does without an action of its own.
-        execute_steps: Control steps after its observation for which a chunk is meant, Ta.
+        pace: Control steps that pass while the policy thinks.
+        hold: Hold action of the environment; the robot takes it when it has no action from the policy.
+        execute_steps: Control steps Ta after its observation that a chunk is meant for.
         on_step: Called after every control step with whether the policy was still thinking.
     """
 
@@ -143,7 +144,7 @@ class LiveSeat(Seat):
         self.held_steps = 0
 
     def live(self, chunk: np.ndarray) -> None:
-        """Go on while `chunk` is computed from the newest observation, and until the next one is to be begun.
+        """Let the world go on while `chunk` is computed from the newest observation, and until the next one begins.
 
         Args:
             chunk: Actions from the newest observation on, `[T, Da]` in the environment's units.
@@ -169,9 +170,10 @@ class LiveSeat(Seat):
 
 @contextmanager
 def whole_chunks(policy: Any, mode: str) -> Iterator[int]:
-    """Where the robot acts while it thinks, let the policy return all it predicts: late chunks need the rows beyond Ta.
+    """In mode ``act``, let the policy return all predicted actions: late chunks need the rows beyond Ta.
 
-    Gives Ta, the control steps a chunk is meant for.
+    Yields:
+        Ta, the control steps that a chunk is meant for.
     """
     config = policy.config
     execute_steps = config.n_action_steps
@@ -188,16 +190,16 @@ def play_realtime(
 ) -> Iterator[EpisodeResult]:
     """Play one episode per seed in a world that does not wait, and yield each as it ends.
 
-    Without delay it is lock-step. Nothing is timed: how long thinking takes is `pace`'s to say, so results depend on
+    Without delay this is lock-step. `pace` says how long thinking takes; nothing is timed here, so results depend on
     the seed alone.
 
     Args:
         loaded: Policy with its processors, as `policies.load` returns it; already set to a cell.
         pool: Environments to play in.
-        seeds: One per episode.
-        pace: How long a chunk takes, and what the robot does meanwhile.
-        hold: What the robot does without an action of its own.
-        pool_size: Episodes that run side by side, and so the largest policy batch.
+        seeds: Seeds, one per episode.
+        pace: Control steps that a chunk takes, and the mode.
+        hold: Hold action of the environment; the robot takes it when it has no action from the policy.
+        pool_size: Episodes that run side by side, which is also the largest policy batch.
     """
     loaded.policy.eval()
     with whole_chunks(loaded.policy, pace.mode) as execute_steps:

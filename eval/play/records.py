@@ -1,7 +1,7 @@
-"""Finished episodes on disk: one JSON line each, so that an interrupted comparison loses nothing but the running ones.
+"""Finished episodes on disk, one JSON line each, so that an interrupted comparison loses only the running episodes.
 
-A line carries the key of everything that decided it (`eval.setup.keys`), so results of other weights, worlds or cells
-are never mixed up, and running the same command again skips what is there.
+A line carries the key of everything that decided the episode (`eval.setup.keys`). Results of other weights, worlds or
+cells are therefore never mixed up, and the same command, run again, skips finished episodes.
 """
 
 import json
@@ -18,7 +18,7 @@ class EpisodeLog:
     """Append-only JSONL of finished episodes.
 
     Args:
-        path: The file; made with its folder when the first episode is added.
+        path: The file. The first added episode makes it and its folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class EpisodeLog:
             self._episodes.setdefault(key, {})[record["seed"]] = EpisodeResult(**record)
 
     def add(self, key: str, result: EpisodeResult) -> None:
-        """Write one finished episode to the disk."""
+        """Append one finished episode to the file."""
         self._episodes.setdefault(key, {})[result.seed] = result
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
@@ -41,7 +41,7 @@ class EpisodeLog:
         return dict(self._episodes.get(key, {}))
 
     def _complete_lines(self) -> list[str]:
-        """Whole lines; a last one without its newline was being written when the process died, and is cut off."""
+        """The complete lines. A last line without newline is half-written by a process that died, and is cut off."""
         if not self.path.exists():
             return []
         text = self.path.read_text()

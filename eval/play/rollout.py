@@ -19,14 +19,14 @@ from tqdm import tqdm
 from eval.setup.batches import Batch
 from eval.setup.noise import chunk_generator
 
-# What LeRobot calls the two observations of our environments.
+# LeRobot's names of the two observations of our environments.
 LEROBOT_KEY = {"agent_pos": "observation.state", "environment_state": "observation.environment_state"}
 HoldAction = Callable[[np.ndarray | None, dict[str, np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """How one episode ended.
+    """Outcome of one episode.
 
     Attributes:
         seed: Seed of the world and of the policy's noise.
@@ -42,7 +42,7 @@ class EpisodeResult:
 
 
 class EnvPool:
-    """Environments that outlive one call, since building one costs 0.1 to 0.3 s. `pool[i]` builds when first asked."""
+    """Environments that outlive one call, since building one costs 0.1 to 0.3 s. `pool[i]` is built on first access."""
 
     def __init__(self, make_env: Callable[[], gym.Env]) -> None:
         self._make_env = make_env
@@ -60,11 +60,11 @@ class EnvPool:
 
 
 class Seat:
-    """One running episode: its environment, its last To observations, and how far it is.
+    """One running episode: its environment, its last To observations, and its progress.
 
     Args:
         env: The world.
-        num_obs_steps: Observations To the policy sees; the first one is repeated at the start.
+        num_obs_steps: Observations To that the policy sees; at the start the first one is repeated.
         on_step: Called after every control step with whether the policy was still thinking.
     """
 
@@ -83,7 +83,7 @@ class Seat:
         self.last_action = None
 
     def observation(self, name: str) -> np.ndarray:
-        """The last observations of one kind, oldest first, `[To, D]`."""
+        """The last observations under one name, oldest first, `[To, D]`."""
         return np.stack([observation[name] for observation in self._history])
 
     @property
@@ -92,7 +92,7 @@ class Seat:
         return self._history[-1]
 
     def generator(self) -> torch.Generator:
-        """Fresh noise for the next chunk, the same for every method."""
+        """A fresh generator of the next chunk's noise, the same for every method."""
         return chunk_generator(self.seed, self.chunk_index)
 
     def wait(self, num_steps: int, hold: HoldAction) -> None:
@@ -127,7 +127,7 @@ AnySeat = TypeVar("AnySeat", bound=Seat)
 
 
 def predict_chunks(loaded: Any, seats: Sequence[Seat], observe: Callable[[Batch], None] | None = None) -> np.ndarray:
-    """One batched policy call: the next chunk of every seat, `[B, Ta, Da]` float32 in the environment's units."""
+    """Predict the next chunk of every seat in one batch, `[B, Ta, Da]` float32 in the environment's units."""
     raw = {
         key: torch.from_numpy(np.stack([seat.observation(name) for seat in seats])) for name, key in LEROBOT_KEY.items()
     }
@@ -154,10 +154,10 @@ def play(
     Args:
         loaded: Policy with its processors, as `policies.load` returns it; already set to a cell.
         pool: Environments to play in.
-        seeds: One per episode.
-        pool_size: Episodes that run side by side, and so the largest policy batch.
-        think_steps: Control steps the world goes on while the policy computes a chunk; 0 is lock-step.
-        hold: What the robot does meanwhile; needed if `think_steps` is not 0.
+        seeds: Seeds, one per episode.
+        pool_size: Episodes that run side by side, which is also the largest policy batch.
+        think_steps: Control steps that pass while the policy computes a chunk; 0 is lock-step.
+        hold: Hold action for these control steps; needed if `think_steps` is not 0.
         observe: Called with every preprocessed batch of observations.
 
     Raises:
@@ -190,8 +190,8 @@ def take_turns(
     Args:
         loaded: Policy with its processors, ready to run.
         seats: At most one for each seed.
-        seeds: One per episode.
-        advance: Lets the world of a seat go on with its new chunk, `[Ta, Da]`.
+        seeds: Seeds, one per episode.
+        advance: Called with a seat and its new chunk, `[Ta, Da]`; lets the seat's world go on.
         observe: Called with every preprocessed batch of observations.
     """
     waiting = deque(seeds)
@@ -216,7 +216,7 @@ def run_episodes(
     pool_size: int = 50,
     progress: bool = True,
 ) -> list[EpisodeResult]:
-    """Play one lock-step episode per seed; results in the order of `seeds`. See `play`."""
+    """Play one lock-step episode per seed, and return the results in the order of `seeds`. See `play`."""
     pool = EnvPool(make_env)
     try:
         episodes = play(loaded, pool, seeds, pool_size=pool_size)

@@ -1,4 +1,4 @@
-"""Observations that a policy visits by itself: what methods are made from and judged on."""
+"""Observations that a policy visits by itself. Methods are calibrated and judged on them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from eval.play.rollout import EnvPool, play
 from eval.setup.batches import Batch, spread
 from eval.setup.cells import Cell, dense, running
 
-VISIT = dense(8, "DDIM")  # visits observations in a hurry
+VISIT = dense(8, "DDIM")  # few steps, since only the visited observations matter
 POOL = 8
 
 
@@ -24,15 +24,15 @@ def visited(
     episodes: int | None = None,
     progress: bool = False,
 ) -> Batch:
-    """Preprocessed observations of whole episodes, evenly spread over them, `[count, To, D]` each.
+    """Play whole episodes, and return preprocessed observations evenly spread over them, `[count, To, D]` each.
 
     Args:
-        loaded: Untouched policy with its processors.
-        make_env: A fresh world.
-        first_seed: Of the first world.
-        count: Observations.
-        cell: How the policy runs.
-        episodes: How many; by default one for every four observations, and at least `POOL`.
+        loaded: Unwrapped policy with its processors.
+        make_env: Makes a fresh world.
+        first_seed: Seed of the first world.
+        count: Number of observations.
+        cell: The way the policy runs.
+        episodes: Number of episodes; by default one for every four observations, and at least `POOL`.
         progress: Show a progress bar.
     """
     seen: list[Batch] = []

@@ -1,7 +1,7 @@
-"""Episodes of many cells by several workers, one thread each; every finished episode goes straight to the log.
+"""Several workers play the episodes of many cells, one thread each. Every finished episode goes straight to the log.
 
-A unit of work is one cell and some seeds. An episode depends on its seed alone (see `eval.play.rollout`), so it does
-not matter which worker plays it or beside which others. `eval.play.launchers` says where the workers are.
+A unit of work is one cell and some seeds. An episode depends on its seed alone (see `eval.play.rollout`), so its worker
+and its neighbours in the batch do not matter. `eval.play.launchers` starts the workers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ from eval.setup.settings import Settings
 
 @dataclass(frozen=True)
 class Unit:
-    """One cell, what is put on the policy, and seeds to play.
+    """One cell, the Denoising to put on the policy, and the seeds to play.
 
-    While a chunk is computed the robot stands still for `think_steps` control steps, or lives as `pace` says.
+    While a chunk is computed, the robot stands still for `think_steps` control steps, or behaves as `pace` says.
     """
 
     key: str
@@ -76,10 +76,10 @@ def missing(unit: Unit, log: EpisodeLog) -> Unit:
 
 
 def play_units(settings: Settings, units: Sequence[Unit], log: EpisodeLog) -> None:
-    """Play what is missing, by `settings.launcher` with `settings.workers` workers, longest cells first.
+    """Play the missing episodes by `settings.launcher` with `settings.workers` workers, longest cells first.
 
     Raises:
-        RuntimeError: A worker failed or died; what it had finished is in the log, run the command again.
+        RuntimeError: A worker failed or died. Its finished episodes are in the log; run the command again.
     """
     launcher = launcher_named(settings.launcher, workers=settings.workers, address=settings.launcher_address)
     todo = [missing(unit, log) for unit in units]

@@ -1,4 +1,4 @@
-"""Pictures of a world: the simulator's own, or a schematic drawn from the observation where there is no OpenGL."""
+"""Pictures of a world: the simulator's own or, without OpenGL, a schematic drawn from the observation."""
 
 import logging
 
@@ -12,11 +12,14 @@ HAND, OBJECT, GOAL, TABLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (245, 24
 
 
 class Camera:
-    """Takes pictures of one world; says once if it has to draw them.
+    """Takes pictures of one world. If it has to draw a schematic, it logs that once.
 
     Args:
         env: The world.
-        name: Its name, which says how to draw it.
+        name: Name of the environment, which selects the schematic.
+
+    Raises:
+        RuntimeError: The world cannot be rendered, and has no schematic.
     """
 
     def __init__(self, env: gym.Env, name: str) -> None:
@@ -41,7 +44,7 @@ class Camera:
 
 
 def draw_metaworld(observation: dict[str, np.ndarray]) -> Image.Image:
-    """MetaWorld from above (x right, y up) and, below a line, from the front (x right, z up); metres to pixels."""
+    """Draw MetaWorld from above (x right, y up) and, below a line, from the front (x right, z up)."""
     hand, gripper = observation["agent_pos"][:3], float(observation["agent_pos"][3])
     scene = observation["environment_state"]
     picture = Image.new("RGB", (SIZE, SIZE), TABLE)
@@ -64,7 +67,7 @@ def draw_metaworld(observation: dict[str, np.ndarray]) -> Image.Image:
 
 
 def draw_pusht(observation: dict[str, np.ndarray]) -> Image.Image:
-    """Push-T: effector and the block's corners, on a table of 512 x 512 pixels."""
+    """Draw Push-T: the effector and the block, on a table of 512 x 512 pixels."""
     picture = Image.new("RGB", (SIZE, SIZE), TABLE)
     draw = ImageDraw.Draw(picture)
     corners = (observation["environment_state"].reshape(-1, 2) * SIZE / 512).tolist()

@@ -1,6 +1,6 @@
-"""What the figures share: colours, a style, direct labels that keep clear of each other.
+"""Shared parts of the figures: colours, a style, and direct labels that keep clear of each other.
 
-Colours are Okabe and Ito's, distinguishable with every kind of colour vision; series carry their names.
+The colours are Okabe and Ito's, which are distinguishable with every kind of colour vision. Names stand at the series.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,11 @@ STYLE = {
 
 @contextmanager
 def picture(path: Path, rows: int = 1, columns: int = 1, **options: Any):
-    """A figure in our style, written to `path` (PNG) when the block ends. Gives the figure and its grid of axes."""
+    """Make a figure in our style, and write it to `path` (PNG) when the block ends.
+
+    Yields:
+        The figure and its grid of axes.
+    """
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(rows, columns, squeeze=False, layout="constrained", **options)
         try:
@@ -51,7 +55,7 @@ def picture(path: Path, rows: int = 1, columns: int = 1, **options: Any):
 
 @dataclass(frozen=True)
 class Label:
-    """Text that belongs to a point, in data coordinates; `size` in points."""
+    """Text that belongs to a point. `x` and `y` are data coordinates; `size` is in points."""
 
     x: float
     y: float
@@ -60,7 +64,7 @@ class Label:
     size: float = 8.5
 
 
-# Where a label may stand relative to its point [points], best first.
+# Places of a label relative to its point [points], best first.
 _PLACES = [
     (dx * reach, dy * reach, align)
     for reach in (1.0, 1.6, 2.4, 3.4, 4.6, 6.0, 8.0, 10.0)
@@ -78,9 +82,9 @@ _PLACES = [
 
 
 def place_labels(axes: Any, labels: Sequence[Label]) -> None:
-    """Write every label where it covers least: no label, line, bar or point, nothing outside the axes.
+    """Write every label where it covers the fewest labels, lines, bars and points, and stays inside the axes.
 
-    Long labels choose first. One that had to move away from its point gets a thin line to it.
+    Long labels choose first. A label that has to move far from its point gets a thin line to it.
     """
     axes.figure.canvas.draw()
     renderer = axes.figure.canvas.get_renderer()
@@ -119,12 +123,12 @@ def _write(axes: Any, label: Label, place: tuple[float, float, str]) -> Any:
         color=label.colour,
         arrowprops=leader if abs(dx) + abs(dy) > 18 else None,
     )
-    text.set_in_layout(False)  # or the axes would move under the labels
+    text.set_in_layout(False)  # otherwise the layout would move the axes under the labels
     return text
 
 
 def _along(line: Any, spacing: float = 4.0) -> Iterator[np.ndarray]:
-    """Points of a drawn line, every few pixels."""
+    """Yield points of a drawn line, every few pixels."""
     corners = line.get_transform().transform(np.column_stack(line.get_data(orig=False)))
     for start, end in zip(corners, corners[1:], strict=False):
         for part in np.linspace(0, 1, max(2, int(np.hypot(*(end - start)) / spacing))):
@@ -132,7 +136,7 @@ def _along(line: Any, spacing: float = 4.0) -> Iterator[np.ndarray]:
 
 
 def _along_bars(bars: Any) -> Iterator[np.ndarray]:
-    """Points of error bars; other collections have none."""
+    """Yield points of error bars; other collections yield none."""
     if isinstance(bars, LineCollection):
         for path in bars.get_paths():
             ends = bars.get_transform().transform(path.vertices)
@@ -144,13 +148,13 @@ def _box_around(point: np.ndarray, radius: float) -> Bbox:
 
 
 def reference_band(axes: Any, value: float, low: float, high: float) -> None:
-    """The dense policy's result as a dashed line with its interval."""
+    """Draw the dense policy's result as a dashed line, and its interval as a band."""
     axes.axhspan(low, high, color=BLACK, alpha=0.06, linewidth=0)
     axes.axhline(value, color=BLACK, linewidth=0.8, linestyle=(0, (4, 3)))
 
 
 def plain_log_axis(axes: Any, ticks: Sequence[float] = ()) -> None:
-    """A logarithmic x axis with numbers one reads, such as 2, 5, 10, 20, or with those given."""
+    """Make the x axis logarithmic with plain numbers: `ticks`, or numbers such as 2, 5, 10, 20."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -158,7 +162,7 @@ def plain_log_axis(axes: Any, ticks: Sequence[float] = ()) -> None:
 
 
 def key(axes: Any, entries: Sequence[tuple[str, str]], *, y: float = 1.02) -> None:
-    """Names of colours in a row above the axes, right-aligned, each written in its colour."""
+    """Write names in a row above the axes, right-aligned, each in its colour."""
     x = 1.0
     for name, colour in reversed(entries):
         text = axes.text(x, y, name, color=colour, transform=axes.transAxes, ha="right", va="bottom", fontsize=9)

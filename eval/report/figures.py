@@ -1,4 +1,4 @@
-"""The pictures: success against Hz, schedule, similarity, caching error over denoising steps, and the sweep."""
+"""The pictures of a comparison: success against inference_hz, schedule, similarity, caching error, and sweep."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ SHORT = dict(zip(KINDS, ("SA", "CA", "FFN"), strict=True))
 
 @dataclass(frozen=True)
 class Point:
-    """What the pictures show of a cell.
+    """The numbers of a cell that the pictures show.
 
     Attributes:
         cell: The cell.
         result: Success rate or score with its 95 % interval.
-        inference_hz: Action chunks per second at batch 1 [Hz], if measured.
-        sweeps: Block updates in full evaluations.
+        inference_hz: Action chunks per second at batch 1 [Hz]; None if not measured.
+        sweeps: Block updates / number of blocks.
     """
 
     cell: Cell
@@ -53,12 +53,12 @@ class Point:
 
 
 def success_against_hz(path: Path, points: Sequence[Point], *, title: str, quantity: str) -> None:
-    """Draw success (or score) against chunks per second; few-step solvers are lines, caches are single points.
+    """Draw success (or score) against chunks per second. Few-step solvers are lines, caches are single points.
 
     Args:
         path: PNG to write.
-        points: Dense reference first; those without latency are left out.
-        title: What the picture shows.
+        points: Dense reference first; points without latency are left out.
+        title: Title of the picture.
         quantity: Name of the vertical axis.
     """
     shown = [point for point in points if point.inference_hz is not None]
@@ -88,13 +88,13 @@ def success_against_hz(path: Path, points: Sequence[Point], *, title: str, quant
 
 
 def schedule_grid(path: Path, blocks: Sequence[bac.Block], before: bac.Schedule, after: bac.Schedule) -> None:
-    """Draw which block updates at which step; what bubbling added is black.
+    """Draw which block updates at which step. Updates that bubbling added are black.
 
     Args:
         path: PNG to write.
-        blocks: In order of evaluation.
-        before: ACS alone.
-        after: With BUA.
+        blocks: Blocks in order of evaluation.
+        before: Schedule of ACS alone.
+        after: Schedule of ACS with BUA.
     """
     mask, added = after.mask.T, (after.mask & ~before.mask).T
     pixels = np.ones((*mask.shape, 3))
@@ -117,7 +117,7 @@ def schedule_grid(path: Path, blocks: Sequence[bac.Block], before: bac.Schedule,
 
 
 def similarity_matrices(path: Path, calibration: Calibration, schedule: bac.Schedule) -> None:
-    """Draw the similarity between steps for the first, middle and last layer; dots are the update steps."""
+    """Draw the similarity between steps for the first, middle and last layer. Dots are update steps."""
     layers = sorted({block.layer for block in calibration.blocks})
     layers = [layers[0], layers[len(layers) // 2], layers[-1]]
     kinds = [kind for kind in KINDS if any(block.kind == kind for block in calibration.blocks)]
@@ -144,7 +144,7 @@ def caching_error_over_steps(path: Path, blocks: Sequence[bac.Block], errors: Ma
 
     Args:
         path: PNG to write.
-        blocks: In order of evaluation.
+        blocks: Blocks in order of evaluation.
         errors: Title to mean |cached - dense| / mean |dense| of each block at each step, `[N, K]`.
     """
     with picture(path, 1, len(errors), figsize=(8.4, 3.8), sharey=True) as (_, grid):
@@ -166,7 +166,7 @@ def sweep_lines(path: Path, points: Sequence[Point], *, title: str, quantity: st
     Args:
         path: PNG to write.
         points: Dense reference first; only ACS and BAC cells on DDPM without forced steps are drawn.
-        title: What the picture shows.
+        title: Title of the picture.
         quantity: Name of the vertical axis.
     """
     reference = points[0].result
@@ -193,7 +193,7 @@ def sweep_lines(path: Path, points: Sequence[Point], *, title: str, quantity: st
 
 
 def _label(point: Point, points: Sequence[Point]) -> Label:
-    """A cache by its name; of a solver's line the fastest point by name and the others by their steps."""
+    """A cache is labelled by its name. On a solver's line, the fastest point has the name, others their steps."""
     cell, hz = point.cell, point.inference_hz or 0.0
     if not cell.is_dense:
         return Label(hz, point.result.value, cell.name, _colour(cell))
@@ -204,7 +204,7 @@ def _label(point: Point, points: Sequence[Point]) -> Label:
 
 
 def _on_line(cell: Cell, solver: str) -> bool:
-    """Fewer steps, spaced evenly; where they are tuned they are a point of their own."""
+    """Whether a cell is on the line of a solver: dense with evenly spaced steps. Tuned steps are single points."""
     return cell.is_dense and cell.solver == solver
 
 

@@ -1,4 +1,4 @@
-"""Film an episode of each of some methods in real time, on the same seed."""
+"""Film one real-time episode of several methods, on the same seed."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -26,18 +26,18 @@ def film_cells(
     control_hz: float | None = None,
     animate: bool = True,
 ) -> list[Path]:
-    """Film methods on the comparison's first seed, and write them side by side.
+    """Film methods on the comparison's first seed, and write the films side by side.
 
     Args:
-        comparison: Policy, world and schedules.
-        latencies_s: How long a chunk of each method takes [s]; they stand in this order.
-        folder: Where to; see `eval.report.video.write_video`.
-        mode: What the robot does while it waits, one of `eval.play.realtime.MODES`.
+        comparison: Policy, world and Denoisings.
+        latencies_s: Latency of a chunk of each method [s], in the order of the films.
+        folder: Folder of the files; see `eval.report.video.write_video`.
+        mode: Behaviour of the robot while it waits, one of `eval.play.realtime.MODES`.
         control_hz: Control steps per second [Hz]; the world's own by default.
-        animate: Write the GIF too.
+        animate: Whether to write the GIF too.
 
     Returns:
-        The files.
+        Paths of the files.
     """
     with closing(comparison.settings.realtime.make_env()) as env:
         hz = control_hz or float(env.unwrapped.control_hz)

@@ -1,4 +1,4 @@
-"""A report in words: what the columns mean, what the numbers say, how they were made."""
+"""A report in words: the meaning of the columns, the verdict, and how the numbers were made."""
 
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,10 @@ NOTES = """
 
 
 def verdict(comparison: Comparison) -> list[str]:
-    """What the numbers say, in sentences.
+    """The verdict, one sentence per comparison.
 
-    BAC against dense and the few-step rivals at its latency; what was tuned against dense and rivals of as many steps.
+    BAC is compared with dense and with the few-step rivals at its latency. Tuned cells are compared with dense and with
+    rivals that have the same number of steps.
     """
     rivals, published = comparison.few_step_cells, comparison.published
     pairs = [(published, rival) for rival in (dense(), *rivals[: len(SOLVERS)])]
@@ -63,7 +64,7 @@ def _compared(comparison: Comparison, cell: Cell, rival: Cell) -> str:
 
 
 def _beside(comparison: Comparison) -> str:
-    """What was timed in the same rounds and is no row of the table."""
+    """The latencies that were measured in the same rounds and are not in the table."""
     eager, intercepted = comparison.eager_latency, comparison.intercepted_latency
     if eager is None or intercepted is None:
         return ""
@@ -75,13 +76,13 @@ def _beside(comparison: Comparison) -> str:
 
 
 def report_text(comparison: Comparison, table: str, source: dict[str, Any], folder: Path) -> str:
-    """The whole report in Markdown; pictures that lie in `folder` are shown.
+    """The whole report in Markdown. It shows the pictures that are in `folder`.
 
     Args:
-        comparison: What was compared.
+        comparison: The comparison.
         table: The table in Markdown.
-        source: Where the numbers come from.
-        folder: Where the report will be written.
+        source: Provenance of the numbers.
+        folder: Folder that the report will be written to.
     """
     settings = comparison.settings
     clock = " **The machine was busy: these are CPU times.**" if "cpu" in source["latency_clock"] else ""

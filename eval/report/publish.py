@@ -1,4 +1,4 @@
-"""Write a comparison's evidence into a folder: table, pictures, video, and where they come from."""
+"""Write a comparison's evidence into a folder: table, report, pictures, video and provenance."""
 
 import csv
 import logging
@@ -28,7 +28,7 @@ FEATURE_BATCH = 8
 
 
 def build_rows(comparison: Comparison) -> list[Row]:
-    """One row per cell, dense reference first."""
+    """Make one row per cell, dense reference first."""
     settings = comparison.settings
     cells, latencies, errors = comparison.cells, comparison.latencies, comparison.action_errors()
     reference = comparison.results(cells[0])
@@ -52,8 +52,8 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
     """Write ``table.json``, ``table.md``, ``report.md``, ``provenance.json``, episodes, schedule, pictures and video.
 
     Args:
-        comparison: With its latency measured and episodes played.
-        folder: Where to.
+        comparison: Comparison with measured latency and played episodes.
+        folder: Folder of the files.
         video: Whether to film dense and BAC in real time, if their latency is known.
 
     Returns:
@@ -87,7 +87,7 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
 
 
 def _write_episodes(comparison: Comparison, path: Path) -> None:
-    """Every episode behind the table, a line each; `waiting` counts control steps that pass while a chunk is made."""
+    """Write every episode as a line of CSV. `waiting` counts the control steps that pass while a chunk is made."""
     cells = [(cell, 0) for cell in comparison.cells]
     cells += [(cell, comparison.think_steps(cell)) for cell in comparison.realtime_cells]
     with path.open("w", newline="") as file:
@@ -100,7 +100,7 @@ def _write_episodes(comparison: Comparison, path: Path) -> None:
 
 
 def draw(comparison: Comparison, folder: Path) -> None:
-    """Draw every picture there is data for."""
+    """Draw every picture that has data."""
     settings = comparison.settings
     judged_by_score = settings.judged_by_score
     quantity = "score" if judged_by_score else "success rate"
@@ -130,9 +130,10 @@ def draw(comparison: Comparison, folder: Path) -> None:
 
 
 def relative_errors(comparison: Comparison, cell: Cell) -> np.ndarray:
-    """How far each block's output in the cached run is from the dense run on the same draws, `[N, K]`.
+    """Relative error of each block's output in the cached run against the dense run on the same draws, `[N, K]`.
 
-    Mean |cached - dense| over mean |dense|, over the elements of a batch of observations not calibrated on.
+    The error is mean |cached - dense| over mean |dense|, over all elements of a batch of observations that were not
+    used for calibration.
     """
     observations = comparison.calibrated.observations("fidelity")
     batch = {key: values[:FEATURE_BATCH] for key, values in observations.items()}

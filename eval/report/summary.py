@@ -20,11 +20,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """A method, the same row of every table.
+    """A line of the summary: a method, which has a row in every table.
 
     Attributes:
-        name: Of the row, without a timestep spacing; or of a solver, with `bought`.
-        bought: The solver with as many steps as BAC's latency buys: its first row with fewer than all steps.
+        name: Name of the row, without a timestep spacing; with `bought`, name of a solver.
+        bought: Take the solver with as many steps as BAC's latency buys, its first row with fewer than 100 sweeps.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Line:
         """The method's row.
 
         Raises:
-            ValueError: The table lacks it.
+            ValueError: The table lacks the method.
         """
         names = {self.name, *(f"{self.name} {spacing}" for spacing in SPACINGS)}
         for row in rows:
@@ -57,7 +57,7 @@ LINES = {
 
 
 def summary(tables: Mapping[str, Sequence[Row]]) -> str:
-    """A line for each method, two columns for each task.
+    """The summary in Markdown: a line for each method, two columns for each task.
 
     Args:
         tables: ``table.json`` of each of `TASKS`.
@@ -78,7 +78,7 @@ def summary(tables: Mapping[str, Sequence[Row]]) -> str:
 
 
 def load(results: Path = RESULTS) -> dict[str, Sequence[Row]]:
-    """Every task's table."""
+    """Read every task's table."""
     return {task: json.loads((results / task / "table.json").read_text()) for task in TASKS}
 
 

@@ -1,4 +1,4 @@
-"""One row per cell: the table that is published, as JSON for programs and as Markdown for readers."""
+"""The published table with one row per cell, as JSON for programs and as Markdown for readers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,25 +12,25 @@ from eval.setup.cells import Cell
 
 @dataclass(frozen=True)
 class Row:
-    """One cell's results; the field names are the keys of ``table.json``. None where undefined or not measured.
+    """One cell's results. Field names are the keys of ``table.json``; None is undefined or not measured.
 
     Attributes:
-        name: The cell.
-        task: The task.
-        n: Episodes.
+        name: Name of the cell.
+        task: Name of the task.
+        n: Number of episodes.
         success: Success rate in [0, 1].
         success_low: Lower end of its 95 % Wilson interval.
         success_high: Upper end.
         score: Mean score in [0, 1].
-        paired_diff: Difference to dense DDPM-100 on the same episodes: of success, or of the score for Push-T.
+        paired_diff: Difference to dense DDPM-100 on the same episodes, in success, or in score for Push-T.
         paired_low: Lower end of its 95 % interval.
         paired_high: Upper end.
         latency_p50_ms: Median latency at batch 1, one thread [ms].
         latency_p95_ms: 95th percentile [ms].
         speedup: Eager dense DDPM-100 latency over this latency, medians of the same rounds.
         flops_ratio: Dense DDPM-100 FLOP over this cell's, by formula.
-        sweeps: Block updates in full evaluations.
-        action_error: RMS difference of actions to the dense run on the same noise, normalised units.
+        sweeps: Block updates / number of blocks.
+        action_error: RMS difference of actions to the dense run on the same noise, in normalised units.
     """
 
     name: str
@@ -63,18 +63,18 @@ def make_row(
     sweeps: float,
     action_error: float | None,
 ) -> Row:
-    """Put a cell's numbers together.
+    """Make a cell's row from its measurements.
 
     Args:
         cell: The cell.
         task: Name of the task.
-        results: Its episodes.
-        reference: Those of dense DDPM-100, paired by seed; None for that cell itself.
-        judged_by_score: Whether `paired_diff` is of the score instead of success.
-        latency: Its latency, if measured.
-        flops_ratio: Dense FLOP over its FLOP.
-        sweeps: Block updates in full evaluations.
-        action_error: Against the dense run on the same noise, if defined.
+        results: Episodes of the cell.
+        reference: Episodes of dense DDPM-100, paired by seed; None for dense DDPM-100 itself.
+        judged_by_score: Whether `paired_diff` compares scores instead of success.
+        latency: Latency of the cell; None if not measured.
+        flops_ratio: Dense FLOP over FLOP of the cell.
+        sweeps: Block updates / number of blocks.
+        action_error: Action error against the dense run on the same noise; None if undefined.
     """
     row = Row(cell.name, task, len(results), flops_ratio=flops_ratio, sweeps=sweeps, action_error=action_error)
     values = asdict(row)
@@ -110,8 +110,8 @@ def markdown_table(
     Args:
         rows: Dense reference first.
         num_actions: Executed actions Ta per chunk.
-        judged_by_score: Whether `paired_diff` is of the score.
-        realtime: By name of a cell, its result with the world not waiting.
+        judged_by_score: Whether `paired_diff` compares scores.
+        realtime: Name of a cell to its result in real time.
     """
     what = "score" if judged_by_score else "success"
     header = ["method", "success [95 %]", "score", f"{what} - dense [95 %]"]

@@ -1,4 +1,4 @@
-"""Filmed episodes side by side, in world time: an H.264 video, a GIF for a README, a strip of stills for paper."""
+"""Filmed episodes side by side in world time: an H.264 video, a GIF for a README, a strip of stills for a paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ class Clip:
     """One filmed episode.
 
     Attributes:
-        title: The method.
-        latency_s: Time to a chunk [s].
+        title: Name of the method.
+        latency_s: Latency of a chunk [s].
         frame_hz: Frames per second of world time [Hz].
         frames: Pictures, `[H, W, 3]` uint8 each, evenly spaced in time.
         thinking: For each frame, whether the policy was thinking.
@@ -42,7 +42,7 @@ class Clip:
 
 
 def side_by_side(clips: Sequence[Clip]) -> list[np.ndarray]:
-    """Frames of all clips beside each other at equal world time, `[H, W, 3]` uint8; a finished clip stands still."""
+    """Frames of all clips side by side at equal world time, `[H, W, 3]` uint8. A finished clip shows its last frame."""
     length = max(len(clip.frames) for clip in clips) + round(LINGER_S * clips[0].frame_hz)
     return [_compose([_panel(clip, index) for clip in clips]) for index in range(length)]
 
@@ -51,12 +51,12 @@ def write_video(clips: Sequence[Clip], folder: Path, *, animate: bool = True) ->
     """Write ``realtime.mp4``, ``realtime.gif`` and ``realtime.png``; all play at the speed of the world.
 
     Args:
-        clips: One for each method.
-        folder: Where to.
-        animate: Write the GIF too, which is several times the video's size.
+        clips: Clips, one for each method.
+        folder: Folder of the files.
+        animate: Whether to write the GIF too, which is several times the video's size.
 
     Returns:
-        The files.
+        Paths of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     frames, frame_hz = side_by_side(clips), clips[0].frame_hz
@@ -73,7 +73,7 @@ def write_video(clips: Sequence[Clip], folder: Path, *, animate: bool = True) ->
 
 
 def strip(clips: Sequence[Clip], num_stills: int = 6) -> Image.Image:
-    """One row of stills per clip, evenly spaced from the start to the end of the longest."""
+    """Make one row of stills per clip, evenly spaced from the start to the end of the longest clip."""
     last = max(len(clip.frames) for clip in clips) - 1
     indices = np.linspace(0, last, num_stills).round().astype(int)
     rows = [_compose([_panel(clip, int(index)) for index in indices]) for clip in clips]
@@ -94,7 +94,7 @@ def _panel(clip: Clip, index: int) -> Image.Image:
 
 
 def _status(clip: Clip, index: int) -> tuple[str, tuple[int, int, int]]:
-    """What the robot is doing at a frame, and a colour for it."""
+    """The robot's status at a frame, and its colour."""
     if index >= len(clip.frames) - 1:
         if clip.success:
             return f"solved after {clip.duration_s:.2f} s", SOLVED

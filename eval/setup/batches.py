@@ -1,4 +1,4 @@
-"""Observation batches on disk: computed once, read from then on. `bac.tuning.batches` cuts and joins them."""
+"""Observation batches that are computed once and then read from disk. `bac.tuning.batches` cuts and joins them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def kept(path: Path, make: Callable[[], Batch]) -> Batch:
-    """The batch that a file holds; made and written if there is none."""
+    """Read the batch from a file; if there is no file, make the batch and write it first."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **{key: values.numpy() for key, values in make().items()})
@@ -19,7 +19,7 @@ def kept(path: Path, make: Callable[[], Batch]) -> Batch:
 
 
 def spread(batch: Batch, count: int) -> Batch:
-    """At most `count` observations of a batch, evenly spread over it, the first and the last among them."""
+    """At most `count` observations, evenly spread over the batch, including its first and last one."""
     num_rows = len(next(iter(batch.values())))
     rows = torch.linspace(0, num_rows - 1, min(count, num_rows)).round().long()
     return {key: values[rows].clone() for key, values in batch.items()}

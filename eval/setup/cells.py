@@ -1,4 +1,4 @@
-"""A cell: one row of a comparison. How the policy itself is configured, and what `bac` puts on it."""
+"""A cell is one row of a comparison: the policy's own configuration, and the Denoising that `bac` puts on it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from bac.caching.calibration import Calibration
 from bac.caching.schedulers.unified import unified_schedule
 from bac.caching.schedulers.uniform import uniform_schedule
 
-SOLVERS = ("DDPM", "DDIM", "DPM-Solver++")  # in every comparison
+SOLVERS = ("DDPM", "DDIM", "DPM-Solver++")  # the solvers of every comparison
 OTHER_SOLVERS = ("DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC")
 CACHES = ("dense", "uniform", "unified", "acs", "bac")
 SPACINGS = ("leading", "trailing", "linspace")
@@ -20,24 +20,23 @@ FORCED_LAST = 3
 
 @dataclass(frozen=True)
 class Cell:
-    """One way to run a policy. Frozen, and checked when made.
+    """One way to run a policy. A cell is frozen, and checks itself when made.
 
-    The policy is configured with a solver, a number of steps and a spacing of its own. On top of that `bac` puts a way
-    to denoise: `denoising` as it stands, or the schedule that a recipe (`cache` and its numbers) makes from a
-    calibration.
+    The solver, the number of steps and the timestep spacing configure the policy itself. On top, `bac` puts a
+    Denoising: either `denoising`, or the schedule that the recipe (`cache` and its numbers) makes from a calibration.
 
     Attributes:
         name: Title in tables and figures, unique within a comparison.
-        solver: Noise scheduler the policy is configured with, one of `SOLVERS` or `OTHER_SOLVERS`.
-        num_steps: Denoising steps K it is configured with.
+        solver: Solver that the policy is configured with, one of `SOLVERS` or `OTHER_SOLVERS`.
+        num_steps: Denoising steps K that the policy is configured with.
         cache: ``dense`` evaluates every block at every step; ``uniform`` and ``unified`` update all blocks together
             at evenly spaced or ACS-chosen steps; ``acs`` chooses steps per block; ``bac`` adds bubbling (BUA).
         num_updates: Updates per block before bubbling (the paper's S), None for ``dense``.
-        num_bubbled: Most fragile blocks that bubble (the paper's n), only with ``bac``.
-        force_last: Final steps at which every block updates.
+        num_bubbled: How many of the most fragile blocks bubble (the paper's n); only with ``bac``.
+        force_last: Number of final steps at which every block updates.
         timestep_spacing: One of `SPACINGS`, or None for the solver's own.
-        denoising: What is put on, with ``dense`` only.
-        family: What kind of method it is, for tables that group them.
+        denoising: The Denoising that is put on the policy; only with ``cache="dense"``.
+        family: Group of the method, for tables that group methods.
 
     Raises:
         ValueError: A value is unknown or does not fit the others.
@@ -73,12 +72,12 @@ class Cell:
 
     @property
     def steps(self) -> int:
-        """Denoising steps K that a run makes."""
+        """Denoising steps K of a denoising run: those of `denoising` if it sets them, else `num_steps`."""
         return (self.denoising and self.denoising.num_evaluations) or self.num_steps
 
     @property
     def sampler(self) -> "Cell":
-        """The dense cell with the same configuration: what a schedule for this cell is calibrated on."""
+        """The dense cell with the same configuration. A schedule for this cell is calibrated on it."""
         return Cell(self.solver_name, self.solver, self.num_steps, timestep_spacing=self.timestep_spacing)
 
     @property
@@ -87,7 +86,7 @@ class Cell:
         return f"{self.solver}-{self.num_steps}" + (f" {self.timestep_spacing}" if self.timestep_spacing else "")
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides the result, as plain JSON types; title, family and fingerprint are not among it."""
+        """Everything that decides the result, as plain JSON types: all but title, family and fingerprint."""
         values = asdict(replace(self, denoising=None))
         values = {key: value for key, value in values.items() if key not in ("name", "family", "denoising")}
         if self.denoising is not None:
@@ -96,7 +95,7 @@ class Cell:
         return values
 
     def to_document(self) -> dict[str, Any]:
-        """The cell in plain JSON types."""
+        """The cell as plain JSON types."""
         document = None if self.denoising is None else self.denoising.to_document()
         return {"name": self.name, "family": self.family, **self.describe(), "denoising": document}
 
@@ -109,7 +108,7 @@ class Cell:
 
 
 def build_denoising(cell: Cell, calibration: Calibration) -> bac.Denoising:
-    """What a cell's recipe puts on, from the calibration of its solver."""
+    """Make the Denoising of a cell from its recipe and the calibration of its solver."""
     updates, last = cell.num_updates, cell.force_last
     match cell.cache, updates:
         case _, None:
@@ -125,15 +124,15 @@ def build_denoising(cell: Cell, calibration: Calibration) -> bac.Denoising:
 
 @contextmanager
 def running(policy: Any, cell: Cell, denoising: bac.Denoising | None = None) -> Iterator[Any]:
-    """Within it, the policy is configured as the cell says and follows a way to denoise; then it is unwrapped.
+    """Configure a policy as a cell says and wrap it; unwrap it when the block ends.
 
-    The blocks are intercepted, not replayed: a plan would be recorded for every batch size a pool of episodes passes
-    through, and replays the same bits.
+    The blocks are intercepted, not replayed. A pool of episodes passes through many batch sizes, and each would need a
+    plan of its own; the actions are the same bits either way.
 
     Args:
-        policy: Untouched.
-        cell: How it is configured.
-        denoising: What is put on; None for what the cell itself holds, nothing if that is nothing.
+        policy: Unwrapped policy.
+        cell: The policy's configuration.
+        denoising: The Denoising to put on; None for the cell's own, if it has one.
     """
     configure(policy, cell)
     chosen = denoising or cell.denoising or bac.Denoising()
@@ -153,12 +152,12 @@ def configure(policy: Any, cell: Cell) -> None:
 
 
 def holding(denoising: bac.Denoising, name: str | None = None, *, on: Cell | None = None) -> Cell:
-    """The cell of a way to denoise.
+    """The cell that holds a Denoising.
 
     Args:
-        denoising: What is put on.
-        name: Title; by default solver and steps, ``fitted multistep-4``.
-        on: How the policy is configured below it; by default dense DDIM-100, which `bac.tune` is given.
+        denoising: The Denoising that is put on the policy.
+        name: Title; by default solver and steps, such as ``fitted multistep-4``.
+        on: Cell that configures the policy; by default dense DDIM-100, which `eval.tune` tunes from.
     """
     below = on or dense(solver="DDIM")
     solver = below.solver if denoising.solver is None else denoising.solver.name
@@ -167,18 +166,18 @@ def holding(denoising: bac.Denoising, name: str | None = None, *, on: Cell | Non
 
 
 def stored(path: Path, *, on: Cell | None = None) -> Cell:
-    """The cell of what a ``bac.json`` holds; see `holding`."""
+    """The cell that holds the Denoising of a ``bac.json``; see `holding`."""
     return holding(bac.load(path), on=on)
 
 
 def dense(num_steps: int = 100, solver: str = "DDPM", spacing: str | None = None) -> Cell:
-    """No cache: the solver with `num_steps` full evaluations."""
+    """The dense cell: the solver with `num_steps` full evaluations and no cache."""
     cell = Cell("", solver, num_steps, timestep_spacing=spacing)
     return Cell(cell.solver_name, solver, num_steps, timestep_spacing=spacing)
 
 
 def adaptive(updates: int, bubbled: int, *, solver: str = "DDPM", force_last: int = 0, num_steps: int = 100) -> Cell:
-    """BAC (ACS then BUA), or ACS alone if nothing bubbles."""
+    """The cell of BAC (ACS then BUA), or of ACS alone if `bubbled` is 0."""
     title = f"BAC S={updates} n={bubbled}" if bubbled else f"ACS S={updates}, no BUA"
     title += f", last {force_last} forced" if force_last else ""
     title += f" on {solver}-{num_steps}" if solver != "DDPM" else ""
@@ -187,13 +186,13 @@ def adaptive(updates: int, bubbled: int, *, solver: str = "DDPM", force_last: in
 
 
 def together(cache: str, updates: int, *, solver: str = "DDPM", num_steps: int = 100) -> Cell:
-    """All blocks updated at the same steps: ``uniform`` or ``unified``."""
+    """The cell that updates all blocks at the same steps: ``uniform`` or ``unified``."""
     suffix = f" on {solver}-{num_steps}" if solver != "DDPM" else ""
     return Cell(f"{cache} {updates}{suffix}", solver, num_steps, cache, updates)
 
 
 def core_cells(num_updates: int = 10, num_bubbled: int = 5) -> tuple[Cell, ...]:
-    """Cells that need no measurement first; the dense reference leads, the published method follows."""
+    """Cells that need no latency first. The dense reference comes first, BAC as published second."""
     return (
         dense(),
         adaptive(num_updates, num_bubbled),
@@ -205,19 +204,19 @@ def core_cells(num_updates: int = 10, num_bubbled: int = 5) -> tuple[Cell, ...]:
 
 
 def equal_cost_cells(published: bac.Denoising) -> tuple[Cell, ...]:
-    """Uniform and unified with as many updates as BAC really makes: its sweeps, rounded, not its S."""
-    assert published.sweeps is not None  # a schedule tells
+    """Uniform and unified cells with as many updates as BAC makes with bubbling: its sweeps, rounded, not its S."""
+    assert published.sweeps is not None  # a Denoising with a schedule knows its sweeps
     updates = round(published.sweeps)
     return together("uniform", updates), together("unified", updates)
 
 
 def few_step_cells(steps: tuple[int, ...], spacing: dict[str, str | None]) -> tuple[Cell, ...]:
-    """The rivals: each deterministic solver at several numbers of dense steps, for a curve."""
+    """Rivals for a curve: each deterministic solver at several numbers of dense steps."""
     return tuple(dense(k, solver, spacing.get(solver)) for solver in SOLVERS[1:] for k in steps)
 
 
 def sweep_cells(updates: tuple[int, ...], bubbled: tuple[int, ...]) -> tuple[Cell, ...]:
-    """BAC on DDPM over a grid of S and n: at which does it keep the success of dense?"""
+    """BAC on DDPM over a grid of S and n, to find where it keeps the dense policy's success."""
     return tuple(adaptive(s, n) for s in updates for n in bubbled)
 
 

@@ -14,7 +14,7 @@ CONFIGS = str(Path(__file__).parents[2] / "configs")
 
 
 def settings_of(config: Any) -> Settings:
-    """The comparison a configuration describes."""
+    """The settings that a configuration describes."""
     cache = config.cache
     return Settings(
         policy=config.checkpoint,
@@ -45,7 +45,7 @@ def settings_of(config: Any) -> Settings:
 
 
 def tuned_file(tuned: bool | str | None) -> str | None:
-    """The file that ``tuned=`` names: none, ``bac.json`` for true, or a file of that name beside the weights."""
+    """The file beside the weights that ``tuned=`` names: ``bac.json`` for true, None for false, else its own name."""
     return "bac.json" if tuned is True else tuned or None
 
 
@@ -68,13 +68,13 @@ def cell_of(config: Any) -> Cell:
 
 
 def env_options(env: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `envs.make`: all but the name, and the task only where a simulator has several."""
+    """Arguments of `envs.make`: all but the name, and the task only for MetaWorld, which has several tasks."""
     left_out = {"name", "realtime"} if env["name"] == "metaworld" else {"name", "task", "realtime"}
     return {key: value for key, value in env.items() if key not in left_out}
 
 
 def log_to_terminal() -> None:
-    """Messages of the libraries' own kind, plain, on standard output."""
+    """Print log messages without prefix on standard output, and hide chatter of noisy libraries."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     for noisy in ("matplotlib", "imageio", "imageio_ffmpeg", "PIL", "lerobot", "diffusers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Keys of results: short hashes of everything that decided them."""
+"""Keys of results. A key is a short hash of everything that decided a result."""
 
 import hashlib
 import json

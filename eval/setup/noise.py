@@ -1,4 +1,4 @@
-"""The noise that methods share: a generator for every chunk of every episode, from a fixed hash."""
+"""The noise that all methods share: every chunk of every episode has a generator seeded by a fixed hash."""
 
 import hashlib
 
@@ -6,6 +6,6 @@ import torch
 
 
 def chunk_generator(seed: int, chunk_index: int) -> torch.Generator:
-    """The noise of one chunk of one episode: a generator seeded by a fixed hash of (seed, chunk_index)."""
+    """The generator of one chunk's noise, seeded by a fixed hash of (seed, chunk_index)."""
     digest = hashlib.sha256(f"bac-eval:{seed}:{chunk_index}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,4 +1,4 @@
-"""Where numbers come from: command, date, machine, versions. No published number without them."""
+"""Provenance of published numbers: command, date, machine and versions."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = ("torch", "lerobot", "diffusers", "gymnasium", "metaworld", "mujoco",
 
 
 def provenance() -> dict[str, Any]:
-    """Plain JSON types."""
+    """Command, date, machine and versions, as plain JSON types."""
     return {
         "command": command_line(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -27,7 +27,7 @@ def provenance() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that is running, as one would type it."""
+    """The running command, as a user would type it."""
     module = sys.modules["__main__"].__spec__
     program = f"python -m {module.name.removesuffix('.__main__')}" if module else "python"
     return " ".join([program, *(shlex.quote(argument) for argument in sys.argv[1:])])

@@ -1,4 +1,4 @@
-"""What a comparison is about: the policy, its world, how many episodes, where results go."""
+"""Settings of a comparison: the policy, its world, the number of episodes, the folder of results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,11 +14,11 @@ import policies
 from bac.certificate import file_hash
 from eval.setup.keys import comparison_key
 
-# Worlds in which the dense policy visits the states that calibration and action error look at. Evaluation takes
-# seeds from 0, demonstrations from 100,000: no world is met twice.
+# First seeds of the worlds in which the dense policy visits observations for calibration and for action error.
+# Evaluation takes seeds from 0 and demonstrations from 100,000, so no world is used twice.
 CALIBRATION_SEED = 1_000_000
 FIDELITY_SEED = 2_000_000
-SHIPPED = "fitted_4.json"  # beside the shipped weights: four fitted steps; no command follows it by itself
+SHIPPED = "fitted_4.json"  # four fitted steps, beside the shipped weights; used only where a command names it
 
 
 @dataclass(frozen=True)
@@ -28,32 +28,32 @@ class Settings:
     Attributes:
         policy: A name of `policies.CHECKPOINTS`, or a checkpoint's folder.
         env: A name of `envs.ENVIRONMENTS`.
-        task: Name of the task, also of its folders.
-        env_options: Arguments of that environment.
+        task: Name of the task; its folders have the same name.
+        env_options: Arguments of the environment.
         n: Episodes per cell; seeds are `first_seed` .. `first_seed + n - 1`.
         first_seed: Seed of the first world.
-        workers: Processes, each on one thread.
-        launcher: Where they are, one of `eval.play.launchers.LAUNCHERS`.
-        launcher_address: Of a Ray cluster; see ``configs/launcher/ray.yaml``.
-        pool_size: Episodes side by side in a process.
+        workers: Number of worker processes, each on one thread.
+        launcher: Launcher of the workers, one of `eval.play.launchers.LAUNCHERS`.
+        launcher_address: Address of a Ray cluster; see ``configs/launcher/ray.yaml``.
+        pool_size: Episodes that run side by side in a process.
         num_updates: The paper's S.
         num_bubbled: The paper's n.
-        num_observations: Observations to calibrate on, and as many others to measure action error on.
+        num_observations: Number of observations to calibrate on; action error is measured on as many others.
         num_draws: Noise draws per observation.
-        num_observation_episodes: Dense episodes the observations of each set come from.
-        executor: How latency is measured, for every cell alike: ``auto`` (all replayed from plans, as `bac.wrap` does
-            by itself) or ``interpret`` (dense eager, caches intercepted). Episodes are the same either way.
-        latency_rounds: Samples per cell.
+        num_observation_episodes: Dense episodes that each of the two sets of observations comes from.
+        executor: Executor of all cells when latency is measured: ``auto`` (all replayed from plans, the default of
+            `bac.wrap`) or ``interpret`` (dense eager, caches intercepted). Episodes are the same either way.
+        latency_rounds: Latency samples per cell.
         num_spacing_draws: Noise draws per observation when the rivals' timestep spacing is chosen, at least 2.
-        few_steps: Numbers of dense steps of the few-step solvers' curve; empty for none.
-        sweep_updates: Values of S of the sweep; empty for none.
-        sweep_bubbled: Values of n of the sweep.
-        tuned: File beside the policy's weights that says how it was tuned, to be run too: ``bac.json``, which
-            LeRobot's commands follow, or another. None for none.
-        realtime_n: Episodes per cell with the world not waiting; 0 for none.
-        realtime_options: Options of the environment that are other there, such as a time limit that leaves room for
+        few_steps: Numbers of dense steps on the curve of few-step solvers; empty for no curve.
+        sweep_updates: Values of S in the sweep; empty for no sweep.
+        sweep_bubbled: Values of n in the sweep.
+        tuned: File beside the policy's weights whose Denoising is compared too: ``bac.json``, which LeRobot's
+            commands follow, or another. None adds no cell.
+        realtime_n: Real-time episodes per cell; 0 for none.
+        realtime_options: Environment options that differ in real time, such as a time limit that leaves room for
             thinking.
-        outputs: Folder of what can be computed again.
+        outputs: Folder of intermediate results; all of them can be computed again.
         progress: Show progress bars.
     """
 
@@ -86,12 +86,12 @@ class Settings:
 
     @property
     def seeds(self) -> range:
-        """One per episode."""
+        """The seeds, one per episode."""
         return range(self.first_seed, self.first_seed + self.n)
 
     @property
     def judged_by_score(self) -> bool:
-        """Whether paired differences are of the score: Push-T counts how far, since few demonstrations succeed."""
+        """Whether paired differences compare scores. They do for Push-T, where few demonstrations succeed."""
         return self.env == "pusht"
 
     @property
@@ -101,9 +101,9 @@ class Settings:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What every result depends on besides the cell: weights, policy configuration and world.
+        """Everything that decides a result besides the cell: weights, policy configuration and world.
 
-        Not the code: after a change of a solver or a world remove the folder in `outputs`.
+        The code is not part of it. Remove the folder in `outputs` after a change of a solver or a world.
         """
         return {
             "weights": file_hash(self.checkpoint / "model.safetensors"),
@@ -114,13 +114,13 @@ class Settings:
 
     @cached_property
     def folder(self) -> Path:
-        """Where this policy's results in this world are kept; other weights or options have another folder."""
+        """Folder of this policy's results in this world. Other weights, options or calibrations have another folder."""
         calibration = [self.num_observations, self.num_draws, self.num_observation_episodes]
         return self.outputs / f"{self.task}-{comparison_key(self.identity, {'calibration': calibration})[:8]}"
 
     @cached_property
     def realtime(self) -> "Settings":
-        """The same comparison in the world that does not wait."""
+        """The same settings with the environment options of real time."""
         return replace(self, env_options={**self.env_options, **self.realtime_options})
 
     def make_env(self) -> gym.Env:

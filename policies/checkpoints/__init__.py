@@ -1,4 +1,4 @@
-"""The trained policies that come with the repository; each folder has a README with its data and its numbers."""
+"""The trained policies of this repository. The README of each folder has its data and its numbers."""
 
 from pathlib import Path
 

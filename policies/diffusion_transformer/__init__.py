@@ -1,7 +1,7 @@
 """DP-T, the transformer variant of Diffusion Policy, as a LeRobot policy of type ``diffusion_transformer``.
 
-Reading `DiffusionTransformerConfig` from here registers the type with LeRobot, and so does LeRobot's own discovery,
-which imports every module of the package. The denoiser and its sampler alone need PyTorch and diffusers only.
+Importing `DiffusionTransformerConfig` from here registers the type with LeRobot. LeRobot's own discovery, which imports
+every module of the package, does so too. The denoiser and its sampler need only PyTorch and diffusers.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Options of DP-T, the transformer variant of Diffusion Policy (Chi et al., RSS 2023), as LeRobot keeps them."""
+"""Options of DP-T, the transformer variant of Diffusion Policy (Chi et al., RSS 2023), as a LeRobot configuration."""
 
 from dataclasses import dataclass, field
 
@@ -19,12 +19,12 @@ class DiffusionTransformerConfig(PreTrainedConfig):
     ``diffusion``. "observation.state" is required; "observation.environment_state" and images are optional.
 
     Args:
-        n_obs_steps: Observation steps the policy sees, the current one included (To).
+        n_obs_steps: Observation steps that the policy sees, including the current one (To).
         horizon: Actions predicted at once, counted from the first observation step (T).
-        n_action_steps: Actions of those that are executed, from the current step on (Ta).
-        drop_n_last_frames: Last frames of an episode that LeRobot's trainer does not start a window at; `None`
-            drops those whose executed actions would run past the end (T - Ta - To + 1, as Diffusion Policy does).
-        n_layer: Decoder layers; three cacheable branches each.
+        n_action_steps: Predicted actions that are executed, from the current step on (Ta).
+        drop_n_last_frames: Number of frames at the end of an episode at which LeRobot's trainer starts no window.
+            `None` takes T - Ta - To + 1, as Diffusion Policy does.
+        n_layer: Decoder layers; each has three blocks that can be cached.
         n_head: Attention heads.
         n_emb: Width of the tokens, a multiple of `n_head`, even.
         n_cond_layers: Encoder layers over the condition tokens; 0 takes a small MLP instead.
@@ -37,7 +37,7 @@ class DiffusionTransformerConfig(PreTrainedConfig):
         beta_schedule: Name of diffusers' noise schedule.
         beta_start: First beta of the schedules that have one.
         beta_end: Last beta of the schedules that have one.
-        prediction_type: What the denoiser predicts, the noise ("epsilon") or the clean actions ("sample").
+        prediction_type: Prediction of the denoiser: the noise ("epsilon") or the clean actions ("sample").
         clip_sample: Clip the estimate of the clean actions at every denoising step (DDPM, DDIM).
         clip_sample_range: Half-width of that clip, in normalised action units.
         timestep_spacing: One of `TIMESTEP_SPACINGS`; `None` takes the noise scheduler's usual one.
@@ -49,8 +49,8 @@ class DiffusionTransformerConfig(PreTrainedConfig):
         crop_shape: Height and width of the crop [px].
         crop_is_random: Crop at random places while training; the centre otherwise.
         pretrained_backbone_weights: torchvision weights of the backbone; needs `use_group_norm=False`.
-        use_group_norm: Group instead of batch normalisation, which an average of weights needs.
-        spatial_softmax_num_keypoints: Keypoints an image is reduced to.
+        use_group_norm: Use group normalisation instead of batch normalisation; an average of weights needs it.
+        spatial_softmax_num_keypoints: Keypoints that an image is reduced to.
         use_separate_rgb_encoder_per_camera: One encoder per camera instead of one for all.
 
     Raises:
@@ -156,11 +156,11 @@ class DiffusionTransformerConfig(PreTrainedConfig):
         )
 
     def get_scheduler_preset(self) -> DiffuserSchedulerConfig:
-        """A learning rate that warms up, then falls along a cosine."""
+        """Learning rate that warms up, then falls along a cosine."""
         return DiffuserSchedulerConfig(name=self.scheduler_name, num_warmup_steps=self.scheduler_warmup_steps)
 
     def validate_features(self) -> None:
-        """Check what the data brings.
+        """Check the features of the data.
 
         Raises:
             ValueError: There is no state or no action, or images differ in shape or are smaller than the crop.

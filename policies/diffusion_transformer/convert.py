@@ -1,12 +1,13 @@
-"""Turn a low-dimensional DP-T checkpoint of Diffusion Policy's authors into a LeRobot checkpoint.
+"""Convert a low-dimensional DP-T checkpoint of Diffusion Policy's authors to a LeRobot checkpoint.
 
 ::
 
     python -m policies.diffusion_transformer.convert epoch=0850-test_mean_score=0.967.ckpt checkpoints/pusht-columbia
 
-Their `.ckpt` is a torch zip whose pickle also names classes of their own program. It is read with
-``weights_only=True``: tensors and plain containers only, the options through OmegaConf's data classes, and every
-other class as an inert placeholder. Nothing in the file is executed, and OmegaConf's resolvers are never called.
+Their `.ckpt` is a torch zip whose pickle also names classes of their own program. The converter reads it with
+``weights_only=True``: it accepts tensors and plain containers, reads the options through OmegaConf's data classes, and
+replaces every other class by an inert placeholder. Nothing in the file is executed, and OmegaConf's resolvers are never
+called.
 """
 
 import argparse
@@ -38,11 +39,11 @@ DATA_CLASSES = (
 
 
 class ConversionError(ValueError):
-    """A checkpoint that is not a low-dimensional DP-T, or not a checkpoint of Diffusion Policy at all."""
+    """The file is not a low-dimensional DP-T checkpoint, or no checkpoint of Diffusion Policy at all."""
 
 
 class _Placeholder:
-    """Stands for a class of the checkpoint that the conversion has no use for."""
+    """Replaces a class of the checkpoint that the conversion does not need."""
 
     def __new__(cls, *args: object, **kwargs: object) -> "_Placeholder":
         return super().__new__(cls)
@@ -60,15 +61,15 @@ class _Placeholder:
 def convert(checkpoint: str | Path, output: str | Path, weights: str | None = None) -> DiffusionTransformerPolicy:
     """Read `checkpoint` and write a folder that `policies.load` and LeRobot read.
 
-    All observations become "observation.state", in the order of the checkpoint's "obs"; actions keep its order too.
+    All observations become "observation.state", in the order of the checkpoint's "obs". Actions keep their order too.
 
     Args:
         checkpoint: `.ckpt` of a `DiffusionTransformerLowdimPolicy`.
         output: Folder to write.
-        weights: "ema_model" or "model"; `None` takes the averaged ones where the file has them.
+        weights: "ema_model" (the averaged weights) or "model"; `None` takes "ema_model" if the file has it.
 
     Raises:
-        ConversionError: The file is something else; the message says what.
+        ConversionError: The file holds another policy or no checkpoint; the message says which.
     """
     options, state = read_checkpoint(checkpoint, weights)
     denoiser = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
@@ -87,11 +88,15 @@ def convert(checkpoint: str | Path, output: str | Path, weights: str | None = No
 
 
 def read_checkpoint(path: str | Path, weights: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The options (interpolations unresolved) and one state dict of a checkpoint, read without executing it.
+    """Read the options (interpolations unresolved) and one state dict of a checkpoint, without executing it.
+
+    Args:
+        path: The `.ckpt` file.
+        weights: See `convert`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ConversionError: It is not a zip made by torch, lacks the parts, or is another policy.
+        ConversionError: The file is not a zip made by torch, lacks options or weights, or holds another policy.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -111,7 +116,7 @@ def read_checkpoint(path: str | Path, weights: str | None = None) -> tuple[dict[
 
 
 def _only_data_classes(path: str | Path) -> contextlib.AbstractContextManager:
-    """Let `torch.load` see the real class for `DATA_CLASSES` and a placeholder for every other name."""
+    """Let `torch.load` use the real classes of `DATA_CLASSES`, and a placeholder for every other name."""
     with torch.serialization.safe_globals(list(DATA_CLASSES)):
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     placeholders = [(type("Placeholder", (_Placeholder,), {}), name) for name in foreign]
@@ -137,10 +142,10 @@ def _refuse_other_policies(path: str | Path, options: dict[str, Any], state: dic
 
 
 def make_config(options: dict[str, Any], denoiser: dict[str, Tensor]) -> DiffusionTransformerConfig:
-    """Sizes from the weights themselves; only what no shape tells is taken from the options.
+    """Make the configuration from the shapes of the weights, and from the options for all that no shape tells.
 
     Raises:
-        ConversionError: An option that no shape tells is missing or is an expression.
+        ConversionError: A needed option is missing or is an expression.
     """
     model, noise = options["policy"]["model"], options["policy"]["noise_scheduler"]
     state = PolicyFeature(type=FeatureType.STATE, shape=(denoiser["cond_obs_emb.weight"].shape[1],))
@@ -184,14 +189,14 @@ def _plain(options: dict[str, Any], name: str, kind: type) -> Any:
 
 
 def _limits(state: dict[str, Tensor], key: str, size: int) -> dict[str, Tensor]:
-    """The values that `x * scale + offset` maps to -1 and 1, as "min" and "max", each `[size]`."""
+    """The values "min" and "max", `[size]` each, that the normaliser `x * scale + offset` maps to -1 and 1."""
     scale = state[f"normalizer.params_dict.{key}.scale"].expand(size)
     offset = state[f"normalizer.params_dict.{key}.offset"].expand(size)
     return {"min": (-1 - offset) / scale, "max": (1 - offset) / scale}
 
 
 def main() -> None:
-    """Command line of the converter."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path, help="Diffusion Policy's .ckpt")
     parser.add_argument("output", type=Path, help="folder to write")

@@ -1,4 +1,4 @@
-"""DP-T as a LeRobot policy: observations in, action chunk out, one denoising run in between."""
+"""DP-T as a LeRobot policy: one denoising run turns observations into an action chunk."""
 
 from collections import deque
 
@@ -57,14 +57,14 @@ class DiffusionTransformerPolicy(PreTrainedPolicy):
     ) -> Tensor:
         """Predict the actions to execute next.
 
-        While `select_action` fills the queues, they are read and `batch` only says which keys; with empty queues
-        `batch` itself is taken.
+        If `select_action` has filled the queues, the observations come from the queues and `batch` only names their
+        keys. If the queues are empty, the observations come from `batch`.
 
         Args:
             batch: Normalised observations, each `[B, To, ...]`.
-            noise: What the denoising run starts from, `[B, T, Da]`; drawn if not given.
-            generator: Source of all random numbers, or one for each of the B rows, whose draws then do not depend
-                on the other rows.
+            noise: Initial noise of the denoising run, `[B, T, Da]`; drawn if not given.
+            generator: Generator of all random numbers, or one for each of the B rows; then the draws of a row do not
+                depend on the other rows.
 
         Returns:
             Normalised actions, `[B, Ta, Da]`.
@@ -104,7 +104,7 @@ class DiffusionTransformerPolicy(PreTrainedPolicy):
         return self.diffusion.compute_loss(self._stack_cameras(batch)), None
 
     def _stack_cameras(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A new batch that holds all cameras as one `[..., cameras, C, H, W]` tensor, if there are cameras."""
+        """Make a new batch with all cameras, if there are any, in one tensor `[..., cameras, C, H, W]`."""
         if not self.config.image_features:
             return dict(batch)
         images = torch.stack([batch[key] for key in self.config.image_features], dim=-4)
@@ -112,7 +112,7 @@ class DiffusionTransformerPolicy(PreTrainedPolicy):
 
 
 class DiffusionTransformerModel(ActionSampler):
-    """The sampler, with the encoders of what it is conditioned on."""
+    """The sampler with its observation encoders."""
 
     def __init__(self, config: DiffusionTransformerConfig) -> None:
         rgb_encoders = _rgb_encoders(config)
@@ -137,14 +137,14 @@ class DiffusionTransformerModel(ActionSampler):
         self.use_solver(config.noise_scheduler_type, steps, config.timestep_spacing)
 
     def encode_observations(self, batch: dict[str, Tensor]) -> Tensor:
-        """State, images and environment state of each observation step side by side.
+        """Concatenate state, image features and environment state of each observation step.
 
         Args:
             batch: Normalised "observation.state" `[B, To, Ds]` and, where the configuration has them,
                 "observation.images" `[B, To, cameras, C, H, W]` and "observation.environment_state" `[B, To, De]`.
 
         Returns:
-            `[B, To, Do]`.
+            Encoded observations, `[B, To, Do]`.
 
         Raises:
             ValueError: The batch has another number of observation steps than the configuration.
@@ -163,7 +163,7 @@ class DiffusionTransformerModel(ActionSampler):
         return torch.cat(features, dim=-1)
 
     def _encode_images(self, images: Tensor) -> Tensor:
-        """`[B, To, cameras, C, H, W]` to `[B, To, cameras * features]`."""
+        """Encode images `[B, To, cameras, C, H, W]` to features `[B, To, cameras * features]`."""
         cameras = images.unbind(dim=2)
         encoders = list(self.rgb_encoders) if len(self.rgb_encoders) > 1 else [self.rgb_encoders[0]] * len(cameras)
         features = [
@@ -209,7 +209,7 @@ class DiffusionTransformerModel(ActionSampler):
 
 
 def _rgb_encoders(config: DiffusionTransformerConfig) -> nn.ModuleList:
-    """No encoder without cameras; else LeRobot's ResNet with spatial softmax, one for all cameras or one each."""
+    """Make LeRobot's ResNets with spatial softmax, one for all cameras or one each; none without cameras."""
     if not config.image_features:
         return nn.ModuleList()
     from lerobot.policies.diffusion.modeling_diffusion import DiffusionRgbEncoder  # imports torchvision

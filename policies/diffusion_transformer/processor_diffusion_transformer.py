@@ -1,4 +1,4 @@
-"""What happens to observations before DP-T sees them, and to its actions after."""
+"""The processors of DP-T: they normalise its observations, and bring its actions back to the world's units."""
 
 from typing import Any
 
@@ -17,8 +17,9 @@ def make_diffusion_transformer_pre_post_processors(
     """LeRobot's default pipelines: rename, add a batch dimension, move, normalise; and back.
 
     Args:
-        dataset_stats: "min" and "max" (or "mean" and "std" for images) of each feature; dimensions that hardly
-            vary are widened by `widen_constant_dimensions`.
+        config: Options of the policy.
+        dataset_stats: "min" and "max" (or "mean" and "std" for images) of each feature. `widen_constant_dimensions`
+            widens dimensions that hardly vary.
     """
     stats = None if dataset_stats is None else widen_constant_dimensions(dataset_stats)
     return make_default_pre_post_processors(config, stats)

@@ -1,4 +1,4 @@
-"""One denoising run: DP-T's denoiser and the noise scheduler that drives it."""
+"""The sampler of DP-T: its denoiser, and the noise scheduler that drives it through a denoising run."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ from policies.diffusion_transformer.transformer import TransformerForDiffusion
 
 
 class ActionSampler(nn.Module):
-    """From encoded observations to actions. `use_solver` has to be called before the first run.
+    """Samples actions from encoded observations. `use_solver` must be called before the first run.
 
     Args:
         transformer: The denoiser.
-        config: How it was trained.
+        config: Training options of the denoiser.
     """
 
     def __init__(self, transformer: TransformerForDiffusion, config: NoiseOptions) -> None:
@@ -41,10 +41,10 @@ class ActionSampler(nn.Module):
             name: One of `solvers.NOISE_SCHEDULERS`.
             num_inference_steps: Evaluations of the denoiser per run (K), 1..num_train_timesteps.
             timestep_spacing: "leading", "trailing" or "linspace"; `None` takes the noise scheduler's usual one.
-            timesteps: Where the steps are, `[K]`, decreasing, instead of a spacing.
+            timesteps: Timesteps of the steps, `[K]`, decreasing; `None` takes the spacing's.
 
         Raises:
-            ValueError: There is no such noise scheduler or spacing, or they cannot make these steps.
+            ValueError: The noise scheduler or spacing does not exist, or cannot make these steps.
         """
         if not 1 <= num_inference_steps <= self.config.num_train_timesteps:
             raise ValueError(
@@ -69,13 +69,13 @@ class ActionSampler(nn.Module):
         noise: Tensor | None = None,
         generator: Generator | list[Generator] | None = None,
     ) -> Tensor:
-        """One denoising run.
+        """Make one denoising run.
 
         Args:
             batch_size: Chunks sampled at once (B).
             cond: Encoded observations, `[B, To, Do]`.
-            noise: What to start from, `[B, T, Da]`; drawn if not given.
-            generator: One for all rows, or a list of B.
+            noise: Initial noise, `[B, T, Da]`; drawn if not given.
+            generator: One generator for all rows, or a list of B.
 
         Returns:
             Normalised actions of the whole horizon, `[B, T, Da]`.

@@ -1,4 +1,4 @@
-"""diffusers' noise schedulers under the names that configurations use."""
+"""diffusers' noise schedulers, under the names that configurations use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from torch import Generator, Tensor, tensor
 
 NOISE_SCHEDULERS = ("DDPM", "DDIM", "DPM-Solver++", "DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC")
 TIMESTEP_SPACINGS = ("leading", "trailing", "linspace")
-USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading"}  # the multistep solvers': "trailing"
+USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading"}  # the multistep solvers use "trailing"
 
 
 class NoiseOptions(Protocol):
-    """What a noise scheduler has to know of how the denoiser was trained; see `DiffusionTransformerConfig`."""
+    """The training options of a denoiser that its noise scheduler needs; see `DiffusionTransformerConfig`."""
 
     num_train_timesteps: int
     beta_schedule: str
@@ -27,7 +27,7 @@ class NoiseOptions(Protocol):
 
 @dataclass
 class UsualNoise:
-    """`NoiseOptions` of Diffusion Policy, for a denoiser without a configuration."""
+    """The `NoiseOptions` of Diffusion Policy, for a denoiser without a configuration."""
 
     num_train_timesteps: int = 100
     beta_schedule: str = "squaredcos_cap_v2"
@@ -41,20 +41,20 @@ class UsualNoise:
 class ExactDDIMScheduler(DDIMScheduler):
     """DDIM (eta = 0) whose every step leads to the next of its own timesteps.
 
-    diffusers' DDIM goes down by ``num_train_timesteps // num_inference_steps`` whatever the timesteps are. Unless they
-    are that far apart (30 of 100 with "trailing" spacing are not) the sample then has another noise level than the
-    denoiser is told, and the last step may leave noise behind. Where they are, this is diffusers' DDIM.
+    diffusers' DDIM always goes down by ``num_train_timesteps // num_inference_steps``. If the timesteps have another
+    distance (such as 30 of 100 with "trailing" spacing), the sample's noise level differs from the timestep that the
+    denoiser gets, and the last step may leave noise behind. If they have that distance, this is diffusers' DDIM.
     """
 
     def step(
         self, model_output: Tensor, timestep: Tensor, sample: Tensor, generator: Generator | None = None
     ) -> DDIMSchedulerOutput:
-        """One step of Song et al. (2021), equation 12 with sigma = 0; `generator` is not used.
+        """Make one step of Song et al. (2021), equation 12 with sigma = 0. `generator` is not used.
 
         Args:
             model_output: Predicted noise or clean actions, `[B, T, Da]`.
             timestep: One of `timesteps`, on the CPU.
-            sample: `[B, T, Da]`.
+            sample: Noisy actions, `[B, T, Da]`.
         """
         alpha = self.alphas_cumprod[timestep]
         below = self.timesteps[self.timesteps < timestep]
@@ -75,11 +75,12 @@ class ExactDDIMScheduler(DDIMScheduler):
 def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str | None = None) -> SchedulerMixin:
     """Build a noise scheduler for a denoiser trained under `config`.
 
-    DDPM draws with the small (posterior) variance. DPM-Solver++ is the second-order multistep one (Lu et al., 2022),
-    SDE-DPM-Solver++ its form that injects noise, UniPC that of Zhao et al. (2023), also of second order. DPM-Solver++ 1
-    is its first order: DDIM, but that the noise is taken anew from the clipped actions. Thresholding
-    with a largest value equal to the clip range clips the estimated actions just as DDPM and DDIM do, without which
-    they diverge where the noise hides them almost entirely.
+    DDPM draws with the small (posterior) variance. DPM-Solver++ is the second-order multistep solver of Lu et al.
+    (2022), and SDE-DPM-Solver++ is its form that injects noise. DPM-Solver++ 1 is its first-order form: DDIM, except
+    that the noise is computed anew from the clipped actions. UniPC is the second-order solver of Zhao et al. (2023).
+
+    The multistep solvers use thresholding with a largest value equal to the clip range, which clips the estimated
+    actions just as DDPM and DDIM do. Without clipping, the estimates diverge at timesteps of almost pure noise.
 
     Args:
         name: One of `NOISE_SCHEDULERS`.
@@ -126,12 +127,12 @@ def _multistep(name: str, shared: dict, config: NoiseOptions) -> SchedulerMixin:
 def set_timesteps(
     noise_scheduler: SchedulerMixin, num_inference_steps: int, timesteps: Sequence[int] | None = None
 ) -> None:
-    """Start a denoising run of exactly `num_inference_steps` evaluations.
+    """Prepare a noise scheduler for a denoising run of exactly `num_inference_steps` evaluations.
 
     Args:
-        noise_scheduler: From `make_noise_scheduler`.
-        num_inference_steps: K.
-        timesteps: Where they are, `[K]`, decreasing, instead of the spacing's.
+        noise_scheduler: Noise scheduler from `make_noise_scheduler`.
+        num_inference_steps: Denoising steps K.
+        timesteps: Timesteps of the steps, `[K]`, decreasing; `None` takes the spacing's.
 
     Raises:
         ValueError: The noise scheduler cannot place that many distinct timesteps with its spacing.
@@ -151,10 +152,10 @@ def set_timesteps(
 
 
 def check_timesteps(name: str, timesteps: Sequence[int], num_train_timesteps: int) -> None:
-    """Refuse timesteps that a run cannot have.
+    """Refuse timesteps that a denoising run cannot have.
 
     Raises:
-        ValueError: They do not decrease, leave the trained range, or the solver takes none.
+        ValueError: The timesteps do not decrease or leave the trained range, or the solver takes no timesteps.
     """
     if list(timesteps) != sorted(set(timesteps), reverse=True) or not timesteps:
         raise ValueError(f"timesteps: must decrease, got {list(timesteps)}")
@@ -165,7 +166,7 @@ def check_timesteps(name: str, timesteps: Sequence[int], num_train_timesteps: in
 
 
 def _place(noise_scheduler: SchedulerMixin, timesteps: Sequence[int]) -> None:
-    if isinstance(noise_scheduler, ExactDDIMScheduler):  # diffusers' DDIM takes none, but ours steps along any
+    if isinstance(noise_scheduler, ExactDDIMScheduler):  # diffusers' setter takes no timesteps, but ours follows any
         noise_scheduler.num_inference_steps = len(timesteps)
         noise_scheduler.timesteps = tensor(timesteps)
     else:

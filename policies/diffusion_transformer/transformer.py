@@ -1,4 +1,4 @@
-"""DP-T's denoiser. Its parameters and buffers are named and shaped as in Diffusion Policy, so that weights move.
+"""DP-T's denoiser. Parameters and buffers have Diffusion Policy's names and shapes, so its weights can be loaded.
 
 ::
 
@@ -6,7 +6,8 @@
     timestep --time_emb--+                                              ^
     observations [B, To, Do] --cond_obs_emb--+--> + cond_pos_emb --> encoder
 
-Chi et al., "Diffusion Policy", RSS 2023 (arXiv 2303.04137), time and observations as condition.
+The architecture is that of Chi et al., "Diffusion Policy", RSS 2023 (arXiv 2303.04137), conditioned on time and
+observations.
 """
 
 import math
@@ -35,7 +36,7 @@ class SinusoidalPosEmb(nn.Module):
 
 
 class TransformerForDiffusion(nn.Module):
-    """Predict the noise in an action chunk from its noise level and the observations.
+    """Predicts the noise in an action chunk from its noise level and the observations.
 
     Args:
         input_dim: Size of an action (Da).
@@ -48,8 +49,8 @@ class TransformerForDiffusion(nn.Module):
         n_emb: Token width.
         p_drop_emb: Dropout of the embeddings, in [0, 1).
         p_drop_attn: Dropout inside the layers, in [0, 1).
-        causal_attn: Action token t sees action tokens 0..t, the timestep and observation tokens 0..t.
-        n_cond_layers: Encoder layers over the memory; 0 takes an MLP.
+        causal_attn: Action token t sees only action tokens 0..t, the timestep and observation tokens 0..t.
+        n_cond_layers: Encoder layers over the memory; 0 takes an MLP instead.
         norm_first: Normalise before each branch, or after it.
     """
 
@@ -95,18 +96,18 @@ class TransformerForDiffusion(nn.Module):
         self.register_buffer("mask", _causal_mask(horizon, horizon) if causal_attn else None)
         # The timestep is memory token 0, so observation s is token s + 1.
         self.register_buffer("memory_mask", _causal_mask(horizon, 1 + n_obs_steps, 1) if causal_attn else None)
-        # Holds no information; Diffusion Policy's modules carry one and its checkpoints store it.
+        # Holds no information, but Diffusion Policy's checkpoints store it, and weights are loaded strictly.
         self._dummy_variable = nn.Parameter(torch.empty(0))
         self.apply(_initialise)
         nn.init.normal_(self.pos_emb, std=0.02)
         nn.init.normal_(self.cond_pos_emb, std=0.02)
 
     def forward(self, sample: Tensor, timestep: Tensor, cond: Tensor) -> Tensor:
-        """One evaluation.
+        """Evaluate the denoiser.
 
         Args:
             sample: Noisy actions, normalised, `[B, T, Da]`.
-            timestep: Noise level, `[B]` or scalar, 0..num_train_timesteps - 1.
+            timestep: Timestep (noise level), `[B]` or scalar, 0..num_train_timesteps - 1.
             cond: Observations, normalised, `[B, To, Do]`.
 
         Returns:
@@ -117,7 +118,7 @@ class TransformerForDiffusion(nn.Module):
         memory = torch.cat([time_token, self.cond_obs_emb(cond)], dim=1)
         memory = self.encoder(self.drop(memory + self.cond_pos_emb))
         tokens = self.drop(self.input_emb(sample) + self.pos_emb)
-        # False, not None: None makes torch inspect the masks' values, a host synchronisation on a GPU.
+        # None instead of False would make torch inspect the masks' values, a host synchronisation on a GPU.
         tokens = self.decoder(
             tokens,
             memory,
@@ -130,7 +131,7 @@ class TransformerForDiffusion(nn.Module):
 
     @property
     def chunk_shape(self) -> tuple[int, int]:
-        """Actions per chunk T, and size of an action Da."""
+        """Shape of a chunk: actions per chunk T, and size of an action Da."""
         return self.pos_emb.shape[1], self.head.out_features
 
     def optim_groups(self) -> list[dict[str, object]]:
@@ -151,13 +152,13 @@ def _memory_encoder(n_emb: int, n_cond_layers: int, layer_options: dict) -> nn.M
 
 
 def _causal_mask(num_queries: int, num_keys: int, shift: int = 0) -> Tensor:
-    """Additive mask `[num_queries, num_keys]`: query q sees keys 0..q + shift."""
+    """Make an additive mask `[num_queries, num_keys]`: query q sees keys 0..q + shift."""
     visible = torch.arange(num_queries)[:, None] >= torch.arange(num_keys)[None, :] - shift
     return torch.zeros(num_queries, num_keys).masked_fill(~visible, float("-inf"))
 
 
 def _initialise(module: nn.Module) -> None:
-    """Weights from N(0, 0.02^2), biases zero, as Diffusion Policy (and minGPT before it) does."""
+    """Draw weights from N(0, 0.02^2) and set biases to zero, as Diffusion Policy (and minGPT before it) does."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""diffusers' UniPC behind the call that all noise schedulers of this policy share."""
+"""diffusers' UniPC with the call that all noise schedulers of this policy share."""
 
 from diffusers import UniPCMultistepScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
@@ -6,10 +6,10 @@ from torch import Generator, Tensor
 
 
 class DeterministicUniPCScheduler(UniPCMultistepScheduler):
-    """UniPC (Zhao et al., 2023), whose step takes a generator as the others' do and draws nothing from it."""
+    """UniPC (Zhao et al., 2023) whose step accepts a generator like the others, and does not use it."""
 
     def step(
         self, model_output: Tensor, timestep: Tensor, sample: Tensor, generator: Generator | None = None
     ) -> SchedulerOutput:
-        """One step; `generator` is not used."""
+        """Make one step. `generator` is not used."""
         return super().step(model_output, timestep, sample)

@@ -1,4 +1,4 @@
-"""How many robots one batched policy server feeds, and at which `control_hz`.
+"""The number of robots that one batched policy server feeds, by `control_hz`.
 
 ``python -m eval.experiments.fleet`` makes results/fleet.
 """

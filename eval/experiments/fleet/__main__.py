@@ -1,4 +1,4 @@
-"""``python -m eval.experiments.fleet`` measures, works out, and writes table, picture and plan of the server."""
+"""``python -m eval.experiments.fleet`` measures latencies, and writes the fleet's table, picture and page."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from eval.setup.provenance import provenance
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="fleet")
 def main(config: Any) -> None:
-    """Measure, work out, write."""
+    """Measure latencies, compute the table and write the page."""
     log_to_terminal()
     comparison = Comparison(settings_of(config))
     measured = measure_fleet(comparison, config.fleet)

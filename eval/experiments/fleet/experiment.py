@@ -1,8 +1,8 @@
-"""How many robots can one batched policy server feed?
+"""The number of robots that one batched policy server can feed.
 
-Measures the shipped Push-T policy at several batch sizes on one thread, every contender interleaved with the others,
-and works out from that how many robots one server can feed at which `control_hz`: by throughput alone, and with the
-queue simulated (`eval.experiments.fleet.queueing`).
+The experiment measures the shipped Push-T policy at several batch sizes on one thread, with all contenders interleaved.
+From the latencies it computes how many robots one server can feed at each `control_hz`: by throughput alone, and with a
+simulated queue (`eval.experiments.fleet.queueing`).
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def contenders(num_updates: int, num_bubbled: int, few_steps: int) -> tuple[Cont
 
 
 def measure_fleet(comparison: Comparison, options: Any) -> dict[str, dict[int, Latency]]:
-    """Latency of every contender at every batch size, all interleaved: its name to batch to latency."""
+    """Measure every contender at every batch size, all interleaved: name to batch size to latency."""
     observations, loaded = comparison.calibrated.observations("fidelity"), comparison.loaded
     calls = {}
     for one in contenders(options.num_updates, options.num_bubbled, options.few_steps):
@@ -63,11 +63,11 @@ def measure_fleet(comparison: Comparison, options: Any) -> dict[str, dict[int, L
 
 @dataclass(frozen=True)
 class Demand:
-    """What one robot wants.
+    """The demand of one robot.
 
     Attributes:
         control_hz: Control steps per second [Hz].
-        num_executed: Actions of a chunk that it executes (Ta).
+        num_executed: Actions of a chunk that the robot executes (Ta).
         num_usable: Actions that a chunk has from the observed control step on.
     """
 
@@ -77,17 +77,23 @@ class Demand:
 
     @property
     def chunk_s(self) -> float:
-        """It needs a chunk once in this time [s]."""
+        """Time between two chunks that the robot needs [s]."""
         return self.num_executed / self.control_hz
 
     @property
     def slack_s(self) -> float:
-        """A chunk may come so late: it then still has `num_executed` actions ahead of it [s]."""
+        """Largest delay of a chunk at which it still has `num_executed` actions left [s]."""
         return (self.num_usable - self.num_executed) / self.control_hz
 
 
 def robots_of(latencies: Mapping[int, Latency], demand: Demand, options: Any) -> dict[str, Any]:
-    """How many robots one server feeds, and how old an observation they act on at worst; plain JSON types."""
+    """The number of robots that one server feeds, and the oldest observation they act on, as plain JSON types.
+
+    Args:
+        latencies: Batch size to latency.
+        demand: The demand of each robot.
+        options: `fleet` of ``configs/fleet.yaml``.
+    """
     slack_s = demand.slack_s - options.network_ms / 1e3
     typical = BatchedServer({size: latency.p50_ms / 1e3 for size, latency in latencies.items()})
     slow = BatchedServer({size: latency.p95_ms / 1e3 for size, latency in latencies.items()})
@@ -105,11 +111,11 @@ def robots_of(latencies: Mapping[int, Latency], demand: Demand, options: Any) ->
 
 
 def table_of(measured: Mapping[str, Mapping[int, Latency]], config: Any, options: Any) -> dict[str, Any]:
-    """Everything measured and worked out.
+    """The table of all latencies and of the numbers of robots.
 
     Args:
         measured: Contender to batch size to latency.
-        config: The policy's.
+        config: Configuration of the policy.
         options: `fleet` of ``configs/fleet.yaml``.
     """
     usable = config.horizon - config.n_obs_steps + 1
@@ -126,5 +132,5 @@ def table_of(measured: Mapping[str, Mapping[int, Latency]], config: Any, options
 
 
 def repeated(observations: Batch, size: int) -> Batch:
-    """The first `size` observations, from the start again if there are not so many."""
+    """The first `size` observations; if there are fewer, they repeat."""
     return {key: values[[row % len(values) for row in range(size)]] for key, values in observations.items()}

@@ -1,8 +1,8 @@
-"""Many robots, one batched policy server: the queue between them. Pure arithmetic on latencies.
+"""The queue between many robots and one batched policy server: pure arithmetic on latencies.
 
-Every robot asks for a chunk once in `chunk_s`, the time it takes to execute one, with no regard for the others. The
-server, whenever it is free, takes what waits, up to its largest batch, oldest first: while it is busy the next batch
-gathers by itself, so a window in which a free server waits for company would only add to the wait.
+Every robot asks for a chunk once per `chunk_s`, the time in which it executes one, independently of the others. A free
+server takes the waiting requests, oldest first, up to its largest batch. The next batch gathers while the server is
+busy. A batching window, in which a free server waits for more requests, would therefore only make robots wait longer.
 """
 
 import heapq
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BatchedServer:
-    """How long batches take.
+    """A server, described by the latencies of its batches.
 
     Attributes:
         latency_s: Batch size to latency [s]. A batch between two sizes is padded to the larger.
 
     Raises:
-        ValueError: No size, or one below 1, or a latency that is not positive.
+        ValueError: There is no size, a size is below 1, or a latency is not positive.
     """
 
     latency_s: Mapping[int, float]
@@ -45,7 +45,7 @@ class BatchedServer:
         return max(batch / seconds for batch, seconds in self.latency_s.items())
 
     def saturated(self, chunk_s: float) -> int:
-        """Robots that keep it busy without a pause: an upper limit, at which waiting has none.
+        """Number of robots that keep the server busy without a pause: an upper limit that ignores waiting.
 
         Args:
             chunk_s: Time in which a robot executes a chunk [s].
@@ -54,14 +54,14 @@ class BatchedServer:
 
 
 def responses(server: BatchedServer, robots: int, chunk_s: float, *, cycles: int = 40, seed: int = 0) -> list[float]:
-    """Simulate the queue: the time from asking to getting, of every chunk [s], ascending.
+    """Simulate the queue, and return the time from request to answer of every chunk [s], ascending.
 
     Args:
-        server: What serves.
-        robots: How many ask, each at a phase of its own, drawn at random.
-        chunk_s: Each asks once in this time [s].
+        server: The server.
+        robots: Number of robots; each asks at a random phase of its own.
+        chunk_s: Time between two requests of a robot [s].
         cycles: Chunks per robot.
-        seed: Of the phases.
+        seed: Seed of the phases.
     """
     draw = random.Random(seed)
     phases = sorted(draw.uniform(0, chunk_s) for _ in range(robots))
@@ -77,10 +77,10 @@ def responses(server: BatchedServer, robots: int, chunk_s: float, *, cycles: int
 
 
 def fed(server: BatchedServer, chunk_s: float, slack_s: float, *, cycles: int = 40) -> int:
-    """The most robots of which none ever waits longer than `slack_s` in the simulation; 0 if even one does.
+    """The most robots of which none waits longer than `slack_s` in the simulation; 0 if even a single robot does.
 
     Args:
-        server: What serves.
+        server: The server.
         chunk_s: Time in which a robot executes a chunk [s].
         slack_s: Time between asking for a chunk and needing it [s].
         cycles: Chunks per robot.

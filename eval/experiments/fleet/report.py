@@ -1,4 +1,4 @@
-"""What the fleet experiment writes: the table in words, the picture, and the plan of a server."""
+"""The report of the fleet experiment: the table in words, the picture, and the design of a server."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def publish(table: Mapping[str, Any], folder: Path, source: Mapping[str, Any]) -
 
 
 def draw(table: Mapping[str, Any], path: Path) -> None:
-    """Throughput against batch size, and robots against control_hz."""
+    """Draw throughput against batch size, and robots against `control_hz`."""
     names = list(dict.fromkeys(row["method"] for row in table["latency"]))
     with picture(path, 1, 2, figsize=(10.4, 4.2)) as (figure, grid):
         left, right = grid[0]
@@ -49,7 +49,7 @@ def _axis(axes: Any, x: str, y: str, title: str) -> None:
 
 
 def readme(table: Mapping[str, Any], source: Mapping[str, Any]) -> str:
-    """The evidence in words."""
+    """The page in Markdown."""
     return "\n".join([*_head(table, source), "", *_latencies(table), "", *_robots(table), "", *PLAN, ""])
 
 

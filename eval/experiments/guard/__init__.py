@@ -1,4 +1,4 @@
-"""How often a drift guard cries for nothing, which shifts it sees, and what it costs.
+"""A drift guard's false alarms, the shifts that it sees, and its cost.
 
 ``python -m eval.experiments.guard policy=pusht`` makes results/guard.
 """

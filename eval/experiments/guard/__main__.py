@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="guard")
 def main(config: Any) -> None:
-    """Measure every shift, then what the guard costs."""
+    """Measure every shift, then the guard's cost."""
     log_to_terminal()
     torch.set_num_threads(1)
     experiment = GuardExperiment(config)

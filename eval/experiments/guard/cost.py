@@ -1,4 +1,4 @@
-"""What a guard costs: a probed chunk beside a replayed one, and what any other chunk pays for having a guard."""
+"""The cost of a guard: latency of a probed chunk beside a replayed one, and the overhead of every other chunk."""
 
 import copy
 from dataclasses import asdict, replace
@@ -18,18 +18,18 @@ from eval.measure.latency import measure
 from eval.setup.batches import one_of
 from eval.setup.cells import configure
 
-CALLS = 100  # of a guard that are timed as one: a call takes microseconds
+CALLS = 100  # guard calls in one timed sample, since one call takes microseconds
 
 
 def cost_of(experiment: GuardExperiment, rounds: int) -> dict[str, Any]:
-    """Latency of a chunk that is replayed and of one that is probed, interleaved, and what a guard adds to any.
+    """Latency of a replayed and of a probed chunk, interleaved, and a guard's overhead.
 
-    What it adds to a chunk that is not probed is microseconds, lost in the noise of medians; so it is timed by itself,
-    on a sampler that does nothing.
+    The overhead on a chunk that is not probed is microseconds, less than the noise of the medians. So it is timed
+    alone, on a sampler that does nothing.
 
     Args:
-        experiment: Of whose guard.
-        rounds: Samples of each.
+        experiment: Experiment with a calibrated guard.
+        rounds: Samples of each kind of chunk.
     """
     guard, config = experiment.guard, experiment.loaded.policy.config
     every_chunk = replace(guard, probe_every=1)
@@ -50,7 +50,7 @@ def cost_of(experiment: GuardExperiment, rounds: int) -> dict[str, Any]:
 
 
 def overhead_us(guard: bac.Guard, chunk: torch.Tensor, calls: int = 2000) -> float:
-    """What a guard adds to a chunk that is not probed [us], median of CPU time."""
+    """Overhead of a guard on a chunk that is not probed [us], median of CPU time."""
     guarded = GuardInterceptor(Monitor(replace(guard, probe_every=10**9)), DenoisingRun((), 1), 0)
     guarded.original = lambda: chunk
 
@@ -62,7 +62,7 @@ def overhead_us(guard: bac.Guard, chunk: torch.Tensor, calls: int = 2000) -> flo
 
 
 def _call(experiment: GuardExperiment, **options: Any) -> partial[torch.Tensor]:
-    """Makes one chunk with a copy of the policy."""
+    """Make a call that computes one chunk with a wrapped copy of the policy."""
     policy = copy.deepcopy(experiment.loaded.policy)
     configure(policy, experiment.cell)
     bac.wrap(policy, experiment.denoising, **options)

@@ -1,11 +1,11 @@
-"""Which shifts does a drift guard see, and how often does it cry for nothing?
+"""The shifts that a drift guard sees, and its false alarms.
 
-Worlds are visited with the dense policy on a fast solver. The cached policy's error at every reused cell is computed
-once for each observation; then the guard's own arithmetic (`bac.guarding.monitor`) walks many random streams of them:
-chunk by chunk, episode after episode. What a guarded policy does online is that, one chunk at a time.
+The dense policy visits worlds with a fast solver. The cached policy's error at every reused cell (a block at a step) is
+computed once per observation. Then a guard's own arithmetic (`bac.guarding.monitor`) walks many random streams of these
+observations, chunk by chunk and episode after episode, just as a guarded policy does online.
 
-A shift that the schedule survives should not be seen. So each shift also says how far the cached policy's actions are
-from the dense policy's on the same noise.
+A guard should not see a shift that the schedule survives. So each shift also reports how far the cached policy's
+actions are from the dense policy's on the same noise.
 """
 
 import logging
@@ -36,16 +36,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shift:
-    """One kind of observations, and what a guard made of them.
+    """One kind of observations, and a guard's response to them.
 
     Attributes:
-        name: What is other than in calibration.
-        n: Observations.
-        above: Share of all reused cells whose error is above its limit.
+        name: Difference to the observations of calibration.
+        n: Number of observations.
+        above: Share of errors that are above the limit of their reused cell.
         alarmed: Share of streams with an alarm.
-        chunks_to_alarm: Median over those; None if there is none.
-        alarms_per_chunk: Of all streams; for held-out observations the false-alarm rate.
-        action_error: Of the cached policy to the dense one, RMS in normalised units.
+        chunks_to_alarm: Median number of chunks until the first alarm, over streams with one; None if there is none.
+        alarms_per_chunk: Alarms per chunk over all streams; for held-out observations, the false-alarm rate.
+        action_error: Action error of the cached policy against the dense one, RMS in normalised units.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Shift:
 
 
 class GuardExperiment:
-    """Calibrates one guard and lets it meet shifts.
+    """Calibrates one guard and measures its response to shifts.
 
     Args:
         config: ``configs/guard.yaml``.
@@ -79,7 +79,7 @@ class GuardExperiment:
         self._calibration_errors = measured.errors
 
     def shifts(self) -> Iterator[Shift]:
-        """Held-out observations, then every shift."""
+        """Yield the result of held-out observations, then of every shift."""
         held_out = self.visit(self.make_env, self.config.held_out)
         errors = self.measure(held_out).errors
         yield self.shift("none (held-out episodes)", held_out, errors)
@@ -102,11 +102,11 @@ class GuardExperiment:
         """Let a guard walk streams of these observations.
 
         Args:
-            name: What is other than in calibration.
-            observations: What is seen.
-            errors: Of the cached policy, where they are known.
-            guard: Another than the experiment's.
-            loaded: Another policy than the experiment's.
+            name: Difference to the observations of calibration.
+            observations: Observations of the shift.
+            errors: Errors of the cached policy; None computes them.
+            guard: Guard to use; None takes the experiment's.
+            loaded: Policy to use; None takes the experiment's.
         """
         guard = guard or self.guard
         errors = self.measure(observations, loaded).errors if errors is None else errors
@@ -125,19 +125,19 @@ class GuardExperiment:
         return shift
 
     def visit(self, make_env: Callable[[], Any], count: Any, loaded: Any = None) -> Observations:
-        """In worlds of seeds that were not yet taken."""
+        """Visit observations in worlds whose seeds were not used yet."""
         seeds = range(self._next_seed, self._next_seed + count.episodes)
         self._next_seed += count.episodes
         return visit(loaded or self.loaded, make_env, seeds, count.rows)
 
     def measure(self, observations: Observations, loaded: Any = None) -> Measured:
-        """Errors of the cached policy at every reused cell."""
+        """Measure the cached policy's errors at every watched reused cell."""
         batches, watched = in_parts(observations.batch, self.config.batch_size), self.config.num_watched
         with running((loaded or self.loaded).policy, self.cell.sampler) as policy:
             return measure_errors(policy, self.denoising, batches, num_watched=watched, progress=False)
 
     def _other_phase(self, held_out: Observations, errors: Mapping[BlockStep, Errors]) -> Shift:
-        """A guard that was calibrated on the first half of episodes meets the second."""
+        """The second half of episodes, under a guard that was calibrated on the first half."""
         early, late = self.calibration.phase < 0.5, held_out.phase >= 0.5
         half = {cell: rows[early] for cell, rows in self._calibration_errors.items()}
         found = bac.Guard.of_errors(self.denoising.schedule, half)
@@ -159,7 +159,7 @@ class GuardExperiment:
         yield self.shift("another task's policy in its world", theirs, loaded=other)
 
     def _action_error(self, observations: Observations, loaded: Any) -> float:
-        """Of the cached policy to the dense one on the same noise, on some of the observations."""
+        """Action error of the cached policy against the dense one on the same noise, on some of the observations."""
         batch = spread(observations.batch, min(self.config.num_errors, len(observations)))
         with running(loaded.policy, self.cell.sampler) as policy:
             reference = action_chunks(policy, batch, num_draws=1)

@@ -13,7 +13,7 @@ from eval.setup.provenance import provenance
 def write(
     folder: Path, task: str, guard: bac.Guard, shifts: Sequence[Mapping[str, Any]], cost: Mapping[str, Any] | None
 ) -> None:
-    """``table.json``, ``table.md``, ``guard.json`` and ``shifts.png``; first the held-out observations."""
+    """Write ``table.json``, ``table.md``, ``guard.json``, ``shifts.png``. Held-out observations are the first row."""
     known = {"allowed": guard.allowed, "num_runs": guard.num_runs, "patience": guard.patience}
     known |= {"probe_every": guard.probe_every, "num_cells": guard.num_cells, "reused_cells": len(guard.cells)}
     document = {"task": task, "guard": known, "rows": list(shifts), "cost": cost, "provenance": provenance()}
@@ -24,7 +24,7 @@ def write(
 
 
 def table(shifts: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown."""
+    """The table in Markdown."""
     lines = [
         "| shift | n | cells above their limit | streams alarmed | chunks until alarm (median) | alarms per chunk "
         "| action error of the cache |",
@@ -40,7 +40,7 @@ def table(shifts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(path: Path, task: str, guard: bac.Guard, shifts: Sequence[Mapping[str, Any]]) -> None:
-    """Left: how many cells are above their limits. Right: how many chunks go by until an alarm."""
+    """Draw the share of cells above their limits (left), and the chunks until the first alarm (right)."""
     places = range(len(shifts))[::-1]
     with picture(path, 1, 2, figsize=(11, 0.42 * len(shifts) + 1.2), sharey=True) as (_, ((left, right),)):
         colours = [GREY] + [BLUE if shift["alarmed"] >= 0.5 else ORANGE for shift in shifts[1:]]

@@ -1,4 +1,4 @@
-"""A guard's own arithmetic on random streams of observations whose errors are known."""
+"""Run a guard's own arithmetic on random streams of observations whose errors are known."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,20 +16,20 @@ class Streams:
     """Random orders of episodes.
 
     Attributes:
-        count: How many.
-        num_chunks: Of each.
+        count: Number of streams.
+        num_chunks: Chunks of each stream.
     """
 
     count: int
     num_chunks: int
 
     def walk(self, guard: bac.Guard, errors: Mapping[BlockStep, Errors], episode: np.ndarray) -> list[list[int]]:
-        """The chunks at which a guard cries, stream by stream.
+        """The chunks at which a guard raises an alarm, stream by stream.
 
         Args:
-            guard: Every stream has a seed of its own.
-            errors: Of every observation at each cell, `[n]`.
-            episode: Of every observation, `[n]`.
+            guard: The guard; every stream gives it another seed.
+            errors: Errors of all observations at each reused cell, `[n]`.
+            episode: Number of each observation's episode, `[n]`.
         """
         generator = np.random.default_rng(0)
         return [
@@ -48,7 +48,7 @@ def stream(episode: np.ndarray, chunks: int, generator: np.random.Generator) -> 
 
 
 def alarms(guard: bac.Guard, errors: Mapping[BlockStep, Errors], rows: Iterator[int]) -> list[int]:
-    """Chunks, counted from 1, at which a guard cries as it walks a stream."""
+    """The chunks, counted from 1, at which a guard raises an alarm as it walks a stream."""
     monitor, found = Monitor(guard), []
     for chunk, row in enumerate(rows, 1):
         if (cells := monitor.begin()) and monitor.note({cell: errors[cell][row : row + 1] for cell in cells}):

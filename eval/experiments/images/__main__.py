@@ -1,4 +1,4 @@
-"""``python -m eval.experiments.images preset=quick output=FOLDER``: caching on an image model, in one table."""
+"""``python -m eval.experiments.images preset=quick output=FOLDER`` writes the table of caching on an image model."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from eval.setup.config import CONFIGS, log_to_terminal
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="images")
 def main(config: Any) -> None:
-    """Measure a preset, print its table and write rows, table and sheets."""
+    """Measure a preset, print its table, and write rows, table and sheets of pictures."""
     log_to_terminal()
     torch.set_num_threads(1)
     preset = config.presets[config.preset]

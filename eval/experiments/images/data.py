@@ -12,11 +12,11 @@ _NUM_TEST = 297
 
 
 class Digits(NamedTuple):
-    """Pictures and what they show.
+    """Pictures and the digits that they show.
 
     Attributes:
-        images: `[N, 1, 8, 8]`, in [-1, 1], ink is 1.
-        labels: `[N]`, in 0..9.
+        images: Pictures, `[N, 1, 8, 8]`, in [-1, 1]; ink is 1.
+        labels: Digits, `[N]`, in 0..9.
     """
 
     images: Tensor
@@ -24,7 +24,7 @@ class Digits(NamedTuple):
 
 
 def load() -> tuple[Digits, Digits]:
-    """The first 1,500 pictures, which models are trained on, and the last 297, by other writers."""
+    """Load the first 1,500 pictures, which models are trained on, and the last 297, by other writers."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

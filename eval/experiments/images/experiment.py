@@ -1,4 +1,4 @@
-"""The measurement: every method on the same noise, for several seeds, against the uncached model and real digits."""
+"""Measure every method on the same noise, for several seeds, against the uncached model and real digits."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from eval.experiments.images.sampling import batch_of, labels, pictures, ready
 from eval.experiments.methods.catalogue import sweeps_of
 from eval.setup.cells import Cell
 
-REPEATS = 2  # timed denoising runs of each method and seed
+REPEATS = 2  # timed denoising runs per method and seed
 AIM_SHARE = 0.2
 NONE = "none"
 
@@ -32,23 +32,23 @@ class ImageRow:
     """One method, measured.
 
     Attributes:
-        scheduler: When blocks update; ``dense`` or ``fewer steps...`` update all.
-        estimator: What gives a reused block's value; ``none`` where all update.
+        scheduler: The scheduler's name; with ``dense`` or ``fewer steps...`` every block updates at every step.
+        estimator: The estimator's name; ``none`` if nothing is reused.
         solver: One of `eval.experiments.images.sampling.NOISE_SCHEDULERS`.
-        num_steps: Denoising steps K; of a fitted solver, the dense steps that its few stand for.
-        share: What was asked for: share of the block evaluations. For fewer steps, their share of K.
-        cells: What is made, in (0, 1].
+        num_steps: Denoising steps K; for a fitted solver, the dense steps that its few steps replace.
+        share: Requested share of the block evaluations, in (0, 1]. For fewer steps, their share of K.
+        cells: Real share of the block evaluations, in (0, 1].
         latency_ms: Median CPU time of a batch on one thread, replayed from a plan [ms].
         speedup: The solver's dense latency over this one, both replayed.
-        fit_psnr: PSNR on the pictures that methods were made from, by which the best is chosen [dB].
-        psnr: To the uncached pictures of the same solver, for every seed [dB]; empty for these themselves.
-        frechet_dense: To the uncached pictures of all seeds, in the classifier's features.
-        frechet_real: To the pictures that the model was trained on.
-        accuracy: Share of the pictures that are read as what they should show, in [0, 1].
-        places: Update steps, where all blocks share them, or timesteps that were placed.
+        fit_psnr: PSNR on the pictures that methods were made from [dB]; the best method is chosen by it.
+        psnr: PSNR to the uncached pictures of the same solver, for every seed [dB]; empty for the dense method.
+        frechet_dense: Frechet distance to the uncached pictures of all seeds, in the classifier's features.
+        frechet_real: Frechet distance to the pictures that the model was trained on.
+        accuracy: Share of the pictures that the classifier reads as their label, in [0, 1].
+        places: Update steps if all blocks share them, or the placed timesteps.
         weights: Coefficients of a fitted solver, `[K, 5]`.
-        rival_psnr: Mean PSNR of the same solver with the fewest steps that take at least as long [dB].
-        rival_steps: Its steps.
+        rival_psnr: Mean PSNR of the rival: the same solver with the fewest steps that take at least as long [dB].
+        rival_steps: Number of the rival's steps.
     """
 
     scheduler: str
@@ -71,13 +71,13 @@ class ImageRow:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "ImageRow":
-        """A row of ``rows.json``."""
+        """Read a row of ``rows.json``."""
         tuples = {name: tuple(document[name]) for name in ("psnr", "places")}
         return cls(**{**document, **tuples, "weights": tuple(map(tuple, document["weights"]))})
 
     @property
     def is_cached(self) -> bool:
-        """Neither dense nor a rival of fewer steps."""
+        """Whether the method is neither dense nor a rival with fewer steps."""
         return self.scheduler != DENSE and not self.scheduler.startswith(FEWER)
 
 
@@ -85,8 +85,8 @@ class Samples(NamedTuple):
     """Pictures of one seed.
 
     Attributes:
-        images: `[B, 1, 8, 8]`, in [-1, 1].
-        cpu_s: CPU time of one denoising run on one thread, for every time it was timed [s].
+        images: Pictures, `[B, 1, 8, 8]`, in [-1, 1].
+        cpu_s: CPU time of every timed denoising run on one thread [s].
     """
 
     images: Tensor
@@ -94,11 +94,11 @@ class Samples(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A method and what it made.
+    """A method and its pictures.
 
     Attributes:
-        row: What is said of it.
-        samples: By seed.
+        row: Measurements of the method.
+        samples: Pictures and times, one for each seed.
     """
 
     row: ImageRow
@@ -106,14 +106,14 @@ class Shown(NamedTuple):
 
 
 class Gallery:
-    """Makes pictures once and judges them.
+    """Makes the pictures of methods and compares them.
 
     Args:
-        loop: Untouched.
-        classifier: Reads digits.
-        real: What the model was trained on.
-        count: Pictures for each seed.
-        seeds: Of the noise.
+        loop: Unwrapped denoising loop.
+        classifier: Classifier that reads digits.
+        real: Pictures that the model was trained on.
+        count: Number of pictures per seed.
+        seeds: Seeds of the noise.
     """
 
     def __init__(
@@ -126,18 +126,18 @@ class Gallery:
         self._real = classifier.features(real.images)
 
     def make(self, methods: Iterable[Cell]) -> list[tuple[Samples, ...]]:
-        """Pictures of every method by seed, timed in turns, so that none has the machine's better half hour."""
+        """Make every method's pictures, seed by seed, timed in turns, so that all meet the same load of the machine."""
         batch = batch_of(self.count, self.seeds[0])
         loops = [ready(self.loop, cell, batch) for cell in tqdm(list(methods), desc="plans", unit="plan")]
         by_seed = [self._sampled(loops, seed) for seed in tqdm(self.seeds, desc="pictures", unit="seed")]
         return list(zip(*by_seed, strict=True))
 
     def _sampled(self, loops: Sequence[DenoisingLoop], seed: int) -> list[Samples]:
-        """Pictures of one seed by every loop."""
+        """Make and time the pictures of one seed with every loop."""
         batch = batch_of(self.count, seed)
         images = [pictures(loop, batch) for loop in loops]
         calls = {place: partial(loop.predict_action_chunk, batch) for place, loop in enumerate(loops)}
-        taken = interleaved(calls, REPEATS, warm_up=0)  # making the pictures has warmed up
+        taken = interleaved(calls, REPEATS, warm_up=0)  # making the pictures was the warm-up
         return [Samples(made, tuple(sample.cpu_s for sample in taken[place])) for place, made in enumerate(images)]
 
     def judge(
@@ -149,7 +149,7 @@ class Gallery:
         share: float,
         fit_psnr: float | None,
     ) -> Shown:
-        """Compare a method's pictures with the uncached ones of its solver."""
+        """Compare a method's pictures with its solver's uncached pictures."""
         images = torch.cat([its.images for its in samples])
         features = self.classifier.features(images)
         uncached = self.classifier.features(torch.cat([its.images for its in dense]))
@@ -178,7 +178,7 @@ class Gallery:
 
 
 def measure(gallery: Gallery, preset: Any) -> list[Shown]:
-    """Every method of a preset, solver by solver."""
+    """Measure every method of a preset, solver by solver."""
     return [shown for solver in preset.solvers for shown in _measure(gallery, preset, solver)]
 
 
@@ -188,12 +188,12 @@ def steps_in(row: ImageRow) -> int:
 
 
 def best_of(rows: Iterable[ImageRow], share: float) -> ImageRow:
-    """The cached row of a share that was best where methods are made; those it is judged on have no say."""
+    """The cached row of a share with the best `fit_psnr`; the pictures that it is judged on do not decide."""
     return max((row for row in rows if row.is_cached and row.share == share), key=lambda row: row.fit_psnr or 0.0)
 
 
 def _measure(gallery: Gallery, preset: Any, solver: str) -> Iterator[Shown]:
-    """Dense, all pairs, and fewer steps at the latencies of these; placed ones as rivals of the best at the aim."""
+    """Measure dense, all pairs, and fewer steps at their latencies; placed steps are rivals of the best at the aim."""
     methods = ImageMethods(gallery.loop, solver, preset.num_steps, preset.num_calibration, preset.evaluations)
     planned: list[tuple[Cell, float]] = [(methods.dense, 1.0)]
     for share, pairs in preset.pairs:
@@ -230,7 +230,7 @@ def _with_rival(row: ImageRow, rival: ImageRow) -> ImageRow:
 
 
 def _chosen(denoising: bac.Denoising) -> tuple[str, tuple[int, ...], tuple[tuple[float, ...], ...]]:
-    """What a row says was chosen: estimator, update steps (if all blocks share them) or timesteps, coefficients."""
+    """The row's estimator, places and weights: update steps if all blocks share them, else timesteps if placed."""
     if isinstance(denoising.solver, Multistep):
         return "multistep", denoising.timesteps, denoising.solver.coefficients
     if denoising.schedule is None:

@@ -1,8 +1,8 @@
-"""A small CNN that looks at pictures: which digit they show, and features for the Frechet distance.
+"""A small CNN that reads digits and gives features for the Frechet distance.
 
-The usual Frechet distance (FID) takes features of Inception on ImageNet, which says little about digits of 8 x 8 pixels
-and whose weights cannot be shipped. Ours takes the last hidden layer of this classifier, so its numbers compare with
-each other and with no published FID.
+The usual Frechet distance (FID) takes features of Inception on ImageNet. They say little about digits of 8 x 8 pixels,
+and the weights cannot be shipped. Ours takes the last hidden layer of this classifier, so its values can be compared
+with each other but not with a published FID.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ NUM_FEATURES = 32
 
 
 class Classifier(nn.Module):
-    """Two convolutions, one hidden layer."""
+    """A classifier with two convolutions and one hidden layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(NUM_FEATURES, NUM_CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """From `[B, 1, 8, 8]` in [-1, 1] to logits `[B, 10]`."""
+        """Classify pictures `[B, 1, 8, 8]` in [-1, 1]; returns logits `[B, 10]`."""
         logits: Tensor = self.head(self.hidden(images))
         return logits
 
@@ -49,24 +49,24 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        """Share of the pictures that are taken for what they should show, in [0, 1]."""
+        """Share of the pictures that are read as their label, in [0, 1]."""
         return float((self(images).argmax(dim=1) == labels).double().mean())
 
 
 def load_classifier(path: Path = CLASSIFIER) -> Classifier:
-    """The trained one."""
+    """Load the trained classifier."""
     classifier = Classifier().eval()
     classifier.load_state_dict(load_file(path))
     return classifier
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
-    """Between normal distributions fitted to two sets of features (Dowson and Landau 1982).
+    """Frechet distance between normal distributions fitted to two sets of features (Dowson and Landau 1982).
 
     ``|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))``
 
     Args:
-        one: Features, `[N, D]`, N well above D.
+        one: Features, `[N, D]`, with N well above D.
         other: Features, `[M, D]`.
     """
     (mean, covariance), (other_mean, other_covariance) = _moments(one), _moments(other)
@@ -81,11 +81,11 @@ def _moments(features: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def psnr(images: Tensor, reference: Tensor) -> float:
-    """Peak signal-to-noise ratio over all pictures together [dB], at most 150, where float32 ends.
+    """Peak signal-to-noise ratio over all pictures together [dB], at most 150, the limit of float32.
 
     Args:
-        images: In [-1, 1], so that the peak is 2.
-        reference: Of the same shape.
+        images: Pictures in [-1, 1], so that the peak is 2.
+        reference: Reference pictures of the same shape.
     """
     error = (images.double() - reference.double()).square().mean().clamp(min=4e-15)
     return float(10 * torch.log10(4.0 / error))

@@ -1,8 +1,8 @@
-"""The pipeline's denoising loop as a policy, so that a plan can stand in for it.
+"""The pipeline's denoising loop as a policy, so that `bac` can replay it from a plan.
 
-One call of a pipeline makes NumPy pictures of lists of labels and generators, which no plan can see through, so
-`bac.wrap(pipe, schedule)` intercepts. The loop within it takes noise and labels as tensors and returns one; it makes
-the same pictures, bit for bit, and `bac` replays it as it replays a robot policy.
+A call of a pipeline turns lists of labels and generators into NumPy pictures. A plan cannot record such a call, so
+`bac.wrap(pipe, schedule)` intercepts. The loop inside the pipeline takes noise and labels as tensors and returns a
+tensor. It makes the same pictures, bit for bit, and `bac` replays it like a robot policy.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 
 class DenoisingLoop(nn.Module):
-    """What diffusers' `DiTPipeline` does without guidance, from noise to pictures.
+    """The denoising loop of diffusers' `DiTPipeline` without guidance, from noise to pictures.
 
     Args:
         transformer: Predicts the noise.
-        noise_scheduler: One of diffusers'.
+        noise_scheduler: A noise scheduler of diffusers.
         num_inference_steps: Denoising steps K.
     """
 
@@ -29,17 +29,17 @@ class DenoisingLoop(nn.Module):
         self.num_inference_steps = num_inference_steps
 
     def reset(self) -> None:
-        """Pictures do not depend on those before."""
+        """Do nothing: pictures do not depend on earlier ones."""
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """One denoising run.
+        """Make pictures in one denoising run.
 
         Args:
             batch: ``noise``, `[B, 1, 8, 8]`, and ``class_labels``, `[B]`.
 
         Returns:
-            Pictures, `[B, 1, 8, 8]`, ink is 1, not clipped to [-1, 1].
+            Pictures, `[B, 1, 8, 8]`; ink is 1; not clipped to [-1, 1].
         """
         pictures, labels = batch["noise"], batch["class_labels"]
         self.noise_scheduler.set_timesteps(self.num_inference_steps)

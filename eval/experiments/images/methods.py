@@ -1,4 +1,4 @@
-"""Scheduler x estimator x solver at the same share of block evaluations; and fewer steps, evenly spaced or placed."""
+"""The methods: scheduler x estimator x solver at one share of block evaluations, and fewer steps, even or placed."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -20,7 +20,7 @@ from eval.experiments.images.sampling import applied, batch_of, pictures
 from eval.experiments.methods.catalogue import Catalogue, method
 from eval.setup.cells import Cell, dense
 
-CALIBRATION_SEED = 100  # far from those of the pictures that are compared
+CALIBRATION_SEED = 100  # far from the seeds of the pictures that are compared
 DENSE, SEARCHED, FITTED_STEPS = "dense", "searched", "fitted"
 FEWER, PLACED, PLACED_SECOND = "fewer steps", "fewer steps, placed", "fewer steps, placed, second order"
 _MOVES = (-4, -2, -1, 1, 2, 4)
@@ -32,11 +32,11 @@ class ImageMethods:
     """Makes the methods of one solver.
 
     Args:
-        loop: Untouched.
+        loop: Unwrapped denoising loop.
         solver: One of `eval.experiments.images.sampling.NOISE_SCHEDULERS`.
         num_steps: Denoising steps K.
-        count: Pictures that schedules and fits are made from.
-        evaluations: Runs that a search may take.
+        count: Number of pictures that schedules and fits are made from.
+        evaluations: Largest number of runs of a search.
     """
 
     def __init__(self, loop: DenoisingLoop, solver: str, num_steps: int, count: int, evaluations: int = 100) -> None:
@@ -49,10 +49,11 @@ class ImageMethods:
             self._reference = pictures(loop, self._batch)
 
     def methods(self, share: float, pairs: Sequence[Sequence[str]]) -> Iterator[Cell]:
-        """Every pair at a share of the block evaluations.
+        """Yield the method of every pair at a share of the block evaluations.
 
         Args:
-            share: In (0, 1]; what a method takes is this or, where its updates cannot be chosen one by one, less.
+            share: Share of the block evaluations, in (0, 1]. A method stays about at it, or below it if its updates
+                cannot be chosen one by one.
             pairs: Names of scheduler and estimator.
         """
         for scheduler, estimator in pairs:
@@ -63,13 +64,14 @@ class ImageMethods:
                 yield method(scheduler, self.dense.sampler, self._catalogue.estimated(schedule, estimator))
 
     def even(self, num_steps: int) -> Cell:
-        """Fewer dense steps, evenly spaced."""
+        """The method with fewer dense steps, evenly spaced."""
         return method(FEWER, dense(num_steps, self.dense.solver))
 
     def fewer(self, num_steps: int) -> Iterator[Cell]:
-        """Fewer dense steps: evenly spaced, and placed by the search that places update steps.
+        """Yield methods with fewer dense steps: evenly spaced, and placed by the same search as update steps.
 
-        First order is DDIM itself; second order is DPM-Solver++, for DDIM a rival with a better solver.
+        The first-order solver is DDIM. The second-order solver is DPM-Solver++; for DDIM it is a rival with a better
+        solver.
         """
         yield self.even(num_steps)
         first, second = SOLVERS
@@ -78,14 +80,14 @@ class ImageMethods:
         yield self._placed(PLACED_SECOND, num_steps, second)
 
     def fit_psnr(self, cell: Cell) -> float:
-        """To the uncached pictures, on those that methods are made from [dB]."""
+        """PSNR to the uncached pictures, on the noise that methods are made from [dB]."""
         with applied(self.loop, cell):
             return psnr(pictures(self.loop, self._batch), self._reference)
 
     def _at_share(self, scheduler: str, estimator: str, share: float) -> bac.Schedule:
-        """The most updates that stay within the share.
+        """The schedule with the most updates per block that stays within the share, plus half a sweep.
 
-        Bubbling adds updates, so it has to begin with fewer. One update of each block is the least there is.
+        Bubbling adds updates, so it has to start with fewer. One update per block is the minimum.
         """
         num_sweeps = share * self.dense.num_steps
         make = self._searched if scheduler == SEARCHED else partial(self._catalogue.schedule, scheduler)
@@ -96,7 +98,7 @@ class ImageMethods:
         return make(estimator, 1)
 
     def _searched(self, estimator: str, budget: int) -> bac.Schedule:
-        """One list of steps for all blocks: the best start, then one step moved at a time while that helps."""
+        """Search one list of update steps for all blocks; see `_best`."""
 
         def cell(places: Places) -> Cell:
             return method(SEARCHED, self.dense.sampler, self._catalogue.together(places, estimator))
@@ -108,7 +110,7 @@ class ImageMethods:
         return self._best(cell, begun, last + 1, _MOVES, move_first=False).denoising.schedule
 
     def _placed(self, name: str, num_steps: int, solver: Solver) -> Cell:
-        """Few steps of a solver at any of the timesteps that the model was trained on."""
+        """Place few steps of a solver at any of the timesteps that the model was trained on."""
         last = NUM_TRAIN_TIMESTEPS - 1
 
         def cell(places: Places) -> Cell:
@@ -119,7 +121,7 @@ class ImageMethods:
         return self._best(cell, begun, last + 1, _FAR_MOVES, move_first=True)
 
     def _fitted(self, num_steps: int) -> Cell:
-        """Few of the solver's own steps, placed by the search, with coefficients fitted to its dense runs."""
+        """Place few of the solver's own steps by search, with coefficients fitted to its dense runs."""
         grid = sorted((timestep for timestep in self._fitter.states if timestep != END), reverse=True)
         last = self.dense.num_steps - 1
 
@@ -143,14 +145,14 @@ class ImageMethods:
         *,
         move_first: bool,
     ) -> Cell:
-        """The best start, then one place moved at a time while that brings the pictures closer.
+        """Take the best start, then move one place at a time as long as the PSNR rises.
 
         Args:
-            cell: From places to a method.
-            begun: Where the search may start.
-            num_places: How many places there are.
-            moves: By how many places one is tried earlier or later.
-            move_first: The first may move too.
+            cell: Makes a method from places.
+            begun: Starts of the search.
+            num_places: Number of places to choose from.
+            moves: Distances that a place is moved by, in places; negative is earlier.
+            move_first: Whether the first place may move too.
         """
 
         def error(places: Places) -> float:
@@ -163,7 +165,7 @@ class ImageMethods:
 
     @cached_property
     def _fitter(self) -> Fitter:
-        """Fits solvers to the dense run of the pictures that methods are made from."""
+        """The fitter, which fits solvers to the dense run of the pictures that methods are made from."""
 
         def run() -> None:
             pictures(self.loop, self._batch)

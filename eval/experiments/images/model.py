@@ -20,17 +20,17 @@ NUM_TRAIN_TIMESTEPS = 1000
 
 
 class Pixels(nn.Module):
-    """Stands where a pipeline has its autoencoder and leaves pictures as they are."""
+    """Replaces a pipeline's autoencoder and leaves pictures unchanged."""
 
     config = SimpleNamespace(scaling_factor=1.0)
 
     def decode(self, latents: Tensor) -> Any:
-        """From `[B, 1, 8, 8]` to the same as ``.sample``."""
+        """Return `latents`, `[B, 1, 8, 8]`, as ``.sample``, which the pipeline reads."""
         return SimpleNamespace(sample=latents)
 
 
 def new_transformer(num_layers: int = 6) -> DiTTransformer2DModel:
-    """Layers of width 96 on 16 patches of 2 x 2 pixels, untrained."""
+    """Make an untrained transformer: layers of width 96 on 16 patches of 2 x 2 pixels."""
     return DiTTransformer2DModel(
         num_attention_heads=4,
         attention_head_dim=24,
@@ -48,7 +48,7 @@ def new_transformer(num_layers: int = 6) -> DiTTransformer2DModel:
 
 
 def noise_scheduler() -> DDIMScheduler:
-    """The noise that the model was trained on, and the solver it is run with unless another is put in its place.
+    """The noise scheduler that the model was trained with, which is also its default solver.
 
     Timesteps are spaced from the last one down, so that every number of steps begins at pure noise.
     """
@@ -56,23 +56,23 @@ def noise_scheduler() -> DDIMScheduler:
 
 
 def load_transformer(checkpoint: Path = CHECKPOINT) -> DiTTransformer2DModel:
-    """The trained model, in eval mode."""
+    """Load the trained model, in eval mode."""
     return DiTTransformer2DModel.from_pretrained(checkpoint, torch_dtype=torch.float32).eval()
 
 
 def load_pipeline(checkpoint: Path = CHECKPOINT) -> "DiTPipeline":
-    """The trained model, ready to sample: ``pipe(class_labels=[3, 1, 4], guidance_scale=1.0)``."""
+    """Load the trained model, ready to sample: ``pipe(class_labels=[3, 1, 4], guidance_scale=1.0)``."""
     return make_pipeline(load_transformer(checkpoint))
 
 
 def make_loop(transformer: DiTTransformer2DModel, num_inference_steps: int = 50) -> DenoisingLoop:
-    """The loop of a pipeline around a transformer, which plans can stand in for."""
+    """Make the denoising loop of a pipeline around a transformer; `bac` can replay it from a plan."""
     return DenoisingLoop(transformer, noise_scheduler(), num_inference_steps).eval()
 
 
 def make_pipeline(transformer: DiTTransformer2DModel) -> "DiTPipeline":
-    """A pipeline around a transformer, without a progress bar."""
-    from diffusers import DiTPipeline  # takes seconds to import, and training needs none
+    """Make a pipeline around a transformer, without a progress bar."""
+    from diffusers import DiTPipeline  # takes seconds to import, and training does not need it
 
     pipe = DiTPipeline(transformer, Pixels(), noise_scheduler())
     pipe.set_progress_bar_config(disable=True)

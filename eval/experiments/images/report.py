@@ -1,4 +1,4 @@
-"""What the measurement says: a table, the aim and whether it was met, and a sheet of pictures."""
+"""The report of the image experiment: a table, a verdict on the aim, and sheets of pictures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -25,9 +25,9 @@ def publish(folder: Path, shown: Sequence[Shown], *, num_images: int) -> None:
     """Write ``rows.json``, ``table.md`` and a sheet of each solver.
 
     Args:
-        folder: Where to; made if it is not there.
-        shown: Every method, solver by solver.
-        num_images: Pictures of each seed.
+        folder: Folder of the files; made if needed.
+        shown: Every method with its pictures, solver by solver.
+        num_images: Number of pictures per seed.
     """
     rows = [its.row for its in shown]
     record = {"provenance": provenance(), "num_images": num_images, "rows": [asdict(row) for row in rows]}
@@ -39,12 +39,12 @@ def publish(folder: Path, shown: Sequence[Shown], *, num_images: int) -> None:
 
 
 def lines(rows: Sequence[ImageRow]) -> list[str]:
-    """Verdict and table."""
+    """The lines of the verdict and the table."""
     return [*verdict(rows), "", *table(rows)]
 
 
 def table(rows: Sequence[ImageRow]) -> Iterator[str]:
-    """Markdown, the best of each solver and share first."""
+    """Yield the table's Markdown lines, the best method of each solver and share first."""
     yield f"| {_COLUMNS} |"
     yield "|" + "---|" * (_COLUMNS.count("|") + 1)
     for row in sorted(rows, key=lambda row: (row.solver, -row.share, -_mean_psnr(row))):
@@ -60,7 +60,7 @@ def table(rows: Sequence[ImageRow]) -> Iterator[str]:
 
 
 def verdict(rows: Sequence[ImageRow]) -> Iterator[str]:
-    """For each solver: the method that was best where methods are made, at 20 % of the cells, on other pictures."""
+    """Yield one sentence per solver: how its best method at 20 % of the cells does on pictures it was not chosen on."""
     for solver in dict.fromkeys(row.solver for row in rows):
         here = [row for row in rows if row.solver == solver and row.share == AIM_SHARE and row.is_cached]
         uniform = next((row for row in here if (row.scheduler, row.estimator) == ("uniform", "hold")), None)
@@ -82,8 +82,8 @@ class Strip(NamedTuple):
     """One picture of each digit.
 
     Attributes:
-        title: Who made them.
-        images: `[10, 1, 8, 8]`, in [-1, 1].
+        title: Name of the method.
+        images: Pictures, `[10, 1, 8, 8]`, in [-1, 1].
     """
 
     title: str
@@ -91,7 +91,7 @@ class Strip(NamedTuple):
 
 
 def draw_sheet(dense: Strip, others: Sequence[Strip], path: Path) -> None:
-    """The uncached pictures, then each other's and how they differ."""
+    """Draw the uncached pictures, then every other method's pictures and their difference to the uncached ones."""
     count = len(dense.images)
     strips = [(dense.title, dense.images[:, 0], "gray_r", (-1, 1))]
     for other in others:
@@ -109,7 +109,7 @@ def draw_sheet(dense: Strip, others: Sequence[Strip], path: Path) -> None:
 
 
 def draw_methods(shown: Sequence[Shown], path: Path) -> None:
-    """Ten digits of the first seed at 20 % of the cells: uncached, uniform reuse, the best pair, fewer steps."""
+    """Draw ten digits of the first seed at 20 % of the cells: uncached, uniform reuse, best pair, fewer steps."""
     dense = shown[0]
     best = best_of((its.row for its in shown), AIM_SHARE)
     wanted = {

@@ -1,7 +1,7 @@
-"""Put a method on the denoising loop, and make pictures: all on the same noise, so that they compare one by one.
+"""Put a method on the denoising loop, and make pictures. All methods share the noise, so pictures compare one by one.
 
-A method is a cell (`eval.setup.cells`). Here it configures the loop's own noise scheduler and number of steps; what it
-puts on is a `bac.Denoising`, as on a policy.
+A method is a cell (`eval.setup.cells`). Here it configures the loop's own noise scheduler and number of steps, and puts
+its `bac.Denoising` on the loop, as on a policy.
 """
 
 import copy
@@ -31,7 +31,7 @@ def configure_loop(loop: DenoisingLoop, cell: Cell) -> None:
 
 @contextmanager
 def applied(loop: DenoisingLoop, cell: Cell) -> Iterator[DenoisingLoop]:
-    """Within it, the loop follows a method, blocks intercepted; then it is as it was."""
+    """Let the loop follow a method through interceptors; restore the loop when the block ends."""
     before = loop.noise_scheduler, loop.num_inference_steps
     try:
         configure_loop(loop, cell)
@@ -44,7 +44,7 @@ def applied(loop: DenoisingLoop, cell: Cell) -> Iterator[DenoisingLoop]:
 
 
 def ready(loop: DenoisingLoop, cell: Cell, batch: Batch) -> DenoisingLoop:
-    """A copy of a loop that replays a method, its plan recorded for pictures like those of a batch."""
+    """Make a copy of a loop that replays a method. Its plan is recorded for the shapes of `batch`."""
     mine = copy.deepcopy(loop)
     configure_loop(mine, cell)
     bac.wrap(mine, cell.denoising, replay=bac.Replay(record="first"))
@@ -53,28 +53,28 @@ def ready(loop: DenoisingLoop, cell: Cell, batch: Batch) -> DenoisingLoop:
 
 
 def labels(count: int) -> list[int]:
-    """All classes in turn."""
+    """Class labels of `count` pictures: all classes in turn."""
     return [index % NUM_CLASSES for index in range(count)]
 
 
 def batch_of(count: int, seed: int) -> Batch:
-    """Noise and labels.
+    """Make noise and labels.
 
     Args:
-        count: Pictures B. The noise of a picture depends on its place and on the seed, and on nothing else.
-        seed: Of the noise.
+        count: Number of pictures B. The noise of a picture depends only on its place and on the seed.
+        seed: Seed of the noise.
     """
     noise = [torch.randn((1, 1, SIZE, SIZE), generator=generator) for generator in generators(count, seed)]
     return {"noise": torch.cat(noise), "class_labels": torch.tensor(labels(count))}
 
 
 def generators(count: int, seed: int) -> list[torch.Generator]:
-    """One for each picture, as a pipeline takes them."""
+    """Generators of the noise, one for each picture, as a pipeline takes them."""
     return [torch.Generator().manual_seed(1_000_000 * (seed + 1) + place) for place in range(count)]
 
 
 @torch.no_grad()
 def pictures(loop: DenoisingLoop, batch: Batch) -> Tensor:
-    """One denoising run; `[B, 1, 8, 8]`, in [-1, 1]."""
+    """Make the pictures of a batch in one denoising run, `[B, 1, 8, 8]`, in [-1, 1]."""
     made: Tensor = loop.predict_action_chunk(batch)
     return made.clamp(-1, 1)

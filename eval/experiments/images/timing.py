@@ -1,8 +1,8 @@
-"""How many dense steps take as long as the best cached run: timed in turns, at several batch sizes.
+"""The number of dense steps that take as long as the best cached run, timed in turns at several batch sizes.
 
-``python -m eval.experiments.images.timing results/images/ddim`` reads a measurement and writes ``timing.json`` beside
-it. What the cache stores of 40 pictures leaves a core's own cache, of ten it mostly does not; so the answer depends on
-the batch.
+``python -m eval.experiments.images.timing results/images/ddim`` reads the measurement in that folder and writes
+``timing.json`` to it. The stored features of ten pictures mostly fit into a core's own cache, those of 40 do not, so
+the result depends on the batch size.
 """
 
 import argparse
@@ -32,17 +32,17 @@ from eval.setup.cells import Cell, dense
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
-SHARES = (0.2, 0.24, 0.28, 0.32, 0.4)  # of K: dense runs that a line of latency over steps is drawn through
+SHARES = (0.2, 0.24, 0.28, 0.32, 0.4)  # shares of K: a line of latency over steps is fitted to these dense runs
 
 
 def steps_as_long(steps: Sequence[int], costs: Sequence[float], cost: float) -> int:
-    """The fewest steps that take at least as long, by the line through what runs of some steps take."""
+    """The fewest steps that take at least `cost`, by a line fitted to `costs` over `steps`."""
     slope, offset = np.polyfit(steps, costs, 1)
     return ceil(round((cost - offset) / slope, 6))
 
 
 def compare(loop: DenoisingLoop, best: Cell, batch_size: int, rounds: int) -> dict[str, Any]:
-    """Time one method between dense runs of as many steps and fewer; ratios are taken within each round."""
+    """Time one method interleaved with dense runs of all steps and of fewer; ratios are taken within each round."""
     steps = [round(share * best.num_steps) for share in SHARES]
     batch = batch_of(batch_size, seed=0)
     rivals = (method(FEWER, dense(count, best.solver)) for count in steps)
@@ -62,7 +62,7 @@ def compare(loop: DenoisingLoop, best: Cell, batch_size: int, rounds: int) -> di
 
 
 def fidelity(loop: DenoisingLoop, cell: Cell, count: int, seeds: Sequence[int]) -> list[float]:
-    """PSNR to the uncached pictures, seed by seed [dB]."""
+    """Measure PSNR to the uncached pictures, seed by seed [dB]."""
     made = []
     for each in (cell, dense(loop.num_inference_steps, cell.solver)):
         with applied(loop, each):
@@ -71,7 +71,7 @@ def fidelity(loop: DenoisingLoop, cell: Cell, count: int, seeds: Sequence[int]) 
 
 
 def cell_of_row(loop: DenoisingLoop, row: ImageRow) -> Cell:
-    """The method of a row whose update steps all blocks share, or whose solver was fitted."""
+    """The method of a row. Its blocks must share their update steps, or its solver must be fitted."""
     if row.weights:
         denoising = bac.Denoising(Multistep(row.weights), row.places)
     else:

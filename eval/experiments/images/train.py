@@ -23,17 +23,18 @@ BATCH_SIZE, LEARNING_RATE, WARMUP, EMA = 64, 1.5e-3, 100, 0.995
 
 
 def train_transformer(digits: Digits, steps: int, seed: int = 0) -> torch.nn.Module:
-    """Learn to tell the noise in a picture (DDPM's simple loss).
+    """Train the model to predict the noise in a picture (DDPM's simple loss).
 
     Args:
         digits: Pictures and labels.
-        steps: Updates.
+        steps: Number of optimizer updates.
+        seed: Seed of weights and batches.
 
     Returns:
         The exponential moving average of the weights, in eval mode.
     """
     torch.manual_seed(seed)
-    # Eval mode throughout: in training mode every layer would drop the label on its own.
+    # The model trains in eval mode: in training mode every layer would drop the label independently.
     model = new_transformer().eval()
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01)
@@ -55,7 +56,7 @@ def train_transformer(digits: Digits, steps: int, seed: int = 0) -> torch.nn.Mod
 
 
 def train_classifier(digits: Digits, steps: int, seed: int = 0) -> Classifier:
-    """Learn to read digits, shifted by up to a pixel and a little noisy."""
+    """Train the classifier to read digits that are shifted by up to a pixel and slightly noisy."""
     torch.manual_seed(seed)
     model = Classifier()
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.01)
@@ -74,7 +75,7 @@ def train_classifier(digits: Digits, steps: int, seed: int = 0) -> Classifier:
 
 
 def _learning_rate(step: int, steps: int) -> float:
-    """Factor: linear up, cosine down."""
+    """Factor of the learning rate: a linear rise, then a fall along a cosine."""
     return min((step + 1) / WARMUP, 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
 
 

@@ -1,4 +1,4 @@
-"""Every executor of one policy of random weights, timed beside the others: eager, compiled, cached, replayed.
+"""Latency of one policy with random weights, run in every way: eager, compiled, cached, replayed.
 
 ``python -m eval.experiments.latency preset=cpu output=results/latency/cpu.json`` makes results/latency.
 """

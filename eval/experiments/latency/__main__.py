@@ -1,4 +1,4 @@
-"""``python -m eval.experiments.latency preset=quick output=FILE.json``: a JSON, with a table and a figure beside it."""
+"""``python -m eval.experiments.latency preset=quick output=FILE.json`` writes JSON, a table and a figure."""
 
 import gc
 from pathlib import Path
@@ -21,7 +21,7 @@ def main(config: Any) -> None:
     if config.preset not in presets:
         raise SystemExit(f"preset: must be one of {', '.join(presets)}, got {config.preset}")
     torch.set_num_threads(1)
-    gc.disable()  # plans are millions of small objects, all kept: looking for garbage among them takes seconds
+    gc.disable()  # plans are millions of small objects that stay alive; searching them for garbage takes seconds
     preset = presets[config.preset]
     records = records_of(preset)
     if config.output:

@@ -1,4 +1,4 @@
-"""DDPM's step on coefficients worked out beforehand: what a solver costs without diffusers' own Python."""
+"""DDPM's step on precomputed coefficients: the cost of a solver without diffusers' Python overhead."""
 
 from collections.abc import Callable
 from math import sqrt
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def precomputed_step(scheduler: Any) -> Callable[..., Any]:
-    """DDPM's step for noise predictions (Ho et al., 2020, eq. 7), on numbers worked out beforehand.
+    """Make DDPM's step for noise predictions (Ho et al., 2020, eq. 7) on precomputed coefficients.
 
     Args:
         scheduler: diffusers' DDPMScheduler with its timesteps set, fixed small variance, samples clipped to [-1, 1].

@@ -1,4 +1,4 @@
-"""How much of a chunk's time a GPU spends in kernels, and how much it waits for the next launch."""
+"""The share of a chunk's latency that a GPU spends in kernels; the rest it waits for the next launch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from torch.profiler import ProfilerActivity, profile
 
 @dataclass(frozen=True)
 class KernelLoad:
-    """What one call keeps a GPU busy with.
+    """The kernels of one call on a GPU.
 
     Attributes:
-        num_kernels: Kernels, copies and fills that ran.
-        busy_ms: Their time together [ms].
+        num_kernels: Number of kernels, copies and fills that ran.
+        busy_ms: Sum of their times [ms].
     """
 
     num_kernels: int
     busy_ms: float
 
     def launch_bound(self, latency_ms: float) -> float:
-        """Share of `latency_ms` in which no kernel ran, in [0, 1]: what launching costs, not arithmetic."""
+        """Share of `latency_ms` in which no kernel ran, in [0, 1]: the cost of launches, not of arithmetic."""
         return max(0.0, 1 - self.busy_ms / latency_ms)
 
 

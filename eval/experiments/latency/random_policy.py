@@ -1,7 +1,7 @@
-"""A policy to time: DP-T of any size on seeded random weights, without LeRobot, which takes seconds to import.
+"""A policy to time: DP-T of any size with seeded random weights. It avoids LeRobot, which takes seconds to import.
 
-Denoiser, sampler and noise schedulers are those of `policies.diffusion_transformer`; the numbers say nothing about
-quality, and what `bac` does with them is what it does with trained ones.
+Denoiser, sampler and noise schedulers come from `policies.diffusion_transformer`. `bac` treats random weights like
+trained ones, so latencies are valid; quality is not.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ OBSERVATION_STEPS = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed.
+    """Sizes, schedule, device and dtype of one timed policy.
 
     Attributes:
         layers: Decoder layers.
         width: Token width.
         heads: Attention heads.
         horizon: Actions per chunk T.
-        action_size: Da.
-        observation_size: Do.
+        action_size: Size of an action Da.
+        observation_size: Size of an observation Do.
         num_steps: Denoising steps K of the dense run.
-        num_updates: Updates per block S, before bubbling.
-        num_bubbled: n.
-        batch_size: B.
+        num_updates: Updates per block before bubbling (the paper's S).
+        num_bubbled: Blocks that bubble (the paper's n).
+        batch_size: Batch size B.
         device: "cpu" or "cuda".
-        dtype: Of weights and observations.
+        dtype: Dtype of weights and observations.
     """
 
     layers: int = 8
@@ -78,17 +78,17 @@ class RandomPolicy(nn.Module):
         self.eval().to(setting.device, getattr(torch, setting.dtype))
 
     def reset(self) -> None:
-        """There is nothing to forget."""
+        """Do nothing: this policy has no state."""
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor]) -> Tensor:
-        """One denoising run: observations `[B, To, Do]` to the actions after the first, `[B, T - 1, Da]`."""
+        """Make one denoising run, from observations `[B, To, Do]` to the actions after the first, `[B, T - 1, Da]`."""
         cond = batch["observation.state"]
         return self.diffusion.conditional_sample(cond.shape[0], cond)[:, 1:]
 
 
 def observations(setting: Setting, batch_size: int, seed: int) -> dict[str, Tensor]:
-    """A normalised observation batch, `[B, To, Do]`."""
+    """A random normalised observation batch, `[B, To, Do]`."""
     generator = torch.Generator().manual_seed(seed)
     state = torch.randn(batch_size, OBSERVATION_STEPS, setting.observation_size, generator=generator)
     return {"observation.state": state.to(setting.device, getattr(torch, setting.dtype))}

@@ -1,4 +1,4 @@
-"""What the executors' experiment tells: a JSON for programs, a table and a figure for readers."""
+"""The report of the latency experiment: JSON for programs, a table and a figure for readers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ Record = Mapping[str, Any]
 
 
 def table(ways: Mapping[str, Way], latencies: Mapping[str, Latency]) -> Iterator[str]:
-    """Lines to print. `limit` is the speed-up over dense replayed as a share of the FLOPs ratio."""
+    """Yield the table's lines. `limit` is the speed-up over dense replayed as a share of the FLOPs ratio."""
     yield f"{'':24} {'p50 ms':>8} {'p95 ms':>8} {'x eager':>8} {'FLOPs':>6} {'limit':>6} {'operators':>10}"
     replayed = latencies["dense_replay"].p50_ms
     for name, latency in latencies.items():
@@ -35,7 +35,7 @@ def write(records: Sequence[Record], path: Path, *, figure: bool) -> None:
 
 
 def markdown(records: Sequence[Record]) -> str:
-    """A table for each setting, and how it came about."""
+    """The Markdown report: the command, then machine, settings and table of every record."""
     parts = [f"Made by `{command_line()}`.\n"]
     for record in records:
         parts.append(_about(record))
@@ -55,8 +55,8 @@ def _about(record: Record) -> str:
 
 
 def draw(records: Sequence[Record], path: Path) -> None:
-    """Bars of medians with 95th percentiles, one panel per setting."""
-    from matplotlib.figure import Figure  # takes seconds, and quick runs draw nothing
+    """Draw medians as bars with 95th percentiles, one panel per setting."""
+    from matplotlib.figure import Figure  # importing takes seconds, and quick runs draw nothing
 
     figure = Figure(figsize=(8, 0.4 + 0.32 * sum(len(record["rows"]) for record in records)), layout="constrained")
     for axes, record in zip(figure.subplots(len(records), squeeze=False)[:, 0], records, strict=True):

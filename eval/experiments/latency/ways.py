@@ -1,7 +1,7 @@
-"""Every way to make an action chunk of one policy, to be timed beside one another.
+"""The ways to make an action chunk of one policy, for interleaved timing.
 
-DP-T with seeded random weights: eager with diffusers' step, compiled by PyTorch, dense replayed, cached by
-interceptors, cached and replayed, and fewer steps.
+The policy is DP-T with seeded random weights. The ways are eager with diffusers' step, compiled by PyTorch, dense
+replayed, cached by interceptors, cached and replayed, and fewer steps.
 """
 
 import copy
@@ -31,10 +31,10 @@ class Way:
     """One way to make an action chunk.
 
     Attributes:
-        call: Makes one.
-        flops_ratio: FLOP of the dense run over its own.
-        num_reused: Block evaluations that are reused instead.
-        plan: What it replays.
+        call: Makes one action chunk.
+        flops_ratio: FLOP of the dense run over FLOP of this way.
+        num_reused: Number of reuses in a run, summed over blocks.
+        plan: The plan that it replays; None if it is not replayed.
     """
 
     call: Callable[[], Tensor]
@@ -47,9 +47,9 @@ class WayMaker:
     """Makes ways of one setting. Every way has a policy of its own, so none disturbs another's plans.
 
     Attributes:
-        schedule: BAC's.
-        uniform: All blocks together, as often, evenly spaced.
-        once: Every block at the first step alone.
+        schedule: BAC's schedule.
+        uniform: Schedule that updates all blocks together at evenly spaced steps, `num_updates` times.
+        once: Schedule that updates every block at the first step only.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -67,11 +67,11 @@ class WayMaker:
         self.dense_flops = policy_flops(self.policy, None, setting.num_steps)
 
     def eager(self, solver: str = "DDPM", num_steps: int | None = None) -> Way:
-        """The untouched policy."""
+        """The unwrapped policy."""
         return self._way(self._copy(solver, num_steps), num_steps=num_steps)
 
     def intercepted(self, schedule: bac.Schedule) -> Way:
-        """Cached by interceptors alone."""
+        """The policy with a cache, through interceptors alone."""
         policy = bac.wrap(self._copy(), schedule, replay=False, strict=False)
         return self._way(policy, schedule)
 
@@ -83,12 +83,12 @@ class WayMaker:
         solver: str = "DDPM",
         num_steps: int | None = None,
     ) -> Way:
-        """From a plan, cached or dense; not strict, since a schedule may come from another dtype."""
+        """The policy from a plan, cached or dense. Not strict, since the schedule may come from another dtype."""
         policy = bac.wrap(self._copy(solver, num_steps), schedule, replay=replay, strict=False)
         return self._way(policy, schedule, num_steps=num_steps, plan=bac.plan.record(policy, self.batch))
 
     def precomputed(self) -> Way:
-        """The dense policy, eager, with the solver's coefficients worked out beforehand."""
+        """The dense policy, eager, with the solver's coefficients precomputed."""
         policy = self._copy()
         policy.diffusion.noise_scheduler.step = precomputed_step(policy.diffusion.noise_scheduler)
         return self._way(policy)
@@ -100,11 +100,11 @@ class WayMaker:
         return self._way(policy)
 
     def without_blocks(self, num_steps: int, *, embedded: bool) -> Way:
-        """What the last `num_steps` steps cost without any block: the solver, on a prediction of zero.
+        """The last `num_steps` steps without any block: the solver alone, on a prediction of zero.
 
         Args:
-            num_steps: How many.
-            embedded: With the denoiser's embedding, last norm and head, which a reused step evaluates in exact mode.
+            num_steps: Number of steps.
+            embedded: Also evaluate the denoiser's embedding, last norm and head, as a reused step in exact mode does.
         """
         setting, sampler = self.setting, self.policy.diffusion
         denoiser, scheduler = sampler.transformer, sampler.noise_scheduler
@@ -156,7 +156,7 @@ def quick_ways(maker: WayMaker) -> dict[str, Way]:
 
 
 def all_ways(maker: WayMaker, *, compiler_modes: tuple[str, ...] = (), inductor: bool = False) -> dict[str, Way]:
-    """Quick ways, and rivals: PyTorch's compiler, fewer steps. What does not run here is left out, and logged."""
+    """Quick ways and rivals: PyTorch's compiler, fewer steps. A compiled way that fails is logged and left out."""
     ways = quick_ways(maker)
     ways["dense_precomputed"] = maker.precomputed()
     ways["uniform10_replay_exact"] = maker.replayed(maker.uniform)

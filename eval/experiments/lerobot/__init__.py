@@ -1,4 +1,4 @@
-"""How fast LeRobot's own policies denoise at real sizes, dense and cached; random weights, so silent about quality.
+"""Latency of LeRobot's own policies at real sizes, dense and cached. Weights are random, so quality is not measured.
 
 ``python -m eval.experiments.lerobot model=smolvla`` makes results/lerobot.
 """

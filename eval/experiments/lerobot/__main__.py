@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="lerobot")
 def main(config: Any) -> None:
-    """Measure one policy and write what was found."""
+    """Measure one policy and write its table."""
     log_to_terminal()
     torch.set_num_threads(1)
     if config.model not in POLICIES:

@@ -1,13 +1,14 @@
-"""How fast LeRobot's own policies denoise, dense and cached.
+"""Latency of LeRobot's own policies, dense and cached.
 
-Random weights at real denoiser sizes (`eval.experiments.lerobot.real_sizes`): right for speed, and silent about
-quality. Timed is one call of the policy's sampler, batch 1, every row interleaved with the others in one process. Rows:
+The weights are random and the denoisers have real sizes (`eval.experiments.lerobot.real_sizes`), so latencies are valid
+and quality is not measured. One sample is one call of the policy's sampler at batch 1. All rows are interleaved in one
+process:
 
-- ``dense``: the untouched policy.
-- ``hoisted``: every block computed; what depends on the observation alone is computed once per chunk.
-- ``dense replayed``: the same from a plan.
-- ``BAC 50 %``, ``BAC 30 %``: that share of block evaluations computed, hoisted; and the same replayed.
-- ``5 of 10 steps`` and so on: the rival, the untouched policy with as large a share of its denoising steps.
+- ``dense``: the unwrapped policy.
+- ``hoisted``: every block is computed; all that depends only on the observation is computed once per chunk.
+- ``dense replayed``: the dense run from a plan.
+- ``BAC 50 %``, ``BAC 30 %``: that share of block evaluations is computed, hoisted; the same again replayed.
+- ``5 of 10 steps`` and so on: the rival, the unwrapped policy with the same share of its denoising steps.
 """
 
 import copy
@@ -34,9 +35,9 @@ class SpeedRow:
     """One way to make a chunk.
 
     Attributes:
-        call: Makes one.
-        share: Block evaluations computed, of those of the dense run.
-        operators: ATen operators a replay dispatches, views left out; None if nothing is replayed.
+        call: Makes one action chunk.
+        share: Share of the dense run's block evaluations that are computed.
+        operators: ATen operators that a replay dispatches, without views; None if nothing is replayed.
     """
 
     call: Callable[[], Any]
@@ -45,11 +46,11 @@ class SpeedRow:
 
 
 class RowMaker:
-    """Makes rows of one policy, each with a copy of its own that shares the weights.
+    """Makes rows of one policy. Every row has its own copy of the policy; all copies share the weights.
 
     Args:
         name: One of `POLICIES`.
-        device: Where it runs.
+        device: Device of the policy.
         num_steps: Denoising steps K of the dense run; None for the policy's own.
     """
 
@@ -60,7 +61,7 @@ class RowMaker:
         self.policy = POLICIES[name]().eval().to(device)
         set_num_steps(self.policy, self.num_steps)
         for parameter in self.policy.parameters():
-            if not parameter.detach().any():  # modulation that training starts at zero: a block must do something
+            if not parameter.detach().any():  # modulation starts at zero, which would switch its blocks off
                 nn.init.normal_(parameter, std=0.02)
         self.batch = observation(self.policy)
         with watching(self.policy) as watch, torch.no_grad():
@@ -70,7 +71,7 @@ class RowMaker:
 
     @property
     def num_parameters(self) -> int:
-        """Of the policy."""
+        """Number of the policy's parameters."""
         return sum(parameter.numel() for parameter in self.policy.parameters())
 
     @property
@@ -80,7 +81,11 @@ class RowMaker:
         return bac.Schedule(self.num_steps, dict.fromkeys(self.calibration.block_names, steps))
 
     def schedule(self, share: float) -> bac.Schedule:
-        """BAC's with n = 2 and the most updates per block that keep it within `share` of all evaluations."""
+        """BAC's schedule with n = 2 and the most updates per block within `share` of all block evaluations.
+
+        Raises:
+            ValueError: One update per block is already more than `share`.
+        """
         for num_updates in range(self.num_steps, 0, -1):
             schedule = bac.adaptive_schedule(self.calibration, num_updates=num_updates, num_bubbled=2)
             if share_of(schedule) <= share:
@@ -88,27 +93,27 @@ class RowMaker:
         raise ValueError(f"share: one update per block is more than {share:.0%} of {self.num_steps} steps")
 
     def dense(self) -> SpeedRow:
-        """The untouched policy."""
+        """The unwrapped policy."""
         return SpeedRow(self._sampler_call(self.copy()))
 
     def fewer(self, num_steps: int) -> SpeedRow:
-        """The untouched policy with fewer denoising steps."""
+        """The unwrapped policy with fewer denoising steps."""
         policy = self.copy()
         set_num_steps(policy, num_steps)
         return SpeedRow(self._sampler_call(policy), num_steps / self.num_steps)
 
     def cached(self, schedule: bac.Schedule) -> SpeedRow:
-        """Interpreted; what the observation fixes is computed once per chunk."""
+        """The policy with a cache, through interceptors; all that the observation fixes is computed once per chunk."""
         policy = self.copy()
         call = self._sampler_call(policy)
         bac.wrap(policy, schedule, replay=False, strict=False)
         return SpeedRow(call, share_of(schedule))
 
     def replayed(self, schedule: bac.Schedule | None = None) -> SpeedRow:
-        """From a plan, which is built here.
+        """The policy replayed from a plan, which is recorded here.
 
         Raises:
-            RuntimeError: It cannot be.
+            RuntimeError: `bac` cannot record a plan.
         """
         policy = self.copy()
         call = self._sampler_call(policy)
@@ -122,7 +127,7 @@ class RowMaker:
         return SpeedRow(call, share, found.plans[-1].num_operations)
 
     def copy(self) -> nn.Module:
-        """Another policy on the same weights."""
+        """A copy of the policy that shares its weights."""
         memory = {id(parameter): parameter for parameter in self.policy.parameters()}
         return copy.deepcopy(self.policy, memory)
 
@@ -131,17 +136,17 @@ class RowMaker:
         policy.select_action(dict(self.batch))
 
     def _sampler_call(self, policy: nn.Module) -> Callable[[], Any]:
-        """One denoising run on the arguments that the untouched policy gives its sampler."""
+        """Make a call for one denoising run, with the arguments that the unwrapped policy gives its sampler."""
         host = find_host(policy)
         owner, name = host.sampler_owner, host.sampler_attribute
         with mock.patch.object(owner, name, wraps=getattr(owner, name)) as sampler, torch.inference_mode():
             self._act(policy)
         args, options = sampler.call_args
-        return lambda: getattr(owner, name)(*args, **options)  # looked up at every call: it is wrapped in between
+        return lambda: getattr(owner, name)(*args, **options)  # looked up at every call, since `wrap` comes later
 
 
 def share_of(schedule: bac.Schedule) -> float:
-    """Block evaluations computed, of all."""
+    """Share of all block evaluations that a schedule computes."""
     return schedule.num_updates_total / (schedule.num_steps * len(schedule.update_steps))
 
 
@@ -157,7 +162,7 @@ def speed_rows(maker: RowMaker) -> dict[str, SpeedRow]:
 
 
 def table(rows: Mapping[str, SpeedRow], latencies: Mapping[str, Latency]) -> Iterator[str]:
-    """Markdown lines."""
+    """Yield the table's Markdown lines."""
     yield "| | p50 [ms] | p95 [ms] | x dense | evaluations | operators |"
     yield "|---|---:|---:|---:|---:|---:|"
     for name, latency in latencies.items():

@@ -1,7 +1,8 @@
-"""LeRobot's own policies at their real denoiser sizes, on random weights, without a model hub: for timing only.
+"""LeRobot's own policies at their real denoiser sizes, with random weights and without a model hub, for timing only.
 
-What runs once per chunk (vision towers, vocabularies, the language model beside `pi0`'s action expert) is small; what
-runs at every denoising step has its published sizes. Configurations that LeRobot would fetch are handed in.
+Parts that run at every denoising step have their published sizes. Parts that run once per chunk (vision towers,
+vocabularies, the language model beside `pi0`'s action expert) are small, except SmolVLA's language model. Patches
+provide the configurations that LeRobot would download.
 """
 
 from __future__ import annotations
@@ -102,7 +103,11 @@ NUM_STEPS = {"multi_task_dit": 100, "smolvla": 10, "pi0": 10}
 
 
 def set_num_steps(policy: nn.Module, num_steps: int) -> None:
-    """Choose the denoising steps of later runs of one of `POLICIES`."""
+    """Choose the number of denoising steps of later runs of one of `POLICIES`.
+
+    Raises:
+        ValueError: The policy is not one of `POLICIES`.
+    """
     match policy.name:
         case "multi_task_dit":
             policy.objective.num_inference_steps = num_steps
@@ -143,7 +148,7 @@ def _features(pixels: int) -> dict[str, Any]:
 
 
 def _few_words(initialise: Callable[..., None], place: int) -> Callable[..., None]:
-    """A vocabulary of 100 words instead of the 257,152 that `pi0` insists on; it is never looked up at a step."""
+    """Patch a layer to have 100 words instead of `pi0`'s 257,152: no denoising step uses the vocabulary."""
 
     def small(self: nn.Module, *sizes: Any, **options: Any) -> None:
         chosen = [100 if index == place and size == 257152 else size for index, size in enumerate(sizes)]

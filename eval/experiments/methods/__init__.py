@@ -1,1 +1,1 @@
-"""Which way to denoise? Schedulers, estimators and solvers, each at what it costs and how far its actions are off."""
+"""Schedulers, estimators and solvers compared by their cost and their action error."""

@@ -1,4 +1,4 @@
-"""``python -m eval.experiments.methods preset=quick output=FILE.json``: a table of methods, one row for each."""
+"""``python -m eval.experiments.methods preset=quick output=FILE.json`` writes a table with one row per method."""
 
 from dataclasses import asdict
 from pathlib import Path

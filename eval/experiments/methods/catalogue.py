@@ -1,6 +1,6 @@
-"""Methods by name: the schedules and estimators that a preset names, made from one calibration.
+"""The schedules and estimators that a preset names, made from one calibration.
 
-A method is a cell (`eval.setup.cells`): its family says how its steps were chosen, its denoising what is run.
+A method is a cell (`eval.setup.cells`). Its family says how its steps were chosen; its Denoising says what is run.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ SCHEDULERS = (
 
 
 def method(family: str, sampler: Cell, denoising: bac.Denoising | None = None) -> Cell:
-    """The cell of a method, named after what it does.
+    """The cell of a method, named by family, estimator, solver and sweeps.
 
     Args:
-        family: How its steps were chosen.
-        sampler: Dense cell that the policy is configured as.
-        denoising: What is put on; None for nothing.
+        family: The way in which its steps were chosen.
+        sampler: Dense cell that configures the policy.
+        denoising: The Denoising to put on; None for none.
     """
     cell = replace(sampler, denoising=denoising, family=family)
     words = family, (denoising or bac.Denoising()).estimator_name, sampler.solver_name
@@ -40,7 +40,7 @@ def method(family: str, sampler: Cell, denoising: bac.Denoising | None = None) -
 
 
 def sweeps_of(cell: Cell) -> float:
-    """Block updates of a method in units of one evaluation of the denoiser."""
+    """Sweeps of a method: block updates / number of blocks."""
     sweeps = None if cell.denoising is None else cell.denoising.sweeps
     return float(cell.num_steps if sweeps is None else sweeps)
 
@@ -49,9 +49,9 @@ class Catalogue:
     """Schedules and estimators of one policy on one solver.
 
     Args:
-        running: Makes a context within which the untouched policy runs dense.
-        batches: Observation batches that everything is made from.
-        edge_starts: Beginnings of the edges that the scheduler `outcome` measures; 0 leaves it out.
+        running: Makes a context within which the unwrapped policy runs dense.
+        batches: Observation batches for calibration, fits and edges.
+        edge_starts: Number of start steps of the edges that the scheduler `outcome` measures; 0 leaves it out.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class Catalogue:
             self.calibration = bac.calibrate(policy, batches, progress=False)
 
     def denoising(self, scheduler: str, estimator: str, budget: int) -> bac.Denoising:
-        """A scheduler and an estimator at a number of updates per block."""
+        """The Denoising of a scheduler and an estimator at `budget` updates per block."""
         return self.estimated(self.schedule(scheduler, estimator, budget), estimator)
 
     def together(self, steps: tuple[int, ...], estimator: str) -> bac.Denoising:
-        """All blocks update at the same steps."""
+        """The Denoising that updates all blocks at the same steps."""
         made = self.calibration
         updates = dict.fromkeys(made.block_names, steps)
         return self.estimated(bac.Schedule(made.num_steps, updates, made.fingerprint), estimator)
 
     def estimated(self, schedule: bac.Schedule, estimator: str) -> bac.Denoising:
-        """A schedule with an estimator of this name, fitted to it where it has parameters."""
+        """The Denoising of a schedule and a named estimator, which is fitted to the schedule if it has parameters."""
         return bac.Denoising(schedule=schedule, estimator=self._estimator(estimator, schedule))
 
     def schedule(self, scheduler: str, estimator: str, budget: int) -> bac.Schedule:
@@ -81,7 +81,7 @@ class Catalogue:
 
         Args:
             scheduler: One of `SCHEDULERS`.
-            estimator: Name of what gives a reused block's value.
+            estimator: Name of the estimator that gives a reused block's value.
             budget: Updates per block, before bubbling.
 
         Raises:
@@ -119,7 +119,7 @@ class Catalogue:
             return fitted.fit(schedule, features)
 
     def _cost(self, estimator: str) -> Any:
-        """What reuse over every edge does to the actions, `[K, K + 1]`."""
+        """Change of the actions that reuse over every edge makes, `[K, K + 1]`."""
         if estimator not in self._costs:
             num_steps = self.calibration.num_steps
             edges = edge_grid(num_steps, self._edge_starts)

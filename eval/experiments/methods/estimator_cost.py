@@ -1,10 +1,9 @@
-"""What every estimator costs at a reused block, intercepted and replayed.
+"""The cost of every estimator at a reused block, intercepted and replayed.
 
-``python -m eval.experiments.methods.estimator_cost`` writes ``results/methods/cost.json``. The policy is as good as
-nothing: small linear maps added to a stream, so that what is left is overhead. Every estimator runs for few and for
-many denoising steps with the same updates; the difference of its medians, over the blocks reused in between, is the
-cost of one reused block. A stream whose blocks return a constant pays for the loop and the residual sum alone and is
-subtracted.
+``python -m eval.experiments.methods.estimator_cost`` writes ``results/methods/cost.json``. The policy only adds small
+linear maps to a stream, so nearly all its time is overhead. Every estimator runs for few and for many denoising steps
+with the same updates. The difference of the two medians, divided by the number of additional reuses, is the cost of one
+reused block. From it the cost of a stream whose blocks return a constant is subtracted: the loop and the residual sum.
 """
 
 import argparse
@@ -64,7 +63,7 @@ class Stream(nn.Module):
         self.eval()
 
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Do nothing: this policy has no state."""
 
     def predict_action_chunk(self, batch: dict[str, Tensor]) -> Tensor:
         """The stream after all sweeps."""
@@ -75,36 +74,36 @@ class Stream(nn.Module):
         return x
 
     def blocks(self) -> list[bac.Block]:
-        """Its maps."""
+        """The blocks of this stream: its maps."""
         return [bac.Block(f"maps.{i}", "feed_forward", i, one) for i, one in enumerate(self.maps)]
 
     def schedule(self) -> bac.Schedule:
-        """All update together at the first steps."""
+        """The schedule that updates all blocks at the first steps, `UPDATES`, only."""
         return bac.Schedule(self.num_steps, {f"maps.{i}": UPDATES for i in range(NUM_BLOCKS)})
 
 
 class Constant(nn.Module):
-    """Returns the same tensor, whatever comes."""
+    """A block that returns the same tensor for every input."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("value", torch.full((1, TOKENS, CHANNELS), 0.01))
 
     def forward(self, x: Tensor) -> Any:
-        """The tensor."""
+        """Return the constant tensor, `[1, 16, 64]`."""
         return self.value
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One estimator at one reused block.
+    """Cost of one estimator at one reused block.
 
     Attributes:
-        estimator: Its name.
+        estimator: Name of the estimator.
         executor: ``interpret``, ``replay`` (exact) or ``replay_fast`` (``exact=False``: sums are formed once).
-        reuse_us: What a reused block costs beyond the host's own residual sum [us].
-        over_hold_us: The same beyond plain reuse [us].
-        operations: Operators of the plan for each reused block beyond the host's sum; None where there is no plan.
+        reuse_us: Cost of a reused block beyond the host's own residual sum [us].
+        over_hold_us: Cost of a reused block beyond that of plain reuse [us].
+        operations: Operators of the plan per reused block beyond the host's sum; None without a plan.
     """
 
     estimator: str
@@ -115,12 +114,12 @@ class Cost:
 
 
 def batch() -> dict[str, Tensor]:
-    """One input."""
+    """A random input, `[1, 16, 64]`."""
     return {"stream": torch.randn(1, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(1))}
 
 
 def estimators(num_steps: int, executor: str) -> list[Estimator]:
-    """All of them, the fitted ones fitted; those that look back a chunk are never replayed."""
+    """All estimators, fitted where needed. `PreviousChunk` is only intercepted, because it is never replayed."""
     policy = Stream(num_steps)
     features = [record_features(policy, batch(), blocks=policy.blocks())]
     found: list[Estimator] = [Hold(), *PLAIN, *(kind.fit(policy.schedule(), features) for kind in FITTED)]
@@ -130,7 +129,7 @@ def estimators(num_steps: int, executor: str) -> list[Estimator]:
 
 
 def wrapped(num_steps: int, executor: str, estimator: Estimator | None) -> Stream:
-    """A policy to be timed: one whose blocks are constant if there is no estimator."""
+    """A policy to time. Without an estimator, its blocks are constant."""
     policy, replay = Stream(num_steps), EXECUTORS[executor]
     if estimator is not None:
         denoising = bac.Denoising(schedule=policy.schedule(), estimator=estimator)
@@ -140,7 +139,7 @@ def wrapped(num_steps: int, executor: str, estimator: Estimator | None) -> Strea
 
 
 def streams() -> dict[str, Stream]:
-    """Every policy to be timed, by ``executor|estimator|steps``."""
+    """Every policy to time, by ``executor|estimator|steps``."""
     made = {}
     for executor in EXECUTORS:
         for num_steps in (FEW, MANY):
@@ -151,7 +150,7 @@ def streams() -> dict[str, Stream]:
 
 
 def operations(policies: Mapping[str, Stream]) -> dict[str, int]:
-    """Operators of every plan."""
+    """Number of operators of every plan."""
     return {
         title: bac.plan.plans(policy)[-1].num_operations
         for title, policy in policies.items()
@@ -160,13 +159,13 @@ def operations(policies: Mapping[str, Stream]) -> dict[str, int]:
 
 
 def slopes(values: Mapping[str, float]) -> dict[str, float]:
-    """By ``executor|estimator``, how much a value grows with every block of a further step."""
+    """Growth of a value per block of an additional step, by ``executor|estimator``."""
     pairs = {title.rpartition("|")[0] for title in values}
     return {pair: (values[f"{pair}|{MANY}"] - values[f"{pair}|{FEW}"]) / (NUM_BLOCKS * (MANY - FEW)) for pair in pairs}
 
 
 def costs(measured: Mapping[str, Latency], counted: Mapping[str, int]) -> list[Cost]:
-    """Slopes over the number of steps, less the constant stream's."""
+    """The cost of every estimator: its slope over the number of steps, less the constant stream's."""
     times = slopes({title: 1e3 * latency.p50_ms for title, latency in measured.items()})
     counts = slopes(counted)
     found = []
@@ -181,7 +180,7 @@ def costs(measured: Mapping[str, Latency], counted: Mapping[str, int]) -> list[C
 
 
 def document_of(found: list[Cost], measured: Mapping[str, Latency], rounds: int) -> dict[str, Any]:
-    """Costs and what they come from; plain JSON types."""
+    """Costs, settings and samples, as plain JSON types."""
     setting = {
         "blocks": NUM_BLOCKS,
         "shape": [1, TOKENS, CHANNELS],

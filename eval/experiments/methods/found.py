@@ -1,4 +1,4 @@
-"""What the joint experiment finds: one method at one budget, kept as JSON and shown as a row of a table."""
+"""A result of the joint experiment: one method at one budget, kept as JSON and shown as a row of a table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ class Found:
     """One method at one budget.
 
     Attributes:
-        cell: How it is run.
-        sweeps: Block updates in units of one evaluation.
+        cell: Cell of the method.
+        sweeps: Block updates / number of blocks.
         fit_error: Typical error on the observations it was chosen with; None if nothing was chosen.
-        typical: Typical error on others: the geometric mean of every observation's own.
-        error: Action error on others, root mean square.
+        typical: Typical error on held-out observations: the geometric mean of each observation's action error.
+        error: Action error on held-out observations, root mean square.
     """
 
     cell: Cell
@@ -26,7 +26,7 @@ class Found:
     error: float
 
     def to_document(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """The result as plain JSON types."""
         return {**vars(self), "cell": self.cell.to_document()}
 
     @classmethod
@@ -35,10 +35,10 @@ class Found:
         return cls(**{**document, "cell": Cell.from_document(document["cell"])})
 
     def to_row(self, latency_ms: float | None) -> dict[str, Any]:
-        """A row of ``table.json``; its cell has the solver and the number of steps that really run.
+        """The row of ``table.json``. Its cell names the solver and the number of steps that really run.
 
         Args:
-            latency_ms: Median, replayed [ms]; None if it was not timed.
+            latency_ms: Median latency, replayed [ms]; None if it was not timed.
         """
         cell, put_on = self.cell, None if self.cell.denoising is None else self.cell.denoising.solver
         runs = {"solver": cell.solver if put_on is None else put_on.name, "num_steps": cell.steps}

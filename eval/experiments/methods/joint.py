@@ -1,10 +1,11 @@
 """Solver, timesteps, update steps and estimator chosen together.
 
-``python -m eval.experiments.methods.joint policy=pusht`` gives every family of `bac.tuning`, at each number of sweeps,
-steps placed by the same search on the same observations, so fewer steps of DPM-Solver++, first and second order, are
-rivals at their best. Beside them stands what people use: evenly spaced fewer steps, and BAC. Errors are measured on
-other observations against dense DDIM-100 on the same noise (BAC on DDPM-100: against that); then the best and the
-rivals are played in closed loop. Every phase resumes.
+``python -m eval.experiments.methods.joint policy=pusht`` runs families of `bac.tuning` at each number of sweeps. The
+same search places the steps of every family on the same observations, so fewer steps of DPM-Solver++, first and second
+order, are rivals at their best. The common methods are compared too: evenly spaced fewer steps, and BAC.
+
+Errors are measured on held-out observations against dense DDIM-100 on the same noise (BAC on DDPM-100: against dense
+DDPM-100). Then the best methods and their rivals are played in closed loop. Every phase can be resumed.
 """
 
 import json
@@ -38,8 +39,8 @@ from eval.setup.settings import CALIBRATION_SEED, FIDELITY_SEED
 
 logger = logging.getLogger(__name__)
 BATCH = 16
-DDIM = dense(100, "DDIM")  # what methods are tuned on and compared with
-FAMILIES = {  # of `bac.tuning`, and what they are called in the table; plain reuse loses to them below ten sweeps
+DDIM = dense(100, "DDIM")  # methods are tuned from this cell and compared with it
+FAMILIES = {  # family of `bac.tuning` to name in the table; plain reuse is absent: it loses to these below ten sweeps
     "fewer steps, DPM-Solver++ 1": "DPM-Solver++ 1 tuned",
     "fewer steps, DPM-Solver++": "DPM-Solver++ tuned",
     "fewer steps, fitted multistep": "fitted multistep tuned",
@@ -67,7 +68,7 @@ class Joint:
         self.bench = Bench(self.policy, {purpose: in_parts(b, BATCH) for purpose, b in self.observations.items()})
 
     def found(self) -> list[Found]:
-        """Everything at every budget, kept as it is found."""
+        """Every method at every budget. Each result is written to disk as soon as it is found."""
         path = self.folder / "found.json"
         stored = json.loads(path.read_text()) if path.exists() else {}
         work = dict(self._work())
@@ -83,7 +84,7 @@ class Joint:
         return [Found.from_document(stored[key]) for key in work]
 
     def _work(self) -> Iterator[tuple[str, Callable[[], Found]]]:
-        """What is to be found, by the key that it is kept under."""
+        """Yield the key of every result, and a function that computes it."""
         families_by_name = {FAMILIES[f.name]: f for f in families(self.bench) if f.name in FAMILIES}
         for budget in self.options.budgets:
             for solver in ("DDIM", "DPM-Solver++", "UniPC"):
@@ -110,7 +111,7 @@ class Joint:
         return self._measured(holding(denoising, f"{name}, {budget} sweeps"), fit_error)
 
     def _measured(self, cell: Cell, fit_error: float | None = None) -> Found:
-        """Run a cell on the observations it was not made with."""
+        """Measure the errors of a cell on held-out observations."""
         pair = self._chunks(cell, "held out"), self._reference("held out", reference_of(cell) or DDIM)
         return Found(cell, self.comparison.sweeps(cell), fit_error, typical_error(*pair), action_error(*pair))
 
@@ -131,7 +132,7 @@ class Joint:
         return kept(path, lambda: visited(loaded, make_env, first_seed, count))
 
     def latencies_ms(self, found: Sequence[Found]) -> dict[str, float]:
-        """Median of every method at batch 1, replayed, and of the untouched policy, interleaved [ms]."""
+        """Median latency of every method at batch 1, replayed, and of the unwrapped policy, all interleaved [ms]."""
         path = self.folder / "latency.json"
         names = [row.cell.name for row in found]
         stored = json.loads(path.read_text()) if path.exists() else {}
@@ -145,7 +146,7 @@ class Joint:
         return stored
 
     def played(self, found: Sequence[Found]) -> list[dict[str, Any]]:
-        """Closed loop of dense DDPM-100 and DDIM-100, of the methods named in `options.play`, and as it is tuned."""
+        """Play dense DDPM-100 and DDIM-100, the methods of `options.play`, and the tuned cells in closed loop."""
         chosen = [row.cell for row in found if row.cell.name in self.options.play]
         cells = [dense(), DDIM, *chosen, *self.comparison.tuned_cells]
         seeds = tuple(self.comparison.settings.seeds)
@@ -153,7 +154,11 @@ class Joint:
         return [_closed_loop(self.comparison, cell, cells[0]) for cell in cells]
 
     def paired(self, found: Sequence[Found]) -> list[dict[str, Any]]:
-        """Differences of `options.pairs`, the first's result less the second's, in the same worlds."""
+        """Paired differences of `options.pairs`: the first method's result less the second's, in the same worlds.
+
+        Raises:
+            ValueError: A pair names a method that does not exist.
+        """
         cells = {row.cell.name: row.cell for row in found}
         unknown = [name for pair in self.options.pairs for name in pair if name not in cells]
         if unknown:
@@ -183,7 +188,7 @@ def _difference(comparison: Comparison, cell: Cell, reference: Cell) -> dict[str
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
-    """Search, time, play, write."""
+    """Search steps, play episodes, time the methods and write the results."""
     log_to_terminal()
     torch.set_num_threads(1)
     joint = Joint(Comparison(settings_of(config)), config.joint)

@@ -1,4 +1,4 @@
-"""Table and picture of the joint experiment: action error against latency, and what the best do in closed loop."""
+"""Tables and picture of the joint experiment: action error against latency, and results in closed loop."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
 EAGER = "DDPM-100, eager"
-# How a cell's name begins, what its line is called, its colour.
+# Start of a cell's name, label of its line, colour.
 LINES = (
     ("DDIM-", "DDIM, evenly spaced", GREY),
     ("DPM-Solver++-", "DPM-Solver++, evenly spaced", BLACK),
@@ -34,10 +34,10 @@ def publish(
     """Write ``table.json``, ``front.png`` and ``provenance.json``, and print the tables.
 
     Args:
-        folder: Where to.
-        task: What was done, for the title.
+        folder: Folder of the files.
+        task: Name of the task, for the title.
         found: Every method at every budget.
-        latencies_ms: By name of the cell [ms].
+        latencies_ms: Median latency by name of the cell [ms].
         closed_loop: Rows of `joint.Joint.played`.
         paired: Rows of `joint.Joint.paired`.
     """
@@ -52,7 +52,7 @@ def publish(
 
 
 def fidelity_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Markdown: every method, by sweeps."""
+    """The Markdown table of every method's errors, ordered by sweeps."""
     lines = [
         "| method | sweeps | K | latency [ms] | typical error where tuned | typical error | action error |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -67,7 +67,7 @@ def fidelity_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def closed_loop_table(played: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Markdown: success and score with 95 % intervals, and the paired difference to dense."""
+    """The Markdown table of success and score with 95 % intervals, and the paired difference to dense."""
     lines = ["| method | n | success | score | minus dense [95 %] |", "|---|---:|---|---|---|"]
     for row in played:
         success, score, difference = (
@@ -79,7 +79,7 @@ def closed_loop_table(played: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def paired_table(paired: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Markdown: differences between methods in the same worlds."""
+    """The Markdown table of paired differences between methods in the same worlds."""
     lines = ["| method | minus | n | difference [95 %] |", "|---|---|---:|---|"]
     for row in paired:
         value, low, high = row["difference"]
@@ -88,7 +88,7 @@ def paired_table(paired: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def draw(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
-    """Action error against latency, one line for each way to choose."""
+    """Draw typical action error against latency, one line per group of `LINES`."""
     with picture(path, figsize=(6.8, 4.6)) as (_, grid):
         axes = grid[0, 0]
         for start, _, colour in LINES:

@@ -1,7 +1,7 @@
-"""Scheduler x estimator x solver: what each pair costs and how far its actions are off.
+"""The latency and action error of every scheduler x estimator x solver.
 
-Schedules, fitted estimators and the rivals' timestep spacings are made from one set of observations; the action error
-is measured on others, visited in other worlds, against the dense policy on the same noise.
+Schedules, fitted estimators and the rivals' timestep spacings are made from one set of observations. Action error is
+measured on another set, from other worlds, against the dense policy on the same noise.
 """
 
 import logging
@@ -36,13 +36,13 @@ class MethodRow:
     """One method, measured.
 
     Attributes:
-        scheduler: When blocks update; ``dense`` or ``fewer steps`` update all.
-        estimator: What gives a reused block's value; ``none`` where all update.
+        scheduler: The scheduler's name; with ``dense`` or ``fewer steps`` every block updates at every step.
+        estimator: The estimator's name; ``none`` if nothing is reused.
         solver: One of `eval.setup.cells.SOLVERS`.
         num_steps: Denoising steps K.
-        sweeps: Block updates in units of one full evaluation.
-        latency_p50_ms: Of one action chunk at batch 1, one thread [ms].
-        action_error: Root mean square over executed actions, in normalised units (the data span 2).
+        sweeps: Block updates / number of blocks.
+        latency_p50_ms: Median latency of one action chunk at batch 1, one thread [ms].
+        action_error: Root mean square error of executed actions, in normalised units (the data span 2).
     """
 
     scheduler: str
@@ -55,13 +55,13 @@ class MethodRow:
 
 
 class Workbench:
-    """Makes methods on one policy and measures how far their actions are off.
+    """Makes methods on one policy and measures their action errors.
 
     Args:
-        loaded: Untouched policy with its processors.
-        preset: See ``configs/methods.yaml``.
+        loaded: Unwrapped policy with its processors.
+        preset: A preset of ``configs/methods.yaml``.
         calibration: Observations that methods are made from, `[B, To, D]` each.
-        observations: Others.
+        observations: Other observations, on which action error is measured, `[B, To, D]` each.
     """
 
     def __init__(self, loaded: Any, preset: Any, calibration: Batch, observations: Batch) -> None:
@@ -71,7 +71,7 @@ class Workbench:
         self._references: dict[tuple[Cell, str], torch.Tensor] = {}
 
     def methods(self) -> Iterator[Cell]:
-        """The dense policies, the rivals, then every pair at every budget."""
+        """Yield the dense policies, the rivals, then every pair of scheduler and estimator at every budget."""
         products = list(self.preset.products)
         for product in products:
             yield method(DENSE, dense(product.num_steps, product.solver))
@@ -86,7 +86,7 @@ class Workbench:
         return action_error(self._chunks(cell, purpose), self._reference(cell, purpose))
 
     def _reference(self, cell: Cell, purpose: str) -> torch.Tensor:
-        """Chunks of the dense policy that share the cell's draws."""
+        """Chunks of the dense policy on the cell's noise; for fewer DDPM steps, chunks of dense DDPM-100."""
         key = reference_of(cell) or dense(), purpose
         if key not in self._references:
             self._references[key] = self._chunks(*key)
@@ -98,13 +98,13 @@ class Workbench:
             return action_chunks(policy, self.batches[purpose], num_draws=self.preset.num_draws)
 
     def _rival(self, solver: str, num_steps: int) -> Cell:
-        """Fewer dense steps, in the spacing that suits the solver best."""
+        """The cell with fewer dense steps, in the solver's best timestep spacing."""
         reference = self._reference(dense(num_steps, solver), "calibration")
         spacing, _ = best_spacing(self.policy, solver, num_steps, self.batches["calibration"], reference)
         return method(FEWER, dense(num_steps, solver, spacing))
 
     def _pairs(self, product: Any) -> Iterator[Cell]:
-        """Every pair of a solver at every budget; where a search is asked for, its result beside it."""
+        """Yield every pair of a solver at every budget; with `search`, also the searched steps of ``outcome``."""
         sampler = dense(product.num_steps, product.solver)
         batches = in_parts(self.batches["calibration"], FEATURES_BATCH)
         edge_starts = self.preset.edge_starts
@@ -117,7 +117,7 @@ class Workbench:
                     yield self._searched(catalogue, sampler, denoising.schedule, estimator)
 
     def _searched(self, catalogue: Catalogue, sampler: Cell, schedule: bac.Schedule, estimator: str) -> Cell:
-        """The steps of a schedule, moved one at a time while that brings the actions closer."""
+        """Move the steps of a schedule one at a time, as long as that lowers the action error."""
 
         def found(steps: tuple[int, ...]) -> Cell:
             return method("outcome, searched", sampler, catalogue.together(steps, estimator))
@@ -133,7 +133,7 @@ class Workbench:
 def latencies(
     loaded: Any, cells: Sequence[Cell], batch: Batch, *, replay: bool | bac.Replay, rounds: int
 ) -> list[float]:
-    """Median of every method's latency at batch 1, interleaved [ms]."""
+    """Measure every method's median latency at batch 1, interleaved [ms]."""
     one = one_of(batch)
     calls = {cell.name: caller(loaded, cell, cell.denoising or bac.Denoising(), one, replay=replay) for cell in cells}
     measured = measure(calls, rounds=rounds, warmup=WARM_UP if replay else int(rounds > 2), progress=False)
@@ -146,10 +146,10 @@ def rows_of(
     """Make, run and time every method of a preset.
 
     Args:
-        loaded: Untouched policy with its processors.
-        preset: See ``configs/methods.yaml``.
-        make_env: A fresh world.
-        replay: How latencies are measured, as for `bac.wrap`.
+        loaded: Unwrapped policy with its processors.
+        preset: A preset of ``configs/methods.yaml``.
+        make_env: Makes a fresh world.
+        replay: As for `bac.wrap`, when latencies are measured.
     """
     calibration = visited(loaded, make_env, CALIBRATION_SEED, preset.num_calibration)
     observations = visited(loaded, make_env, FIDELITY_SEED, preset.num_observations)

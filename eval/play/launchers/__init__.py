@@ -1,8 +1,7 @@
-"""Where work is done: in this process, in processes of this machine, or by Ray on many machines.
+"""Launchers do the work in this process, in processes of this machine, or through Ray on many machines.
 
-A launcher is given parts of work and a function that makes a player, and yields finished episodes in any order. It
-knows neither policies nor worlds. Because an episode depends on its seed alone, every launcher yields the same
-episodes.
+A launcher takes parts of work and a function that makes a player, and yields finished episodes in any order. It knows
+neither policies nor worlds. Because an episode depends on its seed alone, every launcher yields the same episodes.
 """
 
 from eval.play.launchers.launcher import Launcher, Make, Part, Player, Results
@@ -16,15 +15,15 @@ LAUNCHERS = ("serial", "local", "ray")
 
 
 def launcher_named(name: str, *, workers: int, address: str | None = None) -> Launcher:
-    """One of `LAUNCHERS`.
+    """Make a launcher by its name.
 
     Args:
-        name: Which.
-        workers: Players at work at once, at least 1; ``serial`` has one.
-        address: Where a Ray cluster is; only for ``ray``.
+        name: One of `LAUNCHERS`.
+        workers: Players that work at once, at least 1; ``serial`` has one.
+        address: Address of a Ray cluster; only for ``ray``.
 
     Raises:
-        ValueError: No launcher has that name, there is no worker, or an address where none is wanted.
+        ValueError: The name is unknown, `workers` is below 1, or another launcher than ``ray`` got an address.
     """
     if name not in LAUNCHERS:
         raise ValueError(f"launcher: must be one of {', '.join(LAUNCHERS)}, got {name!r}")

@@ -1,21 +1,21 @@
-"""What a launcher is, and what it is given."""
+"""The protocols of a launcher, its parts of work and its players."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 
 class Part(Protocol):
-    """Some episodes of one cell. Can be pickled, and is a frozen dataclass, so that a part of a part can be made."""
+    """Some episodes of one cell: a picklable frozen dataclass, so that `dataclasses.replace` makes smaller parts."""
 
     key: str
     seeds: tuple[int, ...]
 
 
 class Player(Protocol):
-    """Plays parts. Made once per worker, since loading a policy and its worlds takes seconds."""
+    """Plays parts. Every worker makes one player, since loading a policy and its worlds takes seconds."""
 
     def play(self, part: Any, /) -> Iterator[Any]:
-        """Yield each episode, which tells its `seed`, as it ends."""
+        """Yield each episode as it ends. An episode has an attribute `seed`."""
 
 
 Make = Callable[[], Player]
@@ -23,15 +23,15 @@ Results = Iterator[tuple[str, Any]]
 
 
 class Launcher(Protocol):
-    """Has parts played."""
+    """Distributes parts to players."""
 
     def run(self, make_player: Make, parts: Sequence[Part]) -> Results:
-        """Yield the key and the episode of everything that is finished, as soon as it is.
+        """Yield the key and the result of every episode as soon as it is finished.
 
         Args:
-            make_player: Called where the work is done; can be pickled.
-            parts: What to play, in this order where there is one worker.
+            make_player: Makes a player inside a worker; must be picklable.
+            parts: Parts to play. A single worker keeps their order.
 
         Raises:
-            RuntimeError: A player raised an error, or workers died; what was yielded before is finished.
+            RuntimeError: A player raised an error, or workers died. Episodes yielded before are finished.
         """

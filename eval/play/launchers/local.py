@@ -1,4 +1,4 @@
-"""Processes of this machine, which take parts from one queue and put episodes into another."""
+"""A launcher whose processes on this machine take parts from one queue and put episodes into another."""
 
 import multiprocessing
 import queue
@@ -15,13 +15,13 @@ POLL_S = 5.0
 @dataclass(frozen=True)
 class LocalLauncher:
     """Attributes:
-    workers: Processes.
+    workers: Number of processes.
     """
 
     workers: int
 
     def run(self, make_player: Make, parts: Sequence[Part]) -> Results:
-        """See `Launcher`. A process that died is not replaced: run the command again."""
+        """See `Launcher`. A process that dies is not replaced; run the command again."""
         context = multiprocessing.get_context("spawn")
         tasks, results = context.Queue(), context.Queue()
         for part in [*parts, *[None] * self.workers]:
@@ -65,6 +65,6 @@ def _serve(make_player: Make, tasks: Any, results: Any) -> None:
             for result in player.play(part):
                 results.put((part.key, result))
         results.put(None)
-    except Exception:  # whatever it is, the parent must hear of it before this process dies of it
+    except Exception:  # the parent must hear of any error before this process dies of it
         results.put(traceback.format_exc())
         raise

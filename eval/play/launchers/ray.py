@@ -1,7 +1,7 @@
-"""Ray's actors, one player each, on this machine or on the machines of a cluster.
+"""A launcher with Ray's actors, one player each, on this machine or on the machines of a cluster.
 
-Episodes are streamed: each reaches this process, and so the log, as it ends. When an actor dies (its process, or its
-machine), what it had finished is here already; another actor takes its place and plays the seeds that are missing.
+Episodes are streamed: each reaches this process, and so the log, as it ends. When an actor or its machine dies, its
+finished episodes are already here. Another actor takes its place and plays the missing seeds.
 """
 
 import os
@@ -14,16 +14,16 @@ from typing import Any
 from eval.play.launchers.launcher import Make, Part, Results
 
 ROOT = Path(__file__).parents[3]
-MOST_DEATHS = 3  # of workers while they play one part: then it is the part that kills them
+MOST_DEATHS = 3  # of workers while they play the same part: after that, the part itself must be at fault
 _INSTALL = "launcher=ray: Ray is not installed. Type: pip install 'lerobot_policy_bac[ray]', or take launcher=local"
 
 
 @dataclass(frozen=True)
 class RayLauncher:
     """Attributes:
-    workers: Actors, each with one core of the cluster.
-    address: As `ray.init` takes it: ``auto`` or ``host:port`` of a running cluster; None for one of its own on this
-        machine, or for the one this process is connected to already.
+    workers: Number of actors, each with one core of the cluster.
+    address: Address for `ray.init`: ``auto`` or ``host:port`` of a running cluster. None uses the cluster that this
+        process is connected to, or starts one on this machine.
     """
 
     workers: int
@@ -53,19 +53,19 @@ class RayLauncher:
 
 @dataclass(frozen=True)
 class _Job:
-    """A part and how many workers have died of it."""
+    """A part, and the number of workers that died while they played it."""
 
     part: Any
     deaths: int = 0
 
     def without(self, finished: set[int]) -> "_Job":
-        """What is left of it after a death."""
+        """The job that is left after a worker's death."""
         seeds = tuple(seed for seed in self.part.seeds if seed not in finished)
         return _Job(replace(self.part, seeds=seeds), self.deaths + 1)
 
 
 class _Crew:
-    """Actors at work: each stream of episodes with the actor it comes from, its job, and the seeds seen so far."""
+    """The actors at work. For every stream of episodes: its actor, its job, and the seeds finished so far."""
 
     def __init__(self, ray: Any, make_player: Make, parts: Sequence[Part]) -> None:
         self._ray, self._make_player = ray, make_player
@@ -74,7 +74,7 @@ class _Crew:
         self._streams: dict[Any, tuple[Any, _Job, set[int]]] = {}
 
     def work(self, size: int) -> Results:
-        """Keep `size` actors busy until everything is played."""
+        """Keep `size` actors busy until all jobs are done."""
         for _ in range(size):
             self._begin()
         while self._streams:
@@ -88,7 +88,7 @@ class _Crew:
         self._streams.clear()
 
     def _begin(self, actor: Any = None) -> None:
-        """Give the next job to an actor, or to a new one; without a job, let it go."""
+        """Give the next job to the actor, or to a new one. Without a job, end the actor."""
         if self._jobs:
             job = self._jobs.popleft()
             actor = actor or self._actor.remote(self._make_player, str(ROOT))
@@ -97,7 +97,7 @@ class _Crew:
             self._ray.kill(actor)
 
     def _advance(self, stream: Any) -> Results:
-        """Take one episode from a stream, or its end."""
+        """Take one episode from a stream, or handle its end."""
         actor, job, finished = self._streams[stream]
         errors = self._ray.exceptions
         try:
@@ -123,7 +123,7 @@ class _Crew:
 
 
 class _Worker:
-    """Runs where Ray puts it."""
+    """The actor's class: holds one player on the machine that Ray chooses."""
 
     def __init__(self, make_player: Make, root: str) -> None:
         if not Path(root).is_dir():
@@ -136,7 +136,7 @@ class _Worker:
 
 
 def _ray() -> Any:
-    # It tells its makers that it is used, and warns that it will leave GPUs visible one day: neither is wanted.
+    # Switches off Ray's usage statistics, and its warning that a future version will leave GPUs visible.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:

@@ -1,4 +1,4 @@
-"""All in this process, one part after the other: the reference, and the easiest to debug."""
+"""A launcher that plays one part after the other in this process: the reference, and the easiest to debug."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from eval.play.launchers.launcher import Make, Part, Results
 
 @dataclass(frozen=True)
 class SerialLauncher:
-    """One player, here."""
+    """Plays all parts with one player in this process."""
 
     def run(self, make_player: Make, parts: Sequence[Part]) -> Results:
-        """See `Launcher`; what a player raises is raised as it is."""
+        """See `Launcher`. An error of the player is raised unchanged."""
         if not parts:
             return
         player = make_player()

@@ -159,9 +159,9 @@ def test_what_no_guard_can_watch_is_refused():
         ScheduleError, match="guard: own solver, own steps reuses nothing, so there is nothing to watch"
     ):
         bac.wrap(policy, **options)
-    with pytest.raises(ScheduleError, match="guard: watches a fixed schedule .* which FirstBlock is not"):
+    with pytest.raises(ScheduleError, match="guard: needs a fixed schedule .* but FirstBlock is not one"):
         bac.wrap(policy, FirstBlock(4, 0.1), **options)
-    with pytest.raises(ScheduleError, match="guard: watches a fixed schedule .* which previous_chunk is not"):
+    with pytest.raises(ScheduleError, match="guard: needs a fixed schedule .* but previous_chunk is not one"):
         bac.wrap(policy, bac.Denoising(schedule=HELD, estimator=PreviousChunk()), **options)
     with pytest.raises(ScheduleError, match="nothing to watch"):
         calibrate(policy, bac.Schedule(4, {"ramp": (0, 1, 2, 3)}), [drift(1.0, 1.0)], blocks=policy.blocks())
