@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bac.caching.estimators import Estimator
 from bac.caching.estimators.fitted import Fitted
 from bac.caching.interceptors.online import OnlineRule
@@ -55,6 +57,7 @@ class Denoising:
         # object.__setattr__, because the dataclass is frozen.
         if isinstance(self.solver, str):
             object.__setattr__(self, "solver", solver_named(self.solver))
+        self._check_types()
         object.__setattr__(self, "timesteps", _checked_timesteps(self.timesteps))
         self._check_solver()
         if self.timesteps and self.num_steps is None:
@@ -63,6 +66,16 @@ class Denoising:
         self._agree_with_schedule()
         if self.precision != AS_LOADED:
             raise ScheduleError(f'precision: must be "{AS_LOADED}", got {self.precision!r}')
+
+    def _check_types(self) -> None:
+        if self.solver is not None and not isinstance(self.solver, Solver):
+            raise ScheduleError(f"solver: must be a solver of bac.solvers, or its name, got {self.solver!r}")
+        if self.schedule is not None and not isinstance(self.schedule, (Schedule, OnlineRule)):
+            raise ScheduleError(
+                f"schedule: must be a bac.Schedule or an online rule, got {self.schedule!r}; for a file: bac.load(path)"
+            )
+        if self.estimator is not None and not isinstance(self.estimator, Estimator):
+            raise ScheduleError(f"estimator: must be one of bac.caching.estimators, got {self.estimator!r}")
 
     def _check_solver(self) -> None:
         if (self.solver is None) != (not self.timesteps):
@@ -76,7 +89,7 @@ class Denoising:
     def _check_num_steps(self) -> None:
         if self.num_steps is None:
             return
-        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+        if not isinstance(self.num_steps, int) or isinstance(self.num_steps, bool) or self.num_steps < 1:
             raise ScheduleError(f"num_steps: must be a whole number of at least 1, got {self.num_steps!r}")
         for what, count in (("timesteps are", len(self.timesteps)), ("schedule is", self._scheduled_steps)):
             if count and count != self.num_steps:
@@ -244,7 +257,8 @@ def load(path: str | Path) -> Denoising:
 
 def _checked_timesteps(given: Any) -> tuple[int, ...]:
     values = tuple(given)
-    whole = tuple(int(value) for value in values if float(value).is_integer())  # NumPy and JSON may give 91.0
+    numbers = [value for value in values if isinstance(value, (int, float, np.number)) and not isinstance(value, bool)]
+    whole = tuple(int(value) for value in numbers if float(value).is_integer())  # NumPy and JSON may give 91.0
     if len(whole) < len(values) or any(value < 0 for value in whole) or list(whole) != sorted(set(whole), reverse=True):
         raise ScheduleError(f"timesteps: must be whole numbers from 0 on, each below the one before, got {values}")
     return whole

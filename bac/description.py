@@ -97,7 +97,7 @@ def _options(host: Host) -> Iterator[str]:
         yield "replay: bac.wrap(policy) makes the same actions, faster"
     if host.takes_solvers:
         yield "fewer steps of a fitted solver: bac.tune(policy, batches, target_hz=25)"
-    elif host.num_steps_at is not None:
+    elif host.takes_fewer_steps:
         yield "fewer of its own steps: bac.wrap(policy, bac.Denoising(num_steps=...))"
     yield f"reuse of {len(host.blocks)} blocks: bac.calibrate(policy, batches), then bac.adaptive_schedule"
     if host.uncovered:

@@ -36,6 +36,7 @@ class Host:
             ``noise_scheduler`` and ``num_inference_steps``.
         num_steps_at: Object and attribute from which the sampler reads K anew in every run. Set only if K steps are K
             evaluations and the policy's own solver can space any number of steps.
+        num_steps_argument: Instead: keyword argument by which the policy hands K to its sampler.
         num_contexts: Evaluations of the denoiser per denoising step, one after the other.
         contexts: The call that names the context of the next evaluations, if the number of contexts may change from
             run to run.
@@ -62,6 +63,7 @@ class Host:
     timesteps: tuple[float, ...] = ()
     takes_solvers: bool = False
     num_steps_at: tuple[Any, str] | None = None
+    num_steps_argument: str | None = None
     num_contexts: int = 1
     contexts: Site | None = None
     batch_dim: int = 0
@@ -72,6 +74,11 @@ class Host:
     constants: tuple[Site, ...] = ()
     hoists: tuple[Hoist, ...] = ()
     uncovered: str = ""
+
+    @property
+    def takes_fewer_steps(self) -> bool:
+        """Whether the policy's own solver can be given another number of steps."""
+        return self.num_steps_at is not None or self.num_steps_argument is not None
 
     @property
     def can_reset(self) -> bool:

@@ -4,7 +4,7 @@
 `diffusers` has DPM-Solver++ at chosen timesteps; `interceptor` puts a solver on a sampler.
 """
 
-from bac.solvers.diffusers import SOLVERS, DPMSolver, injects_noise, solvers_of, takes_fewer_steps
+from bac.solvers.diffusers import SOLVERS, DPMSolver, injects_noise, solvers_of
 from bac.solvers.fitting import Fitter, recorded
 from bac.solvers.multistep import Multistep
 from bac.solvers.naming import solver_named
@@ -20,5 +20,4 @@ __all__ = [
     "recorded",
     "solver_named",
     "solvers_of",
-    "takes_fewer_steps",
 ]

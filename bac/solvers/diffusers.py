@@ -64,11 +64,6 @@ def solvers_of(host: Host) -> tuple[DPMSolver, ...]:
     return SOLVERS if host.takes_solvers else ()
 
 
-def takes_fewer_steps(host: Host) -> bool:
-    """Whether the policy's own solver can make fewer steps."""
-    return host.num_steps_at is not None
-
-
 def injects_noise(host: Host) -> bool:
     """Whether a run draws noise after its beginning too. Then only runs of the same steps can be compared."""
     return bool(host.solver and host.solver.startswith("DDPM"))

@@ -14,7 +14,7 @@ from typing import Any
 
 from bac.adapters.host import Host
 from bac.caching.interceptors.patch import Interceptor, put_on, take_off
-from bac.errors import ScheduleError
+from bac.errors import RunError, ScheduleError
 from bac.solvers.solver import Solver
 
 
@@ -33,19 +33,39 @@ class Swap:
     value: Any
 
 
+@dataclass(frozen=True, eq=False)
+class Argument:
+    """A keyword argument of the sampler and its value during a call.
+
+    Attributes:
+        name: Name of the argument.
+        value: Value during the call.
+    """
+
+    name: str
+    value: Any
+
+
 class SolverInterceptor(Interceptor):
-    """Intercepts a sampler and swaps attributes for the time of the call.
+    """Intercepts a sampler and swaps attributes and arguments for the time of the call.
 
     Args:
-        swaps: The attributes and their values.
+        swaps: The attributes and arguments with their values.
     """
 
     role = "solver"
 
-    def __init__(self, swaps: Sequence[Swap]) -> None:
-        self.swaps = tuple(swaps)
+    def __init__(self, swaps: Sequence[Swap | Argument]) -> None:
+        self.swaps = tuple(swap for swap in swaps if isinstance(swap, Swap))
+        self.arguments = {swap.name: swap.value for swap in swaps if isinstance(swap, Argument)}
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if missing := [name for name in self.arguments if name not in options]:
+            raise RunError(
+                f"{missing[0]}: the sampler must be called with it as a keyword, got {', '.join(options) or 'none'}; "
+                "call it through the policy: predict_action_chunk, select_action"
+            )
+        options |= self.arguments
         # Read at the call, since the user may have configured the policy since `wrap`.
         before = [getattr(swap.owner, swap.attribute) for swap in self.swaps]
         try:
@@ -57,7 +77,8 @@ class SolverInterceptor(Interceptor):
                 setattr(swap.owner, swap.attribute, value)
 
     def __str__(self) -> str:
-        words = ", ".join(f"{swap.attribute} = {_short(swap.value)}" for swap in self.swaps)
+        values = {swap.attribute: swap.value for swap in self.swaps} | self.arguments
+        words = ", ".join(f"{name} = {_short(value)}" for name, value in values.items())
         return f"swaps in for the call: {words}"
 
 
@@ -71,7 +92,9 @@ def scheduler_swaps(host: Host, scheduler: Any, num_steps: int) -> tuple[Swap, .
     return Swap(owner, "noise_scheduler", scheduler), Swap(owner, "num_inference_steps", num_steps)
 
 
-def swaps_for(host: Host, solver: Solver | None, timesteps: Sequence[float], num_steps: int | None) -> tuple[Swap, ...]:
+def swaps_for(
+    host: Host, solver: Solver | None, timesteps: Sequence[float], num_steps: int | None
+) -> tuple[Swap | Argument, ...]:
     """The swaps for a solver, or for another number of steps of the policy's own; empty if nothing changes.
 
     Args:
@@ -91,10 +114,14 @@ def swaps_for(host: Host, solver: Solver | None, timesteps: Sequence[float], num
                 f"{solver.name}; cache it as it is: bac.wrap(policy, schedule)"
             )
         return scheduler_swaps(host, solver.scheduler(host.sampler_owner.noise_scheduler, timesteps), len(timesteps))
-    if num_steps is None or num_steps == host.num_steps:
+    if num_steps is None:
         return ()
-    if host.num_steps_at is not None:
+    if host.num_steps_at is not None:  # even if it is the policy's number now, which the user may change later
         return (Swap(*host.num_steps_at, num_steps),)
+    if host.num_steps_argument is not None:
+        return (Argument(host.num_steps_argument, num_steps),)
+    if num_steps == host.num_steps:
+        return ()
     if host.num_steps is None:  # only the run knows its number of steps, and checks it
         return ()
     raise ScheduleError(

@@ -18,7 +18,7 @@ from bac.denoising import Denoising
 from bac.plan.replay import Replay
 from bac.plugin import unwrap, wrap
 from bac.recording import record_features
-from bac.solvers import SOLVERS, Fitter, Multistep, injects_noise, recorded, solvers_of, takes_fewer_steps
+from bac.solvers import SOLVERS, Fitter, Multistep, injects_noise, recorded, solvers_of
 from bac.tuning.batches import Batch, merged, rows_of
 from bac.tuning.timing import Call, in_turns
 
@@ -81,7 +81,7 @@ class Bench:
         self.names = tuple(block.name for block in self.host.blocks)
         self.num_steps = self.host.num_steps or _counted(policy, batches["fit"][0])
         self.solvers = solvers_of(self.host)
-        self.takes_fewer_steps = takes_fewer_steps(self.host)
+        self.takes_fewer_steps = self.host.takes_fewer_steps
         self.grid = tuple(int(t) for t in self.host.timesteps) if self.solvers else ()
         self.dense = Denoising(num_steps=self.num_steps)
         self._injects_noise = injects_noise(self.host)

@@ -19,9 +19,9 @@ def kept(path: Path, make: Callable[[], Batch]) -> Batch:
 
 
 def spread(batch: Batch, count: int) -> Batch:
-    """At most `count` observations, evenly spread over the batch, including its first and last one."""
+    """`count` observations of a batch, evenly spread over it; some of them twice if the batch holds fewer."""
     num_rows = len(next(iter(batch.values())))
-    rows = torch.linspace(0, num_rows - 1, min(count, num_rows)).round().long()
+    rows = torch.linspace(0, num_rows - 1, count).round().long()
     return {key: values[rows].clone() for key, values in batch.items()}
 
 

@@ -138,6 +138,14 @@ def test_pickle_and_deepcopy_keep_it():
         ({"solver": "DPM-Solver++", "timesteps": (9, 3.5)}, "timesteps: must be whole numbers from 0 on"),
         ({"solver": "DPM-Solver++", "timesteps": (9, -1)}, "timesteps: must be whole numbers from 0 on"),
         ({"solver": "DPM-Solver++", "timesteps": (float("nan"),)}, "timesteps: must be whole numbers from 0 on"),
+        ({"solver": 3}, "solver: must be a solver of bac.solvers, or its name, got 3"),
+        ({"schedule": "bac.json"}, "schedule: must be a bac.Schedule or an online rule, got 'bac.json'"),
+        (
+            {"estimator": "hold", "schedule": TWO_OF_FOUR},
+            "estimator: must be one of bac.caching.estimators",
+        ),
+        ({"solver": "DPM-Solver++", "timesteps": ("a",)}, "timesteps: must be whole numbers"),
+        ({"num_steps": True}, "num_steps: must be a whole number of at least 1, got True"),
         ({"solver": "DPM-Solver++"}, "a solver needs them: bac.Denoising(solver='DPM-Solver++', timesteps=(91, 47"),
         ({"timesteps": (9, 3)}, "timesteps: belong to a solver, and a solver needs them"),
         (

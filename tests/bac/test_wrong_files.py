@@ -71,7 +71,7 @@ PARTS = "a part is missing or of another type ("
     ("change", "message"),
     [
         ({"timesteps": None}, PARTS),
-        ({"timesteps": ["nine", 3]}, PARTS),
+        ({"timesteps": ["nine", 3]}, "timesteps: must be whole numbers"),
         ({"timesteps": [3, 9]}, "timesteps: must be whole numbers from 0 on, each below the one before"),
         ({"timesteps": [9, 3, 1]}, "timesteps: must be 2, one for each row of coefficients, got 3"),
         ({"solver": "DPM-Solver++"}, PARTS),

@@ -206,6 +206,23 @@ def test_doctor_on_something_else_names_what_is_missing(tmp_path):
     assert "no config.json in it" in result.output
 
 
+def test_a_policy_that_nothing_registers_is_named_with_what_to_type(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "type": "home_made"}))
+    result = run("doctor", "--policy-path", tmp_path)
+    assert result.exit_code == 1
+    assert "holds a policy of type 'home_made', which nothing registers" in result.output
+    assert "--import policies.diffusion_transformer" in result.output
+
+
+def test_import_takes_the_module_or_the_package_that_registers_a_policy(folder):
+    for name in ("policies.diffusion_transformer", "policies.diffusion_transformer.modeling_diffusion_transformer"):
+        result = run("doctor", "--policy-path", folder, "--import", name)
+        assert result.exit_code == 0, result.output
+    result = run("doctor", "--policy-path", folder, "--import", "policies.nothing")
+    assert result.exit_code == 1 and "BacError: --import policies.nothing: No module named" in result.output
+
+
 def test_bench_times_only_what_it_is_asked_for(folder):
     uniform((0, 2)).save(folder / "bac.json")
     result = run("bench", "--policy-path", folder, "--rounds", "2", "--executor", "interpret")

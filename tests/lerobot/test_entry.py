@@ -171,6 +171,25 @@ def test_a_schedule_that_does_not_fit_says_how_to_do_without(checkpoint, load):
     assert "BAC=off" in str(caught.value)
 
 
+@pytest.mark.parametrize(("executor", "num_replays"), [(None, 0), ("interpret", 0), ("auto", 1), ("replay", 2)])
+def test_chunks_are_replayed_only_if_the_environment_asks_for_it(checkpoint, load, monkeypatch, executor, num_replays):
+    put_schedule(checkpoint / "bac.json")
+    if executor is not None:
+        monkeypatch.setenv("BAC_EXECUTOR", executor)
+    policy = load(checkpoint)
+    with torch.no_grad():
+        expected, *others = (chunk(policy) for _ in range(3))
+    assert all(torch.equal(other, expected) for other in others)
+    assert bac.describe(policy).num_replays == num_replays
+
+
+def test_an_unknown_executor_is_an_error_that_names_the_known_ones(checkpoint, load, monkeypatch):
+    put_schedule(checkpoint / "bac.json")
+    monkeypatch.setenv("BAC_EXECUTOR", "fast")
+    with pytest.raises(ScheduleError, match="executor: must be interpret, auto or replay, got 'fast'"):
+        load(checkpoint)
+
+
 def test_what_was_wrapped_is_logged(checkpoint, load, caplog):
     put_schedule(checkpoint / "bac.json")
     with caplog.at_level(logging.INFO, logger="lerobot_policy_bac"):

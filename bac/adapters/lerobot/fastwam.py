@@ -36,7 +36,7 @@ def host(policy: Any) -> Host:
         num_steps=num_steps,
         solver=type(model.infer_action_scheduler).__name__,
         timesteps=tuple(map(float, timesteps)),
-        num_steps_at=(policy.config, "num_inference_steps"),
+        num_steps_argument="num_inference_steps",
         evaluation=Site(model.mot, "forward_action_with_video_cache"),
         constants=tuple(site for layer in model.mot.layers for site in _text_projections(layer)),
     )

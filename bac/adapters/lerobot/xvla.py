@@ -23,5 +23,5 @@ def host(policy: Any) -> Host:
         num_steps=num_steps,
         solver="CleanActionInterpolation",
         timesteps=falling(num_steps),
-        num_steps_at=(policy.config, "num_denoising_steps"),
+        num_steps_argument="steps",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from bac.caching.block import BlockStep
 from bac.errors import ScheduleError
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """Gives a reused block's value. Sub-class it and set only the attributes that differ.
 
