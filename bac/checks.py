@@ -65,6 +65,8 @@ def replay_for(host: Host, denoising: Denoising, replay: bool | Replay) -> Repla
     Raises:
         ScheduleError: Runs cannot be replayed, although `replay` demands it or nothing is reused.
     """
+    if not isinstance(replay, (bool, Replay)):
+        raise ScheduleError(f"replay: must be True, False or a bac.Replay, got {replay!r}")
     if replay is False:
         return None
     options = replay if isinstance(replay, Replay) else Replay()
@@ -114,7 +116,7 @@ def _check_fingerprint(denoising: Denoising, host: Host) -> None:
     expected = denoising.made_for
     if denoising.solver is not None:
         expected = replace(expected, num_steps=None, solver=None, timesteps=())
-    elif denoising.num_steps is not None:
+    elif denoising.num_steps not in (None, host.num_steps):
         expected = replace(expected, num_steps=None, timesteps=())
     elif isinstance(denoising.schedule, Schedule):
         # The schedule's K counts: a schedule made together with a solver carries the K that the policy had before.

@@ -228,7 +228,7 @@ class Denoising:
             )
         except ScheduleError as error:
             raise ScheduleError(f"{origin}: {error}") from error
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             raise ScheduleError(f"{origin}: a part is missing or of another type ({error!r}); save it again") from error
 
     @property

@@ -22,6 +22,8 @@ _SCHEDULE = "bac.schedule"
 def write_json(path: str | Path, document: Any) -> None:
     """Write a document so that a reader sees the old file or the new one, never half of one."""
     target = Path(path)
+    if not target.parent.is_dir():
+        raise ScheduleError(f"{target}: there is no folder {target.parent} to write to; make it first")
     # The draft lies in the same folder, because os.replace is atomic only within one file system.
     descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     try:
@@ -71,7 +73,7 @@ def read_denoising(path: str | Path) -> dict[str, Any]:
         )
     try:
         return update(document)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ScheduleError(f"{path}: a part is missing or of another type ({error!r}); save it again") from error
 
 
@@ -98,8 +100,14 @@ def _from_first(document: Mapping[str, Any]) -> dict[str, Any]:
         "num_steps": document["num_steps"],
         "schedule": None if schedule is None else schedule["schedule"],
         "estimator": None if schedule is None else schedule["estimator"],
-        "fingerprint": document["fingerprint"],
+        "fingerprint": document["fingerprint"] or _of_policy(schedule),
     }
+
+
+def _of_policy(schedule: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The part of a schedule's fingerprint that a solver does not change."""
+    known = None if schedule is None else schedule["fingerprint"]
+    return known and {**known, "num_steps": None, "solver": None, "timesteps": []}
 
 
 _OLDER: dict[tuple[Any, Any], Callable[[Mapping[str, Any]], dict[str, Any]]] = {

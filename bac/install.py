@@ -31,7 +31,7 @@ from bac.caching.schedule import Schedule
 from bac.denoising import Denoising
 from bac.plan.executor import Replayer
 from bac.plan.replay import Replay
-from bac.solvers.interceptor import SolverInterceptor, swaps_for
+from bac.solvers.interceptor import SolverInterceptor, Swap, swaps_for
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,15 @@ def install(
         put_on(owner, attribute, SolverInterceptor(swaps))
     put_on(owner, attribute, RunScope(run, host.denoiser, denoising))
     if replay is not None:
-        held = [swap.value for swap in swaps if hasattr(swap.value, "__dict__")]  # numbers have nothing to watch
+        attributes = [swap for swap in swaps if isinstance(swap, Swap)]
+        held = [swap.value for swap in attributes if not isinstance(swap.value, int)]
+        swapped = [(swap.owner, swap.attribute) for swap in attributes]
         put_on(
             owner,
             attribute,
             Replayer(
                 host.weights or owner, host.blocks, run,
-                replay=replay, warn=warn, held=held, has_fallback=fallback is not None,
+                replay=replay, warn=warn, held=held, swapped=swapped, has_fallback=fallback is not None,
             ),
         )  # fmt: skip
     if on_top is not None:
@@ -93,11 +95,11 @@ def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Sched
     """Put interceptors on all blocks, on the constant calls, and on the calls that mark evaluations and contexts."""
     schedule, estimator = denoising.schedule, denoising.estimator_on(host.timesteps)
     gate = None if host.evaluation is None else Gate(host.evaluation.applies)
-    if schedule is None and denoising.num_steps is not None and host.num_steps is None:  # only blocks can count steps
+    if schedule is None and denoising.num_steps is not None:  # the blocks count, lest other steps are made in silence
         every = tuple(range(denoising.num_steps))
         schedule = Schedule(denoising.num_steps, dict.fromkeys((block.name for block in host.blocks), every))
     if schedule is None:
-        run = DenoisingRun((), denoising.num_steps or host.num_steps or 1, host.num_contexts)
+        run = DenoisingRun((), host.num_steps or 1, host.num_contexts)
     elif isinstance(schedule, OnlineRule):
         run = _on_asking_blocks(host, schedule, estimator, gate)
     else:

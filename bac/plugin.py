@@ -69,7 +69,11 @@ def wrap(
 
     # Everything above may refuse; only from here on the policy changes.
     take_off_all(policy)
-    install(host, denoising, replay=options, warn=isinstance(replay, Replay), on_top=on_top)
+    try:
+        install(host, denoising, replay=options, warn=isinstance(replay, Replay), on_top=on_top)
+    except BaseException:
+        take_off_all(policy)  # nothing rather than half of it
+        raise
     return policy
 
 

@@ -54,9 +54,9 @@ class SamplesItself(Protocol):
 
 def samples_itself(policy: nn.Module) -> bool:
     """Whether a policy holds a noise scheduler of diffusers and its number of steps under their usual names."""
-    return isinstance(policy, SamplesItself) and _NOISE_SCHEDULER in map(
-        dotted_name, type(policy.noise_scheduler).__mro__
-    )
+    if not isinstance(policy, SamplesItself) or not isinstance(policy.num_inference_steps, int):
+        return False
+    return not _SWAPPABLE.isdisjoint(map(dotted_name, type(policy.noise_scheduler).__mro__))
 
 
 def with_noise_scheduler(host: Host) -> Host:
@@ -67,7 +67,14 @@ def with_noise_scheduler(host: Host) -> Host:
     return replace(host, num_steps=num_steps, solver=solver, timesteps=timesteps, takes_solvers=True)
 
 
-_NOISE_SCHEDULER = "diffusers.schedulers.scheduling_utils.SchedulerMixin"
+# Noise schedulers of the discrete diffusion that our solvers are for; each evaluates the denoiser once a step.
+_SWAPPABLE = {
+    f"diffusers.schedulers.scheduling_{module}.{cls}Scheduler"
+    for module, cls in (
+        ("ddpm", "DDPM"), ("ddim", "DDIM"), ("dpmsolver_multistep", "DPMSolverMultistep"),
+        ("unipc_multistep", "UniPCMultistep"), ("deis_multistep", "DEISMultistep"),
+    )
+}  # fmt: skip
 _PACKAGE = "diffusion_policy.policy"
 _ORIGINAL = partial(host, diffusion="", denoiser="model", predict="predict_action")
 

@@ -105,6 +105,7 @@ def calibrate(
     """Measure a policy in an environment or on a data set, and write its schedule and its calibration."""
     _check_source(env, dataset)
     with _errors_in_one_line():
+        target = _target(output, policy_path / "bac.json")
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         if env is not None:
             settings = _settings(env_option, task)
@@ -112,7 +113,6 @@ def calibrate(
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
             calibration = bac.calibrate(loaded.policy, batches, seed=seed)
-        target = output or policy_path / "bac.json"
         calibration.save(target.with_name("bac.calibration.zarr"))
         schedule = bac.adaptive_schedule(calibration, num_updates, num_bubbled=num_bubbled, force_last=force_last)
         Denoising(schedule=schedule).save(target)
@@ -158,6 +158,7 @@ def guard(
     _check_source(env, dataset)
     with _errors_in_one_line():
         source, chosen = file or policy_path / "bac.json", _load(file, policy_path)
+        target = _target(output, source.with_name(GUARD_NAME))
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         schedule = watched_schedule(chosen, find_host(loaded.policy))
         answer = response_named(response, schedule)
@@ -174,7 +175,6 @@ def guard(
             schedule, quantile=quantile, response=answer, probe_every=probe_every,
             num_cells=num_cells, patience=patience, cooldown=cooldown,
         )  # fmt: skip
-        target = output or source.with_name(GUARD_NAME)
         made.save(target)
     typer.echo(f"{made}\nwritten to {target}")
     typer.echo(f"Next: BAC_GUARD={response} lerobot-eval --policy.path={policy_path} ...")
@@ -210,6 +210,7 @@ def tune(
     """
     _check_source(env, dataset)
     with _errors_in_one_line():
+        target = _target(output, policy_path / "bac.json")
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         if env is not None:
             settings = _settings(env_option, task)
@@ -221,7 +222,6 @@ def tune(
             n_action_steps=n_action_steps, max_action_error=max_action_error, evaluations=evaluations,
             replay=replay_named(executor), seed=seed,
         )  # fmt: skip
-        target = output or policy_path / "bac.json"
         tuned.denoising.save(target)
         tuned.save(target.with_name(REPORT_NAME))
     typer.echo(f"{tuned}\n\n{tuned.denoising}\nwritten to {target}")
@@ -239,6 +239,18 @@ def serve(context: typer.Context) -> None:
 def _check_source(env: str | None, dataset: str | None) -> None:
     if (env is None) == (dataset is None):
         raise typer.BadParameter("give either --env or --dataset, where the observations come from")
+
+
+def _target(output: Path | None, default: Path) -> Path:
+    """Where a command writes; asked before minutes of work.
+
+    Raises:
+        BacError: There is no such folder.
+    """
+    target = output or default
+    if not target.parent.is_dir():
+        raise bac.BacError(f"{target}: there is no folder {target.parent} to write to; make it first")
+    return target
 
 
 def _load(file: Path | None, policy_path: Path) -> Denoising:

@@ -40,7 +40,7 @@ def report(
     yield f"bac.json: {denoising.name}"
     ways: dict[str, tuple[Denoising | None, bool | Replay]] = {"dense": (None, False)}
     for executor in executors:
-        replay = replay_named(executor)
+        replay = bool(replay_named(executor))  # a wish: a file that cannot be replayed is timed all the same
         if replay:
             ways[f"dense, {executor}"] = Denoising(), replay
         ways[f"bac.json, {executor}"] = denoising, replay

@@ -22,7 +22,7 @@ from bac.checks import check_fits
 from bac.denoising import Denoising
 from bac.errors import CalibrationError, ScheduleError
 from bac.fingerprint import Fingerprint
-from bac.guarding.duty import watched_schedule
+from bac.guarding.duty import fingerprint_under, watched_schedule
 from bac.guarding.guard import Guard
 from bac.guarding.probe import Errors, Probe
 from bac.install import install
@@ -67,7 +67,7 @@ class Survey(Interceptor):
         cells: Blocks at steps to watch.
         run: The sampler's run.
         host: The policy.
-        estimator: Name of the estimator.
+        denoising: What the policy follows.
         every: One run in this many is probed.
 
     Attributes:
@@ -76,11 +76,11 @@ class Survey(Interceptor):
     """
 
     def __init__(
-        self, cells: Sequence[BlockStep], run: DenoisingRun, host: Host, estimator: str, every: int = 1
+        self, cells: Sequence[BlockStep], run: DenoisingRun, host: Host, denoising: Denoising, every: int = 1
     ) -> None:
         self.run = run
         self.host = host
-        self.estimator = estimator
+        self.denoising = denoising
         self.every = every
         self.num_chunks = self.num_runs = 0
         self._found: dict[BlockStep, list[Errors]] = {cell: [] for cell in cells}
@@ -106,7 +106,8 @@ class Survey(Interceptor):
     def measured(self) -> Measured:
         """The errors and the action range so far."""
         errors = {cell: np.concatenate(rows) if rows else np.zeros(0) for cell, rows in self._found.items()}
-        return Measured(errors, self._action_range(), self.estimator, self.host.fingerprint())
+        fingerprint = fingerprint_under(self.denoising, self.host)
+        return Measured(errors, self._action_range(), self.denoising.estimator_name, fingerprint)
 
     def _action_range(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         if self._low is None or self._high is None:
@@ -143,7 +144,7 @@ def surveying(
     check_fits(denoising, host, strict=True)
     try:
         run = install(host, denoising, replay=None)
-        survey = Survey(cells, run, host, denoising.estimator_name, every)
+        survey = Survey(cells, run, host, denoising, every)
         put_on(host.sampler_owner, host.sampler_attribute, survey)
         yield survey
     finally:

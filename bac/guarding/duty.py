@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
+
 from bac.adapters.host import Host
 from bac.caching.schedule import Schedule
 from bac.checks import check_schedule
 from bac.denoising import Denoising
 from bac.errors import ScheduleError
+from bac.fingerprint import Fingerprint
 from bac.guarding.guard import Guard
 from bac.guarding.interceptor import EndOnReset, GuardInterceptor
 from bac.guarding.monitor import Monitor
@@ -21,7 +26,7 @@ def on_duty(guard: Guard, denoising: Denoising, host: Host, *, strict: bool) -> 
         MismatchError: The guard was calibrated for another schedule, estimator or policy.
     """
     schedule = watched_schedule(denoising, host)
-    guard.check(schedule, denoising.estimator_name, host.fingerprint() if strict else None)
+    guard.check(schedule, denoising.estimator_name, fingerprint_under(denoising, host) if strict else None)
     if guard.changes_schedule and guard.cooldown is None and not host.can_reset:
         raise ScheduleError(
             f"guard: {type(host.policy).__name__} has no reset(), so say how long to respond: cooldown=20"
@@ -49,6 +54,17 @@ def watched_schedule(denoising: Denoising, host: Host) -> Schedule:
             f"guard: needs a fixed schedule that keeps nothing from chunk to chunk, but {what} is not one; leave it out"
         )
     return denoising.schedule
+
+
+def fingerprint_under(denoising: Denoising, host: Host) -> Fingerprint:
+    """The fingerprint of a policy while it follows a way to denoise: limits hold for one solver only."""
+    own = host.fingerprint()
+    if denoising.solver is None:
+        return own
+    made = json.dumps(denoising.to_document()["solver"]).encode()
+    solver = f"{denoising.solver.name} {hashlib.sha256(made).hexdigest()[:8]}"
+    timesteps = tuple(map(float, denoising.timesteps))
+    return replace(own, num_steps=denoising.num_steps, solver=solver, timesteps=timesteps)
 
 
 def _check_response(response: Schedule, schedule: Schedule, denoising: Denoising, host: Host) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from bac.adapters import find_host
+from bac.adapters.host import Host
 from bac.caching.interceptors.patch import stacked
 from bac.errors import RunError
 from bac.plan.executor import Replayer
@@ -44,16 +46,20 @@ def record(policy: Any, batch: Any, **options: Any) -> Plan:
     Raises:
         RunError: The policy is not wrapped with replay, or its run cannot be replayed; the message gives the reason.
     """
-    replayer = _replayer(policy)
-    for fallback in (True, False) if replayer.has_fallback else (False,):
-        with replayer.recording(fallback=fallback), torch.no_grad():
-            policy.reset()
-            policy.predict_action_chunk(batch, **options)
-            policy.reset()
-        if replayer.refusals or not replayer.plans:
-            why = "; ".join(replayer.refusals) or "hooks watch it, or an argument cannot be compared"
-            raise RunError(f"{type(policy).__name__}: its denoising run cannot be replayed: {why}")
-    return replayer.plans[-1]
+    replayer, host = _replayer(policy), find_host(policy)
+    recorded = [_record(replayer, host, dict(batch), options, fallback=True)] if replayer.has_fallback else []
+    return [*recorded, _record(replayer, host, dict(batch), options, fallback=False)][-1]
+
+
+def _record(replayer: Replayer, host: Host, batch: Any, options: dict[str, Any], *, fallback: bool) -> Plan:
+    with replayer.recording(fallback=fallback), host.own_randomness(), torch.no_grad():
+        host.reset()
+        host.predict(batch, **options)
+        host.reset()
+    if replayer.answered is None:
+        why = "; ".join(replayer.refusals) or "hooks watch it, or an argument cannot be compared"
+        raise RunError(f"{type(host.policy).__name__}: its denoising run cannot be replayed: {why}")
+    return replayer.answered
 
 
 def _replayer(policy: nn.Module) -> Replayer:

@@ -20,7 +20,7 @@ from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
 from bac.plan.randomness import RandomState, other_numbers
 from bac.plan.replay import Replay
-from bac.plan.signature import flatten, replace_leaves
+from bac.plan.signature import flatten, fresh, replace_leaves
 from bac.plan.staleness import Staleness
 from bac.plan.tape import Refusal, Tape, difference
 
@@ -107,6 +107,7 @@ def build(
     *,
     replay: Replay,
     held: Sequence[object] = (),
+    swapped: Sequence[tuple[object, str]] = (),
 ) -> tuple[Plan | Refusal, Any]:
     """Make a plan from one call of the sampler.
 
@@ -121,18 +122,20 @@ def build(
         options: Keyword arguments of this call.
         replay: Options of replay.
         held: Objects besides `owner` that the call reads; see `Staleness`.
+        swapped: Attributes that another value replaces during the call; see `Staleness`.
 
     Returns:
         The plan, or the reason why there is none; and the output of the call.
     """
     started = time.perf_counter()
-    staleness, leaves = Staleness(owner, held), flatten((args, options))[0]
+    arguments = fresh((args, options))  # before the run, which may write into a batch
+    staleness, leaves = Staleness(owner, held, swapped), flatten(arguments)[0]
     before = RandomState(leaves)
     output = sampler(*args, **options)
     after = RandomState(leaves)
     try:
         with _no_collection():
-            program, recordings = _record_twice(sampler, staleness, (args, options), before, output)
+            program, recordings = _record_twice(sampler, staleness, arguments, before, output)
             with torch.inference_mode():
                 compiled = _compile(program, recordings, replay)
     except Refusal as refusal:
@@ -153,8 +156,9 @@ def _record_twice(
     replacements = iter(other_numbers(first.leaves))
     others = replace_leaves(arguments, lambda _: next(replacements))
     other_before = RandomState(flatten(others)[0])
+    positional, keywords = fresh(others)
     try:
-        other_output = sampler(*others[0], **others[1])
+        other_output = sampler(*positional, **keywords)
     except _FAILURES as error:
         raise Refusal(f"a second run, on other numbers, failed ({error})") from error
     second = _record(sampler, staleness, others, other_before, other_output)
@@ -169,10 +173,11 @@ def _record(
     sampler: Callable[..., Any], staleness: Staleness, arguments: Any, before: RandomState, output: Any
 ) -> Recording:
     leaves, _ = flatten(arguments)
+    positional, keywords = fresh(arguments)
     before.restore()
     try:
         with torch.inference_mode(), Tape(leaves, staleness.tensors) as tape:
-            taped = sampler(*arguments[0], **arguments[1])
+            taped = sampler(*positional, **keywords)
     except _FAILURES as error:
         raise Refusal(f"a second run failed ({error})") from error
     return Recording(leaves, before, output, tape, taped)

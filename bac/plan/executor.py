@@ -45,6 +45,7 @@ class Replayer(Interceptor):
         replay: Options of replay.
         warn: Warn when a run cannot be replayed; otherwise log it.
         held: Objects besides the owner's modules that a run reads: the solver's noise scheduler.
+        swapped: Attributes that a solver's interceptor replaces during a run: object and name.
         has_fallback: A guard may order runs to fall back.
 
     Attributes:
@@ -52,6 +53,7 @@ class Replayer(Interceptor):
     """
 
     role = "replay"
+    answered: Plan | None
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Replayer(Interceptor):
         replay: Replay,
         warn: bool,
         held: Sequence[object] = (),
+        swapped: Sequence[tuple[object, str]] = (),
         has_fallback: bool = False,
     ) -> None:
         self.owner = owner
@@ -70,12 +73,14 @@ class Replayer(Interceptor):
         self.sights = replay.sights
         self.warn = warn
         self.held = tuple(held)
+        self.swapped = tuple(swapped)
         self.has_fallback = has_fallback
         self._blocks = [(block.require_owner(), block.attribute) for block in blocks]
         self._expected = self._on_blocks()
         self._forget()
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        self.answered = None
         if self._must_interpret():
             return self._interpret(args, options)
         leaves, structure = flatten((args, options))
@@ -92,6 +97,7 @@ class Replayer(Interceptor):
         if plan is None:
             return self.original(*args, **options)
         self._num_replays += 1
+        self.answered = plan
         return _to_caller(plan(leaves)[0])
 
     @property
@@ -150,6 +156,7 @@ class Replayer(Interceptor):
         self._num_replays = 0
         self._detaches = False
         self.on_demand = False
+        self.answered = None
         self._lock = threading.RLock()
 
     def _interpret(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -198,15 +205,17 @@ class Replayer(Interceptor):
         return self._met[key] >= self.sights
 
     def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if self._num_records >= 2 * CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
+        if not self.on_demand and self._num_records >= 2 * CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
             self._refuse(key, f"{self._num_records} recordings for {self._num_replays} replays do not pay")
             return self.original(*args, **options)
         self._num_records += 1
-        plan, output = build(self.original, self.owner, args, options, held=self.held, replay=self.replay)
+        plan, output = build(
+            self.original, self.owner, args, options, held=self.held, swapped=self.swapped, replay=self.replay
+        )
         if isinstance(plan, Refusal):
             self._refuse(key, str(plan))
             return _to_caller(output)
-        self._plans[key] = plan
+        self._plans[key] = self.answered = plan
         while len(self._plans) > CAPACITY:
             self._plans.popitem(last=False)
         logger.debug("%s", plan)

@@ -41,6 +41,15 @@ def replace_leaves(argument: Any, replace: Callable[[Any], Any]) -> Any:
     return replace(argument)
 
 
+def fresh(argument: Any) -> Any:
+    """The same leaves in dictionaries, lists and tuples of their own, so that a callee may write into those."""
+    if type(argument) is dict:
+        return {name: fresh(part) for name, part in argument.items()}
+    if type(argument) in (list, tuple):
+        return type(argument)(map(fresh, argument))
+    return argument
+
+
 def signature(leaves: Sequence[Any], structure: Hashable) -> Hashable:
     """The key of a plan.
 

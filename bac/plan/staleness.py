@@ -28,10 +28,16 @@ class Staleness:
     Args:
         owner: Module whose method is the sampler.
         held: Other objects that a run reads: the noise scheduler of a solver's interceptor.
+        swapped: Attributes whose own value a run does not read, because a solver's interceptor replaces it meanwhile:
+            object and name.
     """
 
-    def __init__(self, owner: nn.Module, held: Sequence[object] = ()) -> None:
-        self._edges = [edge for module in owner.modules() for edge in _edges(module)]
+    def __init__(
+        self, owner: nn.Module, held: Sequence[object] = (), swapped: Sequence[tuple[object, str]] = ()
+    ) -> None:
+        replaced = {(id(vars(thing)), name) for thing, name in swapped}
+        edges = (edge for module in owner.modules() for edge in _edges(module))
+        self._edges = [edge for edge in edges if (id(edge[0]), edge[1]) not in replaced]
         self._edges += [(vars(thing), name, value) for thing in held for name, value in vars(thing).items()]
         self._weights: list[Tensor] = []
         self._versioned: list[Tensor] = []

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from bac.adapters.host import Host
+from bac.solvers.multistep import clip_of
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,15 @@ class DPMSolver:
     def scheduler(self, trained: Any, timesteps: Sequence[float]) -> Any:
         """See `bac.solvers.Solver.scheduler`."""
         given = trained.config
-        clips = given.get("clip_sample", given.get("thresholding", False))
+        clip = clip_of(given)
         scheduler = importlib.import_module("diffusers").DPMSolverMultistepScheduler(
             **{name: given[name] for name in _TRAINED if name in given},
-            thresholding=clips,
-            sample_max_value=given.get("clip_sample_range", given.get("sample_max_value", 1.0)),
+            thresholding=clip is not None,
             algorithm_type="dpmsolver++",
             solver_order=self.order,
         )
+        if clip is not None:  # diffusers' own thresholding scales what it clips to [-1, 1]
+            scheduler._threshold_sample = partial(torch.clamp, min=-clip, max=clip)
         # Samplers call set_timesteps(K) before a run, which would replace the chosen timesteps.
         scheduler.set_timesteps = partial(_place, scheduler, tuple(map(int, timesteps)))
         scheduler.set_timesteps()

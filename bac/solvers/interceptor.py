@@ -67,14 +67,16 @@ class SolverInterceptor(Interceptor):
             )
         options |= self.arguments
         # Read at the call, since the user may have configured the policy since `wrap`.
-        before = [getattr(swap.owner, swap.attribute) for swap in self.swaps]
+        before = [(swap.attribute in vars(swap.owner), getattr(swap.owner, swap.attribute)) for swap in self.swaps]
         try:
             for swap in self.swaps:
                 setattr(swap.owner, swap.attribute, swap.value)
             return self.original(*inputs, **options)
         finally:
-            for swap, value in zip(self.swaps, before, strict=True):
+            for swap, (is_own, value) in zip(self.swaps, before, strict=True):
                 setattr(swap.owner, swap.attribute, value)
+                if not is_own:  # it is the class's
+                    delattr(swap.owner, swap.attribute)
 
     def __str__(self) -> str:
         values = {swap.attribute: swap.value for swap in self.swaps} | self.arguments

@@ -73,27 +73,35 @@ def in_turns(
         turns: Turns of each way. A replay records its plan again in each turn.
     """
     samples: dict[Key, list[Sample]] = {name: [] for name in ways}
-    for _ in range(turns):
-        for name, way in ways.items():
-            with way() as call:
-                samples[name] += timed(call, -(-rounds // turns))
+    with _uncollected():  # once, not in every turn: beside LeRobot's imports a collection takes a second
+        for _ in range(turns):
+            for name, way in ways.items():
+                with way() as call:
+                    samples[name] += timed(call, -(-rounds // turns))
     return {name: taken[:rounds] for name, taken in samples.items()}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Within the context, switch off gradients and garbage collection."""
-    collecting = gc.isenabled()
+    with _uncollected(), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Within the context, switch off garbage collection; nothing changes where it is off already."""
+    if not gc.isenabled():
+        yield
+        return
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         gc.unfreeze()
-        if collecting:
-            gc.enable()
+        gc.enable()
 
 
 def _time(call: Call) -> Sample:
