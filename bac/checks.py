@@ -63,7 +63,7 @@ def replay_for(host: Host, denoising: Denoising, replay: bool | Replay) -> Repla
         replay: As for `bac.wrap`: True replays where possible, a `bac.Replay` demands it.
 
     Raises:
-        ScheduleError: Runs cannot be replayed, although `replay` demands it or nothing is reused.
+        ScheduleError: Runs cannot be replayed, although `replay` demands it.
     """
     if not isinstance(replay, (bool, Replay)):
         raise ScheduleError(f"replay: must be True, False or a bac.Replay, got {replay!r}")
@@ -73,9 +73,10 @@ def replay_for(host: Host, denoising: Denoising, replay: bool | Replay) -> Repla
     reason = _why_not_replayed(host, denoising)
     if reason is None:
         return options
-    if isinstance(replay, Replay) or denoising.schedule is None:
+    if isinstance(replay, Replay):
         raise ScheduleError(f"replay: {reason}, so it cannot be replayed. Give a schedule, and replay=False")
-    logger.info("%s: every run is interpreted, because %s", type(host.policy).__name__, reason)
+    level = logging.WARNING if denoising == Denoising() else logging.INFO  # then nothing at all becomes faster
+    logger.log(level, "%s: every run is interpreted, because %s", type(host.policy).__name__, reason)
     return None
 
 

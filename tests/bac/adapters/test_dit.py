@@ -68,6 +68,18 @@ class TestDiT(DiTContract):
             bac.wrap(pipe, self.everywhere(pipe), replay=bac.Replay())
         assert not list(interceptors(pipe))
 
+    def test_the_three_lines_leave_no_trace_on_a_pipeline(self, tmp_path, caplog) -> None:
+        pipe, path = self.make_policy(), tmp_path / "bac.json"
+        before, images = dict(vars(pipe)), self.predict(pipe)
+        bac.wrap(pipe)
+        assert "DiTPipeline: every run is interpreted, because a call of DiTPipeline makes pictures" in caplog.text
+        assert np.array_equal(self.predict(pipe), images)
+        bac.Denoising(schedule=self.everywhere(pipe)).save(path)
+        bac.wrap(pipe, bac.load(path))
+        assert np.array_equal(self.predict(pipe), images)
+        bac.unwrap(pipe)
+        assert vars(pipe) == before and not list(interceptors(pipe))
+
     def test_calibration_wants_the_arguments_of_the_call(self) -> None:
         with pytest.raises(CalibrationError, match="arguments of DiTPipeline's call"):
             bac.calibrate(self.make_policy(), [[1, 2]], progress=False)
