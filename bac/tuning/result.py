@@ -41,7 +41,8 @@ class Trial:
     @property
     def name(self) -> str:
         """Family and way to denoise, in one line of a table."""
-        return f"{self.family}: {self.denoising.name}"
+        parts = [part for part in self.denoising.name.split(", ") if part not in self.family]
+        return ", ".join([self.family, *parts])
 
     def __str__(self) -> str:
         held_out = "       -" if self.error is None else f"{self.error:8.4f}"

@@ -53,7 +53,7 @@ def test_a_report_a_picture_and_the_choice_are_written(cached, tmp_path):
     text = (tmp_path / "new" / "tuned.txt").read_text()
     assert text == f'{chosen}\n\nrun again: {{"p50_ms": 5.0, "p95_ms": 7.0}}\n'
     stored = json.loads((tmp_path / "new" / "bac.tuned.json").read_text())
-    assert (stored["chosen"]["name"], len(stored["rows"])) == (f"together: {cached.name}", 2)
+    assert (stored["chosen"]["name"], len(stored["rows"])) == ("together, hold, DPM-Solver++ 1, 5 steps", 2)
     assert json.loads((tmp_path / "new" / "provenance.json").read_text())["second_run"] == AGAIN
 
 

@@ -45,7 +45,7 @@ def test_no_trial_of_the_front_is_beaten(tuned):
 def test_the_report_says_budget_machine_and_choice(tuned):
     text = str(tuned)
     assert "target_latency_s=5: p95 below 4500.0 ms (10% kept free)" in text
-    assert "x sweeps" in text and "-> dense: own solver, 6 steps" in text
+    assert "x sweeps" in text and "-> dense, own solver, 6 steps" in text
 
 
 def test_the_report_is_kept_and_drawn(tuned, tmp_path):
