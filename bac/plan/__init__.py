@@ -46,9 +46,11 @@ def record(policy: Any, batch: Any, **options: Any) -> Plan:
     Raises:
         RunError: The policy is not wrapped with replay, or its run cannot be replayed; the message gives the reason.
     """
-    replayer, host = _replayer(policy), find_host(policy)
-    recorded = [_record(replayer, host, dict(batch), options, fallback=True)] if replayer.has_fallback else []
-    return [*recorded, _record(replayer, host, dict(batch), options, fallback=False)][-1]
+    replayer = _replayer(policy)
+    host = find_host(policy, replayer.blocks)  # anew: its `predict` must meet the interceptors
+    if replayer.has_fallback:
+        _record(replayer, host, dict(batch), options, fallback=True)
+    return _record(replayer, host, dict(batch), options, fallback=False)
 
 
 def _record(replayer: Replayer, host: Host, batch: Any, options: dict[str, Any], *, fallback: bool) -> Plan:

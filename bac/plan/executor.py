@@ -68,6 +68,7 @@ class Replayer(Interceptor):
         has_fallback: bool = False,
     ) -> None:
         self.owner = owner
+        self.blocks = tuple(blocks)
         self.run = run
         self.replay = replay
         self.sights = replay.sights
@@ -75,7 +76,7 @@ class Replayer(Interceptor):
         self.held = tuple(held)
         self.swapped = tuple(swapped)
         self.has_fallback = has_fallback
-        self._blocks = [(block.require_owner(), block.attribute) for block in blocks]
+        self._blocks = [(block.require_owner(), block.attribute) for block in self.blocks]
         self._expected = self._on_blocks()
         self._forget()
 
