@@ -64,8 +64,8 @@ def test_few_fitted_steps_are_among_what_it_is_tuned_to():
     options = {"evaluations": 0, "sweeps": (3,), "rounds": 2, "replay": False, "progress": False}
     tuned = bac.tune(policy, batches, target_latency_s=30.0, **options)
     trials = {trial.name: trial for trial in tuned.trials}
-    fitted = trials["fewer steps, fitted multistep: fitted multistep, 3 steps"]
-    assert fitted.typical_error < trials["fewer steps, DPM-Solver++ 1: DPM-Solver++ 1, 3 steps"].typical_error
+    fitted = trials["fewer steps, fitted multistep, 3 steps"]
+    assert fitted.typical_error < trials["fewer steps, DPM-Solver++ 1, 3 steps"].typical_error
     bac.wrap(policy, fitted.denoising, replay=False)
     with models.evaluations(policy.diffusion.unet) as timesteps:
         find_host(policy).predict(batches[0])
