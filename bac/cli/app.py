@@ -193,7 +193,7 @@ def tune(
     control_hz: Annotated[float | None, typer.Option(help="Control steps per second; with --n-action-steps.")] = None,
     n_action_steps: Annotated[int | None, typer.Option(help="Actions executed of a chunk.")] = None,
     max_action_error: Annotated[float | None, typer.Option(help="Largest action error, instead of a rate.")] = None,
-    runs: Annotated[int, typer.Option(help="Observations: half to choose with, half to judge.", min=2)] = 64,
+    runs: Annotated[int, typer.Option(help="Observations: half to choose with, half to judge.", min=3)] = 64,
     batch_size: BatchSize = 8,
     evaluations: Annotated[int, typer.Option(help="Runs that the search may take for each family.", min=0)] = 100,
     executor: Executor = "interpret",

@@ -55,7 +55,7 @@ def tune(
     Args:
         policy: An untouched policy, in eval mode, with its reference solver and steps: a fine, deterministic solver
             such as DDIM-100 if there is a choice.
-        batches: Observation batches as for `bac.calibrate`; at least two observations.
+        batches: Observation batches as for `bac.calibrate`; at least three observations, two to fit and one to judge.
         target_latency_s: Largest latency of a chunk, at the 95th percentile [s].
         target_hz: The same as chunks per second (inference_hz) [Hz].
         max_action_error: Largest action error, instead of a latency; the fastest way to denoise below it is chosen.
@@ -74,7 +74,7 @@ def tune(
 
     Raises:
         BudgetError: The budget is empty or contradictory, or nothing meets it; the message says what is reachable.
-        CalibrationError: There is one observation only, or the policy is wrapped.
+        CalibrationError: There are too few observations, or the policy is wrapped.
     """
     budget = Budget.of(
         target_latency_s=target_latency_s,
@@ -96,16 +96,20 @@ def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
     """Split observations into fitting and held-out ones: every other batch, or every other row of a single batch.
 
     Raises:
-        CalibrationError: There is one observation only.
+        CalibrationError: Fewer than two observations would fit, or none would judge.
     """
     if len(batches) > 1:
-        return list(batches[::2]), list(batches[1::2])
-    count = num_rows(batches[0]) if batches else 0
-    if count < 2:
+        fit, held_out = list(batches[::2]), list(batches[1::2])
+    else:
+        fit = [rows_of(batch, slice(0, None, 2)) for batch in batches]
+        held_out = [rows_of(batch, slice(1, None, 2)) for batch in batches]
+    to_fit, to_judge = (sum(num_rows(batch) for batch in half) for half in (fit, held_out))
+    if to_fit < 2 or to_judge < 1:
         raise CalibrationError(
-            f"batches: must hold at least two observations, one to fit and one to judge, got {count}"
+            "batches: must hold at least three observations, two to fit and one to judge (32 or more is better), "
+            f"got {to_fit} and {to_judge}"
         )
-    return [rows_of(batches[0], slice(0, None, 2))], [rows_of(batches[0], slice(1, None, 2))]
+    return fit, held_out
 
 
 class _Tuning:

@@ -103,12 +103,15 @@ def test_the_policy_is_left_as_it_was():
 def test_half_of_the_observations_only_judge():
     fit, judge = split([obs(4)])
     assert torch.equal(fit[0]["obs"], obs(4)["obs"][::2]) and torch.equal(judge[0]["obs"], obs(4)["obs"][1::2])
-    assert split([1, 2, 3]) == ([1, 3], [2])
+    first, second, third = ({"obs": obs(1)["obs"] + shift} for shift in range(3))
+    assert split([first, second, third]) == ([first, third], [second])
 
 
-@pytest.mark.parametrize("batches", [[], [obs(1)]])
-def test_one_observation_cannot_both_fit_and_judge(batches):
-    with pytest.raises(CalibrationError, match="at least two observations"):
+@pytest.mark.parametrize(
+    ("batches", "got"), [([], "0 and 0"), ([obs(1)], "1 and 0"), ([obs(2)], "1 and 1"), ([obs(1), obs(1)], "1 and 1")]
+)
+def test_two_observations_cannot_both_fit_and_judge(batches, got):
+    with pytest.raises(CalibrationError, match=f"at least three observations.* got {got}"):
         split(batches)
 
 
