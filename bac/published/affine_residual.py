@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
 from bac.caching.block import BlockStep
-from bac.caching.estimators.fitted import Features, Fitted, LineSums, checked, last_updates
+from bac.caching.estimators.fitted import Array, FittedLines, LineSums, last_updates
 from bac.caching.schedule import Schedule
 
 
-class AffineResidual(Fitted):
+class AffineResidual(FittedLines):
     """The error of plain reuse, predicted as ``(factor - 1) F + offset``.
 
     Rectification in closed form as in ERTACache (Peng et al., arXiv 2508.21091): for each block and step, one factor,
@@ -23,29 +21,17 @@ class AffineResidual(Fitted):
 
     name = "affine_residual"
 
-    @classmethod
-    def fit(cls, schedule: Schedule, features: Iterable[Features]) -> AffineResidual:
-        """Least squares of every step's output on the output of its last update.
+    @staticmethod
+    def _pairs(outputs: Tensor, schedule: Schedule, block: str) -> tuple[Tensor, Tensor]:
+        return outputs[last_updates(schedule, block)], outputs
 
-        Args:
-            schedule: The schedule to fit to; it decides which stored step each step reuses.
-            features: Outputs of the untouched policy's blocks, batch by batch: by block, `[K, B, ..., D]`.
-
-        Raises:
-            ScheduleError: Features are missing or of another number of steps.
-        """
-        sums = {block: LineSums() for block in schedule.block_names}
-        for batch in checked(features, schedule):
-            for block, line in sums.items():
-                line.add(batch[block][last_updates(schedule, block)], batch[block], over=1)
-        parameters = {}
-        for block, line in sums.items():
-            (mean_x, mean_y), variance, covariance = line.centred()
-            variance, covariance = variance.flatten(1).sum(dim=1), covariance.flatten(1).sum(dim=1)
-            factor = torch.where(variance > 0, covariance / variance.where(variance > 0, 1.0), 1.0)
-            offset = mean_y - factor.view(-1, *(1,) * (mean_x.ndim - 1)) * mean_x
-            parameters[block] = {"factor": factor.numpy(), "offset": offset.numpy()}
-        return cls(parameters)
+    @staticmethod
+    def _solved(sums: LineSums) -> dict[str, Array]:
+        (mean_x, mean_y), variance, covariance = sums.centred()
+        variance, covariance = variance.flatten(1).sum(dim=1), covariance.flatten(1).sum(dim=1)
+        factor = torch.where(variance > 0, covariance / variance.where(variance > 0, 1.0), 1.0)
+        offset = mean_y - factor.view(-1, *(1,) * (mean_x.ndim - 1)) * mean_x
+        return {"factor": factor.numpy(), "offset": offset.numpy()}
 
     def store(self, state: Tensor | None, at: BlockStep, x: Tensor | None, output: Tensor) -> Tensor:
         """Keep the output."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bac.caching.block import BlockStep
-from bac.caching.estimators.fitted import Features, Fitted, LineSums, checked, last_updates
+from bac.caching.estimators.fitted import Array, FittedLines, LineSums, last_updates
 from bac.caching.schedule import Schedule
 
 
@@ -20,7 +19,7 @@ class Change(NamedTuple):
     difference: Tensor | None
 
 
-class FittedForecast(Fitted):
+class FittedForecast(FittedLines):
     """``F + gain (F - F before) + offset`` with gain and offset per channel, block and step; ours.
 
     Plain reuse has gain 0, and a first-order forecast has gain = distance / gap, both with offset 0. On the features of
@@ -29,28 +28,16 @@ class FittedForecast(Fitted):
 
     name = "fitted_forecast"
 
-    @classmethod
-    def fit(cls, schedule: Schedule, features: Iterable[Features]) -> FittedForecast:
-        """Least squares of the change since the last update on the change up to it.
+    @staticmethod
+    def _pairs(outputs: Tensor, schedule: Schedule, block: str) -> tuple[Tensor, Tensor]:
+        values = outputs.flatten(1, -2).double()
+        newest = values[last_updates(schedule, block)]
+        return newest - values[last_updates(schedule, block, 1)], values - newest
 
-        Args:
-            schedule: The schedule to fit to; it decides which stored step each step reuses.
-            features: Outputs of the untouched policy's blocks, batch by batch: by block, `[K, B, ..., D]`.
-
-        Raises:
-            ScheduleError: Features are missing or of another number of steps.
-        """
-        sums = {block: LineSums() for block in schedule.block_names}
-        for batch in checked(features, schedule):
-            for block, line in sums.items():
-                values = batch[block].flatten(1, -2).double()
-                newest = values[last_updates(schedule, block)]
-                line.add(newest - values[last_updates(schedule, block, 1)], values - newest, over=1)
-        parameters = {}
-        for block, line in sums.items():
-            gain, offset = line.line(default_slope=0.0)
-            parameters[block] = {"gain": gain.numpy(), "offset": offset.numpy()}
-        return cls(parameters)
+    @staticmethod
+    def _solved(sums: LineSums) -> dict[str, Array]:
+        gain, offset = sums.line(default_slope=0.0)
+        return {"gain": gain.numpy(), "offset": offset.numpy()}
 
     def store(self, state: Change | None, at: BlockStep, x: Tensor | None, output: Tensor) -> Change:
         """Keep the output and its change."""

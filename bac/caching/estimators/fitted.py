@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -18,6 +19,7 @@ from bac.errors import ScheduleError
 Array = npt.NDArray[np.float32]
 Features = Mapping[str, Tensor]  # by block, `[K, B, ..., D]`, as `bac.recording.record_features` returns them
 Self = TypeVar("Self", bound="Fitted")
+LinesSelf = TypeVar("LinesSelf", bound="FittedLines")
 
 
 class Fitted(Estimator):
@@ -124,6 +126,41 @@ class LineSums:
         noise = 1e-12 * xx  # rounding makes a zero variance this large at most
         variance = xx - x * x / self.count
         return (x / self.count, y / self.count), variance.where(variance > noise, 0.0), xy - x * y / self.count
+
+
+class FittedLines(Fitted):
+    """Fitted estimators whose parameters are least-squares lines, fitted for one schedule.
+
+    A subclass names the pairs to fit and makes its parameters of their sums.
+    """
+
+    @classmethod
+    def fit(cls: type[LinesSelf], schedule: Schedule, features: Iterable[Features]) -> LinesSelf:
+        """Least squares for each block and step, on the outputs that the schedule's last updates would have stored.
+
+        Args:
+            schedule: The schedule to fit to; it decides which stored step each step reuses.
+            features: Outputs of the untouched policy's blocks, batch by batch: by block, `[K, B, ..., D]`.
+
+        Raises:
+            ScheduleError: Features are missing or of another number of steps.
+        """
+        sums = {block: LineSums() for block in schedule.block_names}
+        for batch in checked(features, schedule):
+            for block, line in sums.items():
+                x, y = cls._pairs(batch[block], schedule, block)
+                line.add(x, y, over=1)
+        return cls({block: cls._solved(line) for block, line in sums.items()})
+
+    @staticmethod
+    @abstractmethod
+    def _pairs(outputs: Tensor, schedule: Schedule, block: str) -> tuple[Tensor, Tensor]:
+        """x and y, `[K, N, ...]`: what is known at a step, and what to predict from it; sums run over N."""
+
+    @staticmethod
+    @abstractmethod
+    def _solved(sums: LineSums) -> dict[str, Array]:
+        """The parameters of one block by name; the first axis counts denoising steps."""
 
 
 def last_updates(schedule: Schedule, block: str, back: int = 0) -> Tensor:
