@@ -167,7 +167,10 @@ def _play_until(
                 evaluation.rollout(worlds[episode % len(worlds)], checkpoint.policy, *processors, seeds=seeds)
             episode += 1
             if observer.num_chunks == seen:  # otherwise the loop would never end
-                raise BacError(f"{env}: an episode ended without an action chunk of {type(checkpoint.policy)}")
+                raise BacError(
+                    f"{env}: an episode ended before {type(checkpoint.policy).__name__} predicted an action chunk; "
+                    "give --dataset instead of --env"
+                )
     finally:
         for world in worlds:
             world.close()
