@@ -32,7 +32,7 @@ def load(
     """Load a DP-T checkpoint.
 
     Args:
-        path: Folder written by LeRobot's trainer, `policies.train` or `policies.diffusion_transformer.convert`.
+        path: Folder written by LeRobot's trainer, `policies.train` or `policies.convert`.
         solver: "DDPM", "DDIM" or "DPM-Solver++"; `None` keeps the checkpoint's.
         num_inference_steps: Denoising steps per run (K); `None` keeps the checkpoint's.
         device: Device that the policy runs on, such as "cuda".

@@ -16,6 +16,7 @@ from bac.adapters import find_host
 from bac.caching.calibration import Calibration
 from bac.cli import checkpoint, doctor, lerobot, measure
 from bac.denoising import Denoising
+from bac.errors import ScheduleError
 from bac.guarding.calibration import measure as measure_errors
 from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, RESPONSES, response_named
@@ -105,10 +106,10 @@ def calibrate(
     """Measure a policy in an environment or on a data set, and write its schedule and its calibration."""
     _check_source(env, dataset)
     with _errors_in_one_line():
-        target = _target(output, policy_path / "bac.json")
+        target, settings = _target(output, policy_path / "bac.json"), _settings(env_option, task)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
+        _check_updates(num_updates, find_host(loaded.policy).num_steps)
         if env is not None:
-            settings = _settings(env_option, task)
             calibration = measure.calibrate_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
@@ -251,6 +252,19 @@ def _target(output: Path | None, default: Path) -> Path:
     if not target.parent.is_dir():
         raise bac.BacError(f"{target}: there is no folder {target.parent} to write to; make it first")
     return target
+
+
+def _check_updates(num_updates: int, num_steps: int | None) -> None:
+    """Asked before minutes of work; the default suits a policy of many steps.
+
+    Raises:
+        ScheduleError: A block cannot update more often than the policy makes steps.
+    """
+    if num_steps is not None and num_updates > num_steps:  # None: only a run tells
+        raise ScheduleError(
+            f"--num-updates: the policy makes {num_steps} denoising steps, so a block can update {num_steps} times at "
+            f"most, got {num_updates}; type --num-updates {max(1, num_steps // 2)}, for example"
+        )
 
 
 def _load(file: Path | None, policy_path: Path) -> Denoising:

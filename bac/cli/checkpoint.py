@@ -49,12 +49,16 @@ class Checkpoint:
         """Observations spread evenly over a data set, preprocessed, in batches.
 
         Raises:
-            BacError: The data set holds fewer frames than `runs`.
+            BacError: The data set cannot be read, or holds fewer frames than `runs`.
         """
         datasets, factory = lerobot.part("datasets"), lerobot.part("datasets.factory")
-        meta = datasets.LeRobotDatasetMetadata(repo_id, root=root)
-        deltas = factory.resolve_delta_timestamps(self.config, meta)
-        dataset = datasets.LeRobotDataset(repo_id, root=root, delta_timestamps=deltas)
+        try:
+            meta = datasets.LeRobotDatasetMetadata(repo_id, root=root)
+            deltas = factory.resolve_delta_timestamps(self.config, meta)
+            dataset = datasets.LeRobotDataset(repo_id, root=root, delta_timestamps=deltas)
+        except OSError as error:  # of files, and of the hub
+            why = " ".join(str(error).split())
+            raise BacError(f"--dataset {repo_id}: {why}; name its folder if it is here: --dataset-root") from error
         if len(dataset) < runs:
             raise BacError(f"{repo_id}: holds {len(dataset)} frames; ask for no more: --runs {len(dataset)}")
         frames = [dataset[index * len(dataset) // runs] for index in range(runs)]
@@ -111,7 +115,9 @@ def _register(name: str) -> None:
         for inner in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
             importlib.import_module(inner.name)
     except ImportError as error:
-        raise BacError(f"--import {name}: {error}; give a module that can be imported from {os.getcwd()}") from error
+        not_found = f"{name}.".startswith(f"{error.name}.")  # the module itself, or a package around it
+        advice = f"give a module that can be imported from {os.getcwd()}" if not_found else "install what it needs"
+        raise BacError(f"--import {name}: {error}; {advice}") from error
 
 
 def _check_type(path: Path, known: Collection[str]) -> None:

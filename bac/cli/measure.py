@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -151,11 +152,8 @@ def _play_until(
     seed: int,
 ) -> None:
     """Play one episode after the other, each on new seeds, until `observer` has measured `runs` denoising runs."""
-    factory, evaluation = lerobot.part("envs.factory"), lerobot.part("scripts.lerobot_eval")
-    settings = factory.make_env_config(env, **options)
-    suites = factory.make_env(settings, n_envs=num_worlds)
-    worlds = [world for group in suites.values() for world in group.values()]
-    steps = factory.make_env_pre_post_processors(settings, checkpoint.config)
+    evaluation = lerobot.part("scripts.lerobot_eval")
+    worlds, steps = _worlds(env, options, num_worlds, checkpoint.config)
     processors = (*steps, checkpoint.preprocessor, checkpoint.postprocessor)
     torch.manual_seed(seed)
     episode = 0
@@ -163,7 +161,7 @@ def _play_until(
         while observer.num_runs < runs:
             seen, first = observer.num_chunks, seed + episode * num_worlds
             seeds = list(range(first, first + num_worlds))
-            with torch.no_grad():
+            with torch.no_grad(), _naming_what_is_missing(env, checkpoint.config):
                 evaluation.rollout(worlds[episode % len(worlds)], checkpoint.policy, *processors, seeds=seeds)
             episode += 1
             if observer.num_chunks == seen:  # otherwise the loop would never end
@@ -174,3 +172,35 @@ def _play_until(
     finally:
         for world in worlds:
             world.close()
+
+
+def _worlds(env: str, options: Mapping[str, Any], num_worlds: int, config: Any) -> tuple[list[Any], Sequence[Any]]:
+    """Make LeRobot's worlds, and the processors between them and the policy's own.
+
+    Raises:
+        BacError: LeRobot knows no such environment or option, or the simulator is not installed.
+    """
+    factory = lerobot.part("envs.factory")
+    try:
+        settings = factory.make_env_config(env, **options)
+        suites = factory.make_env(settings, n_envs=num_worlds)
+    except ImportError as error:
+        raise BacError(f"--env {env}: {error}; install its simulator: pip install 'lerobot[{env}]'") from error
+    except (TypeError, ValueError) as error:
+        raise BacError(f"--env {env}, --env-option {dict(options)}: LeRobot refuses them: {error}") from error
+    worlds = [world for group in suites.values() for world in group.values()]
+    return worlds, factory.make_env_pre_post_processors(settings, config)
+
+
+@contextmanager
+def _naming_what_is_missing(env: str, config: Any) -> Iterator[None]:
+    """Turn the KeyError of a policy whose observation the environment does not give into a sentence."""
+    try:
+        yield
+    except KeyError as error:
+        if error.args[0] not in config.input_features:
+            raise
+        raise BacError(
+            f"--env {env}: gives no {error.args[0]}, which the policy takes; choose its observations with "
+            "--env-option (Push-T: obs_type=...), or give --dataset"
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +183,16 @@ def test_import_takes_the_module_or_the_package_that_registers_a_policy(folder):
         assert result.exit_code == 0, result.output
     result = run("doctor", "--policy-path", folder, "--import", "policies.nothing")
     assert result.exit_code == 1 and "BacError: --import policies.nothing: No module named" in result.output
+    assert "give a module that can be imported from" in result.output
+
+
+def test_import_tells_a_missing_module_from_one_that_lacks_another(folder, tmp_path, monkeypatch):
+    (tmp_path / "home_made_policy.py").write_text("import a_library_that_is_not_there\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    result = run("doctor", "--policy-path", folder, "--import", "home_made_policy")
+    assert result.exit_code == 1
+    assert "No module named 'a_library_that_is_not_there'; install what it needs" in result.output
 
 
 def test_bench_times_only_what_it_is_asked_for(folder):

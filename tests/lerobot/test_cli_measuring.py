@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import bac
 from bac.caching.calibration import Calibration
 from bac.cli import checkpoint as checkpoints
+from bac.cli import measure
 from tests.lerobot import commands
 from tests.lerobot.terminal import check_guard, numbers, run
 
@@ -45,7 +47,7 @@ def test_calibrate_takes_observations_from_a_data_set(dit, data, tmp_path):
     where = [*data, "--runs", "5", "--batch-size", "2"]
     result = run("calibrate", "--policy-path", dit, *where, *UPDATES, "--output", output)
     check_calibrated(result, output, dit, runs=5)
-    result = run("calibrate", "--policy-path", dit, *data, "--runs", "7", "--output", output)
+    result = run("calibrate", "--policy-path", dit, *data, "--runs", "7", *UPDATES, "--output", output)
     assert result.exit_code == 1 and "--runs 6" in result.output
 
 
@@ -61,6 +63,46 @@ def test_calibrate_plays_in_an_environment(dit, tmp_path):
 def test_calibrate_says_what_an_environment_option_looks_like(dit):
     result = run("calibrate", "--policy-path", dit, "--env", "pusht", "--env-option", "episode_length")
     assert result.exit_code == 2 and "NAME=VALUE" in result.output
+
+
+@pytest.mark.sim
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of pygame, where it is imported
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        (["nowhere"], "BacError: --env nowhere, --env-option {}: LeRobot refuses them: Environment type 'nowhere'"),
+        (["pusht", "--env-option", "wind=3"], "LeRobot refuses them: PushtEnv.__init__() got an unexpected"),
+        (["pusht", "--env-option", "obs_type=smell"], "LeRobot refuses them: Unknown obs_type smell"),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_one_sentence(dit, where, sentence):
+    result = run("calibrate", "--policy-path", dit, "--runs", "2", *UPDATES, "--env", *where)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert sentence in result.output
+
+
+def test_a_simulator_that_is_not_installed_is_one_sentence(dit, monkeypatch):
+    import gymnasium
+
+    monkeypatch.setitem(sys.modules, "gym_pusht", None)
+    monkeypatch.delitem(gymnasium.registry, "gym_pusht/PushT-v0", raising=False)
+    result = run("calibrate", "--policy-path", dit, "--runs", "2", *UPDATES, *PUSHT)
+    assert result.exit_code == 1 and "install its simulator: pip install 'lerobot[pusht]'" in result.output
+
+
+def test_more_updates_than_steps_are_refused_before_anything_is_played(dit, monkeypatch):
+    monkeypatch.setattr(measure, "calibrate_in", pytest.fail)
+    result = run("calibrate", "--policy-path", dit, *PUSHT)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert "the policy makes 7 denoising steps" in result.output and "type --num-updates 3" in result.output
+
+
+def test_a_data_set_that_cannot_be_read_is_one_sentence(dit, tmp_path):
+    where = ["--dataset", "here/nothing", "--dataset-root", tmp_path / "nothing"]
+    result = run("calibrate", "--policy-path", dit, *where, *UPDATES)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert "BacError: --dataset here/nothing: " in result.output
+    assert "name its folder if it is here: --dataset-root" in result.output
 
 
 def test_calibrate_wants_to_know_where_observations_come_from(folder):
@@ -154,6 +196,14 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.sim
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of pygame, where it is imported
+def test_an_environment_without_the_policys_observations_is_one_sentence(shipped):
+    result = run("tune", "--policy-path", shipped, "--env", "pusht", "--target-hz", "25")  # its default: pixels
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert "BacError: --env pusht: gives no observation.environment_state, which the policy takes" in result.output
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from lerobot.utils.constants import OBS_STATE
 from omegaconf import OmegaConf
 
 import policies
-from policies.diffusion_transformer.convert import ConversionError, convert
+from policies.convert import ConversionError, convert
 from policies.diffusion_transformer.transformer import TransformerForDiffusion
 from tests.policies.models import reference_denoiser
 

@@ -221,6 +221,19 @@ def test_importing_policies_imports_neither_lerobot_nor_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True).stderr.strip() == ""
 
 
+def test_the_package_that_lerobot_imports_whole_needs_only_lerobot_and_diffusers():
+    code = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys(("omegaconf", "hydra", "matplotlib", "metaworld"), None))  # importing one fails
+import policies.diffusion_transformer as package
+for module in pkgutil.iter_modules(package.__path__, "policies.diffusion_transformer."):
+    importlib.import_module(module.name)
+"""
+    root = Path(policies.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_loading_from_an_empty_folder_names_the_command_that_fills_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json is missing.*python -m policies.train task=nothing"):
         policies.load(tmp_path / "nothing")

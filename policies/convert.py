@@ -2,7 +2,7 @@
 
 ::
 
-    python -m policies.diffusion_transformer.convert epoch=0850-test_mean_score=0.967.ckpt checkpoints/pusht-columbia
+    python -m policies.convert epoch=0850-test_mean_score=0.967.ckpt checkpoints/pusht-columbia
 
 Their `.ckpt` is a torch zip whose pickle also names classes of their own program. The converter reads it with
 ``weights_only=True``: it accepts tensors and plain containers, reads the options through OmegaConf's data classes, and
