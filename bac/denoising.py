@@ -20,8 +20,9 @@ from bac.caching.schedule import Schedule
 from bac.errors import ScheduleError
 from bac.files import FORMAT, VERSION, read_denoising, write_json
 from bac.fingerprint import Fingerprint
+from bac.measured import Measured
 from bac.published.naming import estimator_named, fitted_class
-from bac.solvers import Multistep, Solver, solver_named
+from bac.solvers import Ancestral, Multistep, Solver, solver_named
 
 AS_LOADED = "as loaded"
 
@@ -39,6 +40,7 @@ class Denoising:
         estimator: Gives a reused block's value. None takes the one that the schedule names.
         precision: Precision of the weights; ``"as loaded"`` is the only value so far.
         fingerprint: Identity of the untouched policy that it was made for. `bac.wrap` compares it; None fits any.
+        measured: What `bac.tune` measured of it on that policy; None if nothing was.
 
     Raises:
         ScheduleError: A value is unknown, or does not fit another.
@@ -52,6 +54,7 @@ class Denoising:
     precision: str = AS_LOADED
     # Not compared: two ways to denoise are equal, whichever policies they were made for.
     fingerprint: Fingerprint | None = field(default=None, compare=False)
+    measured: Measured | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         # object.__setattr__, because the dataclass is frozen.
@@ -200,6 +203,7 @@ class Denoising:
             "estimator": None if self.schedule is None else _estimator_document(self),
             "precision": self.precision,
             "fingerprint": None if self.fingerprint is None else self.fingerprint.to_dict(),
+            "measured": None if self.measured is None else self.measured.to_dict(),
         }
 
     @classmethod
@@ -214,17 +218,18 @@ class Denoising:
             ScheduleError: A part is missing, of another type, or breaks a rule.
         """
         try:
-            stored, solver = document["fingerprint"], document["solver"]
+            stored, solver, measured = document["fingerprint"], document["solver"], document.get("measured")
             fingerprint = None if stored is None else Fingerprint.from_dict(stored)
             name, estimator = _estimator(document["estimator"])
             return cls(
-                solver=None if solver is None else solver_named(solver["name"], solver.get("coefficients")),
+                solver=None if solver is None else solver_named(**solver),
                 timesteps=tuple(document["timesteps"]),
                 num_steps=document["num_steps"],
                 schedule=_schedule(document["schedule"], fingerprint, name),
                 estimator=estimator,
                 precision=document.get("precision", AS_LOADED),
                 fingerprint=fingerprint,
+                measured=None if measured is None else Measured.from_dict(measured),
             )
         except ScheduleError as error:
             raise ScheduleError(f"{origin}: {error}") from error
@@ -243,6 +248,8 @@ class Denoising:
             lines.append(str(self.solver))
         if self.schedule is not None:
             lines.append(str(self.schedule))
+        if self.measured is not None:
+            lines.append(f"measured: {self.measured}")
         return "\n".join(lines)
 
 
@@ -268,7 +275,8 @@ def _solver_document(solver: Solver | None) -> dict[str, Any] | None:
     if solver is None:
         return None
     fitted = {"coefficients": [list(row) for row in solver.coefficients]} if isinstance(solver, Multistep) else {}
-    return {"name": solver.name, **fitted}
+    drawn = {"scales": [list(row) for row in solver.scales]} if isinstance(solver, Ancestral) else {}
+    return {"name": solver.name, **fitted, **drawn}
 
 
 def _schedule_document(schedule: Schedule | None) -> dict[str, Any] | None:

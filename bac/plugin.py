@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from bac.guarding.guard import Guard
 from bac.install import install
 from bac.plan.replay import Replay
 
+logger = logging.getLogger(__name__)
 Policy = TypeVar("Policy")
 
 
@@ -66,6 +68,8 @@ def wrap(
     check_fits(denoising, host, strict=strict)
     options = replay_for(host, denoising, replay)
     on_top = None if guard is None else on_duty(guard, denoising, host, strict=strict)
+    if denoising.measured is not None and denoising.measured.warning is not None:
+        logger.warning("%s on %s: %s", denoising.name, type(policy).__name__, denoising.measured.warning)
 
     # Everything above may refuse; only from here on the policy changes.
     take_off_all(policy)

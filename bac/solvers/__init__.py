@@ -1,23 +1,31 @@
 """FEWER: solvers that come close to the policy's actions in fewer denoising steps.
 
-`multistep` advances a sample by coefficients fitted to the policy; `fitting` solves for them in closed form;
-`diffusers` has DPM-Solver++ at chosen timesteps; `interceptor` puts a solver on a sampler.
+`multistep` advances a sample by coefficients fitted to the policy; `fitting` solves for them in closed form.
+`ancestral` also draws noise at every step, for policies that do; `regression` fits it. `diffusers` has DPM-Solver++ and
+DDPM at chosen timesteps; `interceptor` puts a solver on a sampler.
 """
 
-from bac.solvers.diffusers import SOLVERS, DPMSolver, injects_noise, solvers_of
+from bac.solvers.ancestral import Ancestral
+from bac.solvers.diffusers import DDPM, DRAWING, SOLVERS, DPMSolver, injects_noise, solvers_of
 from bac.solvers.fitting import Fitter, recorded
 from bac.solvers.multistep import Multistep
 from bac.solvers.naming import solver_named
+from bac.solvers.regression import Regression, stochastic_runs
 from bac.solvers.solver import Solver
 
 __all__ = [
+    "DDPM",
+    "DRAWING",
     "SOLVERS",
+    "Ancestral",
     "DPMSolver",
     "Fitter",
     "Multistep",
+    "Regression",
     "Solver",
     "injects_noise",
     "recorded",
     "solver_named",
     "solvers_of",
+    "stochastic_runs",
 ]

@@ -21,6 +21,11 @@ def num_rows(batch: Batch) -> int:
     return len(next(value for value in batch.values() if isinstance(value, (Tensor, list))))
 
 
+def tiled(batch: Batch, count: int) -> Batch:
+    """All observations of a batch, `count` times one after the other: row ``i`` is observation ``i % num_rows``."""
+    return batch if count == 1 else merged([batch] * count)
+
+
 def in_parts(batch: Batch, size: int) -> list[Batch]:
     """Split a batch into batches of `size` observations; the last one holds the rest."""
     return [rows_of(batch, slice(start, start + size)) for start in range(0, num_rows(batch), size)]

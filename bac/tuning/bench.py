@@ -1,4 +1,10 @@
-"""Runs ways to denoise on one policy: measures their action error against a reference, and their latency."""
+"""Runs ways to denoise on one policy: measures how far their actions are from the policy's own, and their latency.
+
+The reference is the policy as it is configured. If its solver draws noise during the run, the actions given the
+observation are a distribution, and ways to denoise are compared by the distance between distributions
+(`bac.tuning.distance`). A deterministic path through such a policy can lead to other actions, however fine its steps.
+If the policy draws nothing but its initial noise, chunks from the same noise are compared.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -15,14 +22,28 @@ from torch import Tensor
 from bac.adapters import find_host
 from bac.caching.interceptors.patch import require_untouched
 from bac.denoising import Denoising
+from bac.measured import Measured
 from bac.plan.replay import Replay
 from bac.plugin import unwrap, wrap
 from bac.recording import record_features
-from bac.solvers import SOLVERS, Fitter, Multistep, injects_noise, recorded, solvers_of
-from bac.tuning.batches import Batch, merged, rows_of
+from bac.solvers import (
+    SOLVERS,
+    Ancestral,
+    Fitter,
+    Multistep,
+    Regression,
+    injects_noise,
+    recorded,
+    solvers_of,
+    stochastic_runs,
+)
+from bac.tuning.batches import Batch, merged, num_rows, rows_of, tiled
+from bac.tuning.distance import Distance, bootstrap, distance, energy_distances
 from bac.tuning.timing import Call, in_turns
 
 TINY = 1e-12  # smallest error, so that zero has a logarithm
+FITTING_DRAWS, JUDGING_DRAWS = 4, 8  # chunks for each observation
+APART = 100_003  # between the seeds of the reference's chunks and of the others
 
 
 @dataclass(frozen=True)
@@ -59,11 +80,8 @@ def calling(policy: Any, denoising: Denoising | None, batch: Batch, replay: bool
 class Bench:
     """Runs ways to denoise on one policy and leaves it as it was.
 
-    The reference is the policy as it is given. If its solver injects noise, the reference of other solvers is
-    first-order DPM-Solver++ at all of its timesteps, because only runs that share their draws can be compared.
-
     Args:
-        policy: An untouched policy, in eval mode.
+        policy: An untouched policy, in eval mode; as it is configured, it is the reference.
         batches: Observation batches by purpose, ``fit`` and ``held out``.
         replay: Replay during the timing, as for `bac.wrap`.
         seed: Seeds the noise.
@@ -84,52 +102,100 @@ class Bench:
         self.takes_fewer_steps = self.host.takes_fewer_steps
         self.grid = tuple(int(t) for t in self.host.timesteps) if self.solvers else ()
         self.dense = Denoising(num_steps=self.num_steps)
-        self._injects_noise = injects_noise(self.host)
+        self.draws_noise = injects_noise(self.host)
         self._errors: dict[tuple[Denoising, str], Tensor] = {}
         self._fitted: dict[tuple[int, ...], Multistep] = {}
-        self._references: dict[tuple[Denoising, str], list[Tensor]] = {}
-
-    def reference_of(self, denoising: Denoising) -> Denoising:
-        """The way to denoise whose actions are the reference for this one."""
-        return self.dense if denoising.solver is None else self._dense_run
+        self._references: dict[tuple[str, int, int], Tensor] = {}
 
     @property
-    def _dense_run(self) -> Denoising:
-        """The reference of other solvers."""
-        return Denoising(SOLVERS[0], self.grid) if self._injects_noise else self.dense
+    def quantity(self) -> str:
+        """Name of what `errors` measures: ``energy distance`` if the policy draws noise, else ``action error``."""
+        return "energy distance" if self.draws_noise else "action error"
+
+    @property
+    def reference_name(self) -> str:
+        """The policy's own solver and steps in words: ``DDPMScheduler, 100 steps``."""
+        return f"{self.host.solver or 'its own solver'}, {self.num_steps} steps"
+
+    @property
+    def deterministic(self) -> Denoising:
+        """The deterministic path at all of the policy's own timesteps; the policy itself if it draws no noise."""
+        return Denoising(SOLVERS[0], self.grid) if self.draws_noise else self.dense
 
     def error(self, denoising: Denoising, purpose: str = "fit") -> float:
-        """Root mean square difference of the action chunk to the reference's on the same noise."""
-        return float(self.errors(denoising, purpose).square().mean().sqrt())
+        """Root mean square difference of the action chunks to the reference's, or the mean energy distance."""
+        errors = self.errors(denoising, purpose)
+        return float(errors.mean() if self.draws_noise else errors.square().mean().sqrt())
 
     def typical_error(self, denoising: Denoising, purpose: str = "fit") -> float:
-        """Geometric mean of the observations' own errors.
+        """Geometric mean of the observations' own errors; the mean of their energy distances, which may be negative.
 
         A few observations at which a run forks (a gripper opens or closes) dominate a mean square, whatever the way to
-        denoise. In the geometric mean they count as much as any other.
+        denoise. In the geometric mean they count as much as any other. Between distributions, a fork is a difference
+        like any other.
         """
-        return typical(self.errors(denoising, purpose))
+        return self.error(denoising, purpose) if self.draws_noise else typical(self.errors(denoising, purpose))
 
     def errors(self, denoising: Denoising, purpose: str = "fit") -> Tensor:
-        """Root mean square difference of every observation's action chunk to the reference's, `[N]`."""
+        """Distance of every observation's action chunks to the reference's, `[N]`; see `quantity`."""
         if (denoising, purpose) not in self._errors:
-            key = self.reference_of(denoising), purpose
-            if key not in self._references:
-                self._references[key] = self.chunks(*key)
-            pairs = zip(self.chunks(denoising, purpose), self._references[key], strict=True)
-            squares = [(chunk - reference).square().flatten(1).mean(1) for chunk, reference in pairs]
-            self._errors[denoising, purpose] = torch.cat(squares).sqrt()
+            if self.draws_noise:
+                chunks = self.draws(denoising, purpose, FITTING_DRAWS)
+                errors = energy_distances(chunks, self._reference(purpose, FITTING_DRAWS, APART))
+            else:
+                difference = self.draws(denoising, purpose) - self._reference(purpose, 1, 0)
+                errors = difference.square().flatten(2).mean(2).sqrt()[0]
+            self._errors[denoising, purpose] = errors
         return self._errors[denoising, purpose]
 
+    def distance(self, denoising: Denoising, purpose: str = "held out") -> Distance:
+        """Distance between the distributions of action chunks, with its interval over observations.
+
+        The policy's own distance to itself, ``distance(bench.dense)``, says how large chance alone makes it.
+        """
+        reference = self._reference(purpose, JUDGING_DRAWS, APART)  # from other noise than any way's
+        return distance(self.draws(denoising, purpose, JUDGING_DRAWS), reference)
+
+    def measured(self, denoising: Denoising) -> Measured:
+        """Measure a way to denoise on the held-out observations, for its file."""
+        count = sum(map(num_rows, self.batches["held out"]))
+        if not self.draws_noise:
+            errors = self.errors(denoising, "held out")
+            low, high = (sqrt(bound) for bound in bootstrap(errors.square()))
+            error, floor, shift, spread, draws = self.error(denoising, "held out"), 0.0, None, None, 1
+        else:
+            found, floor, draws = self.distance(denoising), self.distance(self.dense).high, JUDGING_DRAWS
+            error, low, high, shift = found.value, found.low, found.high, found.shift
+            spread = found.spread if isfinite(found.spread) else None
+        return Measured(self.quantity, error, low, high, floor, shift, spread, count, draws, self.reference_name)
+
+    def _reference(self, purpose: str, count: int, shift: int) -> Tensor:
+        """Chunks of the policy itself; see `draws`."""
+        key = purpose, count, shift
+        if key not in self._references:
+            self._references[key] = self.draws(self.dense, *key)
+        return self._references[key]
+
     def fitted(self, timesteps: tuple[int, ...]) -> Multistep:
-        """The multistep solver at these timesteps, fitted to the reference's runs."""
+        """The multistep solver at these timesteps, fitted to the deterministic path."""
         if timesteps not in self._fitted:
             self._fitted[timesteps] = self._fitter(timesteps)
         return self._fitted[timesteps]
 
+    def ancestral(self, timesteps: tuple[int, ...]) -> Ancestral:
+        """The ancestral solver at these timesteps, fitted to runs of the policy itself, which draws noise."""
+        return self._regression(timesteps)
+
+    @cached_property
+    def _regression(self) -> Regression:
+        batch = tiled(merged(self.batches["fit"]), FITTING_DRAWS)
+        with stochastic_runs(self.host) as runs:
+            find_host(self.policy).predict_seeded(batch, self.seed + 2 * APART)
+        return Regression(self.host.sampler_owner.noise_scheduler, runs.samples, runs.outputs)
+
     @cached_property
     def _fitter(self) -> Fitter:
-        batch, dense = merged(self.batches["fit"]), self._dense_run
+        batch, dense = merged(self.batches["fit"]), self.deterministic
 
         def run() -> None:
             # Find the host again here: its `predict` may be the very method that is now shadowed.
@@ -139,12 +205,22 @@ class Bench:
             run()
         return Fitter(self.host, run, states)
 
-    def chunks(self, denoising: Denoising, purpose: str) -> list[Tensor]:
-        """The action chunk of every batch, float64 on the CPU."""
+    def draws(self, denoising: Denoising, purpose: str, count: int = 1, shift: int = 0) -> Tensor:
+        """Action chunks of every observation, `[count, N, ...]` float64 on the CPU.
+
+        Args:
+            denoising: The way to denoise.
+            purpose: Purpose of the observations.
+            count: Chunks for each observation.
+            shift: Added to the seed. Ways with the same shift start from the same noise.
+        """
+        found = []
         with running(self.policy, denoising):
             predict = find_host(self.policy).predict_seeded  # again: its `predict` may be the method now shadowed
-            chunks = [predict(batch, self.seed + index) for index, batch in enumerate(self.batches[purpose])]
-        return [chunk.detach().double().cpu() for chunk in chunks]
+            for index, batch in enumerate(self.batches[purpose]):
+                chunks = predict(tiled(batch, count), self.seed + shift + index)
+                found.append(chunks.detach().double().cpu().unflatten(0, (count, num_rows(batch))))
+        return torch.cat(found, dim=1)
 
     def latencies(self, ways: Sequence[Denoising], rounds: int) -> list[Quantiles]:
         """Time ways to denoise in turns, a few chunks at a time, so that other load on the machine affects all alike.

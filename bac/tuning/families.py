@@ -15,7 +15,7 @@ from bac.caching.schedulers.matched import matched_schedule
 from bac.caching.schedulers.search import coordinate_search
 from bac.caching.schedulers.unified import unified_schedule
 from bac.denoising import Denoising
-from bac.solvers import SOLVERS, Solver
+from bac.solvers import DRAWING, SOLVERS, Ancestral, Solver
 from bac.tuning.bench import Bench
 
 Make = Callable[[Sequence[int]], Denoising]
@@ -51,24 +51,42 @@ class Family:
 def families(bench: Bench) -> tuple[Family, ...]:
     """All families for a policy.
 
-    If the policy takes solvers: fewer steps of each solver and of a fitted one, and reuse on all or every fifth of the
-    first solver's steps. Otherwise: reuse on the policy's own steps.
+    If the policy takes no solvers: reuse on its own steps. If it draws noise: fewer steps of solvers that draw and of a
+    fitted one, fewer deterministic steps, and reuse on its own steps. Otherwise: fewer deterministic steps, and reuse
+    on all or every fifth of the first solver's steps.
     """
-    if not bench.solvers:
-        return tuple(
-            Family(f"together, {estimator}", partial(_on_own_places, bench, estimator), free=False)
-            for estimator in ESTIMATORS
-        )
-    fewer = (
-        Family(f"{FEWER}, {solver.name}", partial(fewer_steps, solver, bench.grid), free=True)
-        for solver in bench.solvers
+    own = tuple(
+        Family(f"together, {estimator}", partial(_on_own_places, bench, estimator), free=False)
+        for estimator in ESTIMATORS
     )
+    if not bench.solvers:
+        return own
+    if bench.draws_noise:
+        return (*map(partial(_fewer, bench), DRAWING), ancestral_family(bench), *_deterministic(bench), *own)
     cached = (
         Family(f"together, {estimator}{words}", partial(_together, bench, estimator, stride), free=True)
         for estimator in ESTIMATORS
         for stride, words in STRIDES.items()
     )
-    return (*fewer, fitted_family(bench), *cached)
+    return (*_deterministic(bench), *cached)
+
+
+def _deterministic(bench: Bench) -> tuple[Family, ...]:
+    return (*map(partial(_fewer, bench), bench.solvers), fitted_family(bench))
+
+
+def _fewer(bench: Bench, solver: Solver) -> Family:
+    return Family(f"{FEWER}, {solver.name}", partial(fewer_steps, solver, bench.grid), free=True)
+
+
+def ancestral_family(bench: Bench) -> Family:
+    """Fewer steps that draw noise, with coefficients and noise that are fitted for the given timesteps."""
+
+    def make(places: Sequence[int]) -> Denoising:
+        solver = bench.ancestral(tuple(bench.grid[place] for place in places))
+        return fewer_steps(solver, bench.grid, places)
+
+    return Family(f"{FEWER}, {Ancestral.name}", make, free=True, like=partial(fewer_steps, DRAWING[0], bench.grid))
 
 
 def fitted_family(bench: Bench) -> Family:

@@ -11,6 +11,7 @@ from bac.denoising import Denoising
 from bac.errors import BacError
 from bac.files import write_json
 from bac.tuning.budget import Budget
+from bac.tuning.distance import Distance
 from bac.tuning.machine import Machine
 
 _NAME = 72  # characters of a name in the report
@@ -23,9 +24,9 @@ class Trial:
     Attributes:
         family: Its family: ``fewer steps, fitted multistep``, ``adaptive + bubbling``.
         denoising: The way to denoise.
-        fit_error: Action error on the fitting observations (see `bac.tuning.bench`).
-        typical_error: Geometric mean of the action errors of each of these observations.
-        error: Action error on held-out observations; None if it was not run on them.
+        fit_error: Action error, or energy distance, on the fitting observations (see `bac.tuning.bench`).
+        typical_error: Geometric mean of the action errors of each of these observations; the energy distance again.
+        error: Action error, or energy distance, on held-out observations; None if it was not run on them.
         p50_s: Median latency [s]; predicted if `p95_s` is None.
         p95_s: 95th percentile of the latency [s]; None if it was not timed.
     """
@@ -61,12 +62,16 @@ class Tuned:
         trials: All trials in order of latency, `chosen` included.
         budget: The budget.
         machine: The cost model of this machine.
+        quantity: What the errors are: ``action error``, or ``energy distance`` if the policy draws noise.
+        deterministic: Distance of the deterministic path to such a policy.
     """
 
     chosen: Trial
     trials: tuple[Trial, ...]
     budget: Budget
     machine: Machine
+    quantity: str = "action error"
+    deterministic: Distance | None = None
 
     @property
     def denoising(self) -> Denoising:
@@ -87,12 +92,29 @@ class Tuned:
         marks = ["->" if trial is self.chosen else " *" if trial in front else "  " for trial in self.trials]
         head = f"   {'':{_NAME}} {'':12} {'p50':>8} {'p95':>6} {'':2} {'typical':>8} {'fit':>8} {'held out':>8}"
         lines = [f"{mark} {trial}" for mark, trial in zip(marks, self.trials, strict=True)]
-        return "\n".join([str(self.budget), str(self.machine), head, *lines])
+        return "\n".join([str(self.budget), str(self.machine), head, *lines, *self._verdict()])
+
+    def _verdict(self) -> list[str]:
+        """The legend, and how far the choice is from the policy, in words."""
+        lines = ["", f"->: the choice; *: no other way is faster and nearer; errors: {self.quantity}"]
+        if self.deterministic is not None:
+            lines.append(f"deterministic path at all timesteps: energy distance {self.deterministic}")
+        measured = self.denoising.measured
+        if measured is not None:
+            lines.append(f"choice: {measured}")
+            lines += [f"WARNING: {measured.warning}"] if measured.warning else []
+        return lines
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, latencies in seconds. `tuned.denoising.save` writes the choice alone."""
         rows = [_plain(trial) for trial in self.trials]
-        parts = {"budget": asdict(self.budget), "machine": asdict(self.machine), "chosen": _plain(self.chosen)}
+        parts: dict[str, Any] = {
+            "budget": asdict(self.budget),
+            "machine": asdict(self.machine),
+            "chosen": _plain(self.chosen),
+        }
+        path_of = None if self.deterministic is None else asdict(self.deterministic)
+        parts |= {"quantity": self.quantity, "deterministic": path_of}
         write_json(path, {**parts, "rows": rows})
 
     def plot(self, path: str | Path) -> None:
@@ -123,7 +145,8 @@ def draw(tuned: Tuned, path: str | Path) -> None:
     axes.plot(1e3 * chosen.p50_s, chosen.typical_error, "o", ms=13, mfc="none", mec="black", label="chosen")
     if tuned.budget.latency_s is not None:
         axes.axvline(1e3 * tuned.budget.limit_s, color="0.4", ls=":", label="budget")
-    axes.set(xscale="log", yscale="log", xlabel="latency of a chunk, p50 [ms]", ylabel="action error, typical")
+    quantity = "action error, typical" if tuned.quantity == "action error" else tuned.quantity
+    axes.set(xscale="log", yscale="log", xlabel="latency of a chunk, p50 [ms]", ylabel=quantity)
     axes.set_title(tuned.budget.asked, fontsize=10)
     axes.legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=130)

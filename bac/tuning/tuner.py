@@ -11,17 +11,20 @@ from tqdm import tqdm
 from bac.caching.calibration import Calibration
 from bac.denoising import Denoising
 from bac.errors import CalibrationError
+from bac.measured import Measured
 from bac.plan.replay import Replay
 from bac.recording import calibrate
 from bac.tuning.batches import Batch, num_rows, rows_of
 from bac.tuning.bench import Bench
 from bac.tuning.budget import Budget, BudgetError
+from bac.tuning.distance import Distance
 from bac.tuning.families import Family, best_start, families, fixed, searched
 from bac.tuning.machine import Machine
 from bac.tuning.result import Trial, Tuned
 from bac.version import __version__
 
 PESSIMISTIC = 0.75  # of the expected latency; a choice below it shows that the expectation was too high
+NEAREST = 4  # numbers of sweeps to try for distributions: the largest that the budget allows
 SWEEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50)
 
 
@@ -44,21 +47,27 @@ def tune(
 ) -> Tuned:
     """Choose solver, timesteps, update steps and estimator together, for a budget, and verify the choice by running it.
 
-    One half of the observations fits, the other half only judges. If the policy has a noise scheduler of diffusers, the
-    families of ways to denoise are fewer steps and reuse. Fewer steps come from DPM-Solver++, first and second order,
-    and from a multistep solver with fitted coefficients (`bac.solvers.fitting`). One search places both their timesteps
-    and the update steps. Among the ways that meet a latency, the one with the least typical error on the fitting
-    observations wins, so there it is never worse than tuned fewer steps. For other policies (flow matching), the
-    families are fewer steps of the policy's own solver, and reuse on its own steps. Tuning takes a few minutes on one
-    core, most of them in the search.
+    One half of the observations fits, the other half only judges. The reference is the policy as it is configured: its
+    solver, its steps, its noise. If its solver draws noise during the run (DDPM), its actions given an observation are
+    a distribution, and every way to denoise is judged by the energy distance to it (`bac.tuning.distance`). Otherwise
+    (DDIM, flow matching), it is judged by the action error on the same noise.
+
+    The families of ways to denoise are fewer steps and reuse. If the policy has a noise scheduler of diffusers, fewer
+    steps come from DPM-Solver++, first and second order, and from a multistep solver with fitted coefficients
+    (`bac.solvers.fitting`); if the policy draws noise, also from DDPM, SDE-DPM-Solver++ and an ancestral solver with
+    fitted coefficients and noise (`bac.solvers.regression`). One search places both their timesteps and the update
+    steps. Among the ways that meet a latency, the one that is nearest to the reference on the fitting observations
+    wins. For other policies (flow matching), the families are fewer steps of the policy's own solver, and reuse on its
+    own steps. Tuning takes a few minutes on one core, most of them in the search.
 
     Args:
-        policy: An untouched policy, in eval mode, with its reference solver and steps: a fine, deterministic solver
-            such as DDIM-100 if there is a choice.
+        policy: An untouched policy, in eval mode, with the solver and the steps that it was judged with. Do not
+            configure it for tuning: a deterministic path through a policy that draws noise can be another policy.
         batches: Observation batches as for `bac.calibrate`; at least three observations, two to fit and one to judge.
         target_latency_s: Largest latency of a chunk, at the 95th percentile [s].
         target_hz: The same as chunks per second (inference_hz) [Hz].
-        max_action_error: Largest action error, instead of a latency; the fastest way to denoise below it is chosen.
+        max_action_error: Largest action error, instead of a latency; the fastest way to denoise below it is chosen. For
+            a policy that draws noise, the largest energy distance. Normalised action units.
         control_hz: Control steps per second [Hz]; with `n_action_steps`, a chunk may take as long as it lasts.
         n_action_steps: Actions executed of a chunk.
         margin: Share of the latency to keep free, in [0, 1).
@@ -122,6 +131,7 @@ class _Tuning:
         self.sweeps = tuple(count for count in sweeps if count < bench.num_steps)
         self.trials: dict[Denoising, Trial] = {}
         self.machine = Machine(0.0, 0.0, 0.0)
+        self.deterministic: Distance | None = None  # of the deterministic path, if the policy draws noise
         self.slower = 1.0  # largest p95 / expected latency among the finalists that were too slow
 
     def run(self) -> Tuned:
@@ -132,9 +142,11 @@ class _Tuning:
         if self._was_pessimistic(chosen):
             chosen = self._chosen(own)
         made_for = replace(self.bench.host.fingerprint(), version=__version__)
-        signed = replace(chosen, denoising=replace(chosen.denoising, fingerprint=made_for))
+        measured = self._measured(chosen)
+        signed = replace(chosen, denoising=replace(chosen.denoising, fingerprint=made_for, measured=measured))
         found = (signed if trial is chosen else trial for trial in self.trials.values())
-        return Tuned(signed, tuple(sorted(found, key=lambda trial: trial.p50_s)), self.budget, self.machine)
+        ordered = tuple(sorted(found, key=lambda trial: trial.p50_s))
+        return Tuned(signed, ordered, self.budget, self.machine, self.bench.quantity, self.deterministic)
 
     def _chosen(self, calibration: Calibration) -> Trial:
         """Return the best trial within the budget. If the searched one misses it, search again at fewer sweeps."""
@@ -186,7 +198,7 @@ class _Tuning:
 
     def _look(self, calibration: Calibration) -> None:
         """Run every family at every number of sweeps within the budget, at its best starting place."""
-        for count in self.sweeps:
+        for count in self._looked_at():
             for family in families(self.bench):
                 if self._affordable(family.of_cost(count)):
                     self._add(family.name, family.make(best_start(self.bench, family, calibration, count)))
@@ -199,7 +211,7 @@ class _Tuning:
     def _searched(self, calibration: Calibration) -> list[Trial]:
         """Search the steps of every family at the sweeps that the budget allows. Returns trials, the best first."""
         enough = self.budget.action_error
-        for family in families(self.bench) if self.evaluations else ():
+        for family in self._promising() if self.evaluations else ():
             for count in self._counts(family):
                 places = best_start(self.bench, family, calibration, count)
                 trial = self._add(family.name, family.make(searched(self.bench, family, places, self.evaluations)))
@@ -210,6 +222,27 @@ class _Tuning:
         return sorted(
             (trial for trial in self.trials.values() if trial.fit_error <= enough), key=lambda trial: trial.p50_s
         )
+
+    def _looked_at(self) -> list[int]:
+        """Numbers of sweeps to try. Chunks by the dozen cost time, so for distributions only the most affordable."""
+        cheapest = families(self.bench)[0]
+        bought = [count for count in self.sweeps if self._affordable(cheapest.of_cost(count))]
+        return bought[-NEAREST:] if self.bench.draws_noise and self.budget.action_error is None else bought
+
+    def _promising(self) -> Sequence[Family]:
+        """The families to search: all, or for distributions the two whose best trial is nearest to the reference."""
+        kinds = families(self.bench)
+        if not self.bench.draws_noise or self.budget.action_error is not None:
+            return kinds
+        best = {trial.family: trial for trial in sorted(self.trials.values(), key=lambda trial: -trial.typical_error)}
+        tried = [family for family in kinds if family.name in best]
+        return sorted(tried, key=lambda family: best[family.name].typical_error)[:2]
+
+    def _measured(self, chosen: Trial) -> Measured:
+        """Measure the choice on the observations that chose nothing, and the deterministic path beside it."""
+        if self.bench.draws_noise:
+            self.deterministic = self.bench.distance(self.bench.deterministic)
+        return self.bench.measured(chosen.denoising)
 
     def _counts(self, family: Family) -> list[int]:
         """Numbers of sweeps to search at: the most that the latency allows, or rising ones until the error is met."""

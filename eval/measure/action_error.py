@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from bac.tuning.bench import typical
+from bac.tuning.distance import energy_distances
 from eval.setup.batches import Batch
 from eval.setup.cells import SPACINGS, Cell, dense, running
 from eval.setup.noise import chunk_generator
@@ -77,19 +78,13 @@ def typical_error(chunks: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def energy_distance(chunks: torch.Tensor, reference: torch.Tensor) -> float:
-    """Distance between two sets of samples: 2 E|X - Y| - E|X - X'| - E|Y - Y'|, averaged over observations.
-
-    Zero if and only if the distributions agree (Szekely and Rizzo 2013). The estimate is unbiased, so small samples may
-    give a negative value.
+    """Energy distance between two sets of samples, averaged over observations; see `bac.tuning.distance`.
 
     Args:
         chunks: Samples of one method, `[num_draws, B, Ta, Da]`.
         reference: Samples of the other, of the same shape.
     """
-    x, y = (values.double().flatten(2).movedim(1, 0) for values in (chunks, reference))
-    num_draws = x.shape[1]
-    within = (torch.cdist(x, x) + torch.cdist(y, y)).sum(dim=(1, 2)) / (num_draws * (num_draws - 1))
-    return float((2 * torch.cdist(x, y).mean(dim=(1, 2)) - within).mean())
+    return float(energy_distances(chunks, reference).mean())
 
 
 def best_spacing(

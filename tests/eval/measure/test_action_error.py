@@ -15,9 +15,9 @@ def test_action_error_is_the_root_mean_square():
 
 
 def test_energy_distance_of_two_points_is_their_distance():
-    # Constant samples: E|X - X'| = 0, E|X - Y| = |x - y|; 2 x 2 numbers that differ by 3 are 6 apart.
+    # Constant samples: E|X - X'| = 0, E|X - Y| = |x - y|; numbers that all differ by 3 are 3 apart.
     reference = torch.zeros(4, 1, 2, 2)
-    assert energy_distance(reference + 3.0, reference) == pytest.approx(12.0)
+    assert energy_distance(reference + 3.0, reference) == pytest.approx(6.0)
     assert energy_distance(reference, reference) == 0.0
 
 
