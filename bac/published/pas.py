@@ -54,7 +54,7 @@ class PAS:
 
     def __post_init__(self) -> None:
         if not self.coordinates:
-            raise ScheduleError("coordinates: must have a row for every step, got none; (()) is DDIM in one step")
+            raise ScheduleError("coordinates: must have a row for every step, got none; ((),) is DDIM in one step")
         for step, row in enumerate(self.coordinates):
             if len(row) > step + 2:
                 raise ScheduleError(f"coordinates of step {step}: at most {step + 2} directions exist, got {len(row)}")

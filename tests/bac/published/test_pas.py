@@ -41,6 +41,20 @@ def test_they_are_orthonormal():
     assert (torch.einsum("bmd,bd->bm", found[:, 1:], scaled - past[0]) > 0).all()
 
 
+def test_they_are_the_published_ones():
+    """PyTorch's own principal components, then Gram-Schmidt as a QR decomposition.
+
+    The official code asks for three components alone, which PyTorch then draws at random and approximates.
+    """
+    generator = torch.Generator().manual_seed(0)
+    *past, own, scaled = (torch.randn(5, 11, generator=generator).double() for _ in range(6))
+    principal = torch.pca_lowrank(torch.stack([*past, own], dim=1), q=5)[2][:, :, :3]
+    expected = torch.linalg.qr(torch.cat([own[:, :, None], principal], dim=2)).Q.mT
+    towards = torch.stack([own, *[scaled - past[0]] * 3], dim=1)
+    expected = expected * (expected * towards).sum(2, keepdim=True).sign()
+    torch.testing.assert_close(directions(own, past, scaled, 4), expected)
+
+
 def test_the_span_holds_the_whole_run_s_directions():
     generator = torch.Generator().manual_seed(0)
     start, first, own = (torch.randn(2, 7, generator=generator).double() for _ in range(3))

@@ -64,6 +64,36 @@ def test_by_hand():
     assert scheduler.step(torch.tensor([100.0]), 0, reached).prev_sample.item() == pytest.approx(-14 - 100, abs=1e-4)
 
 
+def written_out(grid, skips, springboard, alphas, start, denoiser) -> torch.Tensor:
+    """The paper's loop, in units of clean actions: DDIM goes straight from one ratio of noise to the next."""
+    ratios = [math.sqrt(1 / float(alphas[timestep]) - 1) for timestep in grid] + [0.0]
+
+    def score(scaled, place):
+        return denoiser(scaled / math.sqrt(1 + ratios[place] ** 2), float(grid[place]))
+
+    scaled = start * math.sqrt(1 + ratios[0] ** 2)
+    past = score(scaled, 0)
+    scaled = scaled + (ratios[1] - ratios[0]) * past
+    for here in range(1, len(grid), skips + 1):
+        ahead, there = here + springboard, here + skips + 1
+        future = score(scaled + (ratios[ahead] - ratios[here]) * past, ahead)
+        scaled, past = scaled + (ratios[there] - ratios[here]) * future, future
+    return scaled
+
+
+@pytest.mark.parametrize("skips, springboard", PAPER)
+def test_it_is_the_paper_s_loop(skips, springboard):
+    solver = PFDiff(tuple(range(97, 97 - 7 * 13, -7)), skips, springboard)  # 13 steps: any number of skips divides
+    alphas = torch.linspace(0.99, 0.01, 100, dtype=torch.float64)
+    start = torch.tensor([[0.3, -2.0, 5.0]]).double()
+
+    def denoiser(sample, timestep):
+        return (sample + timestep / 50).sin()
+
+    found = run(solver.scheduler(trained(alphas), solver.timesteps), start, denoiser)
+    torch.testing.assert_close(found, written_out(solver.grid, skips, springboard, alphas, start, denoiser))
+
+
 @pytest.mark.parametrize("skips, springboard", PAPER)
 def test_with_a_constant_score_it_is_ddim_on_any_grid(skips, springboard):
     solver = PFDiff((90, 77, 60, 51, 33, 20, 8, 3), skips, springboard)
