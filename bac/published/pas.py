@@ -2,7 +2,7 @@
 
 Write a sample as clean actions plus `ratio` times noise (divide it by its share of clean actions). DDIM then goes
 straight, along the predicted noise `d`: ``next = here + (next ratio - ratio) d``. What it gets wrong lies nearly in the
-plane of the few directions that the run has had. So PAS takes `d` and the first principal directions of the run so far
+span of the few directions that the run has had. So PAS takes `d` and the first principal directions of the run so far
 (its noisy beginning, and the directions of its steps), makes them orthonormal, and corrects ``d`` to
 ``c1 u1 + c2 u2 + ...`` with coordinates that all samples share. They are learned step by step on a recorded dense run,
 where the corrected step is to end at the dense run's sample. A step whose error falls too little stays DDIM's, which
@@ -38,7 +38,8 @@ NEGLIGIBLE = 1e-6  # length of what is left of a unit vector that lies in the sp
 class PAS:
     """PAS on DDIM; `fit` finds the coordinates. Frozen, checked when made, and printed as a table.
 
-    DDIM derives the noise again from clipped clean actions, as the paper does; this is first-order DPM-Solver++.
+    A direction is what leads from the predicted clean actions to the sample. So where clean actions are clipped, the
+    noise is derived again from them, and an uncorrected step is first-order DPM-Solver++'s.
 
     Attributes:
         coordinates: Coordinates of every step's direction, `[K, .]`: along the denoiser's own first, then along the

@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import bac
 from bac.errors import ScheduleError
@@ -35,6 +37,15 @@ def test_the_springboard_is_h_steps_ahead_and_k_steps_are_skipped():
 @pytest.mark.parametrize("left, last", [(1, Leg(1, 1, 2)), (2, Leg(1, 2, 3)), (3, Leg(1, 2, 4)), (4, Leg(1, 3, 5))])
 def test_a_step_that_the_grid_cuts_off_is_shorter_as_in_the_official_code(left, last):
     assert PFDiff(tuple(range(left, -1, -1)), 3, 2).legs == (Leg(0, 0, 1), last)
+
+
+@given(st.sets(st.integers(0, 99), min_size=1), st.sampled_from(PAPER))
+def test_its_steps_join_and_reach_the_end_at_the_least_number_of_evaluations(grid, kind):
+    solver = PFDiff(tuple(sorted(grid, reverse=True)), *kind)
+    assert [leg.start for leg in solver.legs] == [0, *(leg.stop for leg in solver.legs)][:-1]
+    assert solver.legs[-1].stop == len(grid)
+    assert all(leg.start <= leg.evaluated < leg.stop for leg in solver.legs)
+    assert bac.Denoising(solver, solver.timesteps).num_evaluations == 1 + math.ceil((len(grid) - 1) / (kind[0] + 1))
 
 
 @pytest.mark.parametrize("skips, springboard", PAPER)
