@@ -22,7 +22,7 @@ from bac.files import FORMAT, VERSION, read_denoising, write_json
 from bac.fingerprint import Fingerprint
 from bac.measured import Measured
 from bac.published.naming import estimator_named, fitted_class
-from bac.solvers import Ancestral, Multistep, Solver, solver_named
+from bac.solvers import DRAWING, SOLVERS, Ancestral, Multistep, Solver, solver_named
 
 AS_LOADED = "as loaded"
 
@@ -181,7 +181,8 @@ class Denoising:
         """Write it as JSON, atomically. LeRobot's commands follow a ``bac.json`` beside a policy's weights.
 
         Raises:
-            ScheduleError: It holds an online rule or an estimator with options, which no file can hold.
+            ScheduleError: It holds an online rule, a published solver or an estimator with options, which no file can
+                hold.
         """
         write_json(path, self.to_document())
 
@@ -274,8 +275,10 @@ def _checked_timesteps(given: Any) -> tuple[int, ...]:
 def _solver_document(solver: Solver | None) -> dict[str, Any] | None:
     if solver is None:
         return None
+    if not isinstance(solver, Multistep) and solver not in (*SOLVERS, *DRAWING):
+        raise ScheduleError(f"solver: no file holds {solver.name}; give it again: bac.Denoising(solver, timesteps)")
     fitted = {"coefficients": [list(row) for row in solver.coefficients]} if isinstance(solver, Multistep) else {}
-    drawn = {"scales": [list(row) for row in solver.scales]} if isinstance(solver, Ancestral) else {}
+    drawn = {"scales": list(solver.scales)} if isinstance(solver, Ancestral) else {}
     return {"name": solver.name, **fitted, **drawn}
 
 

@@ -1,12 +1,14 @@
 """`bac.tune` on a shipped policy: ``python -m eval.tune policy=pusht tune.target_hz=25``.
 
-The policy itself visits the observations, in worlds that no evaluated episode uses. Afterwards the chosen Denoising is
-put on a fresh copy of the policy and timed a second time, because a budget that is met once may have been met by luck.
+The policy itself visits the observations, in worlds that no evaluated episode uses. ``solver=`` configures it, and
+that is the reference: DDPM-100 unless it says otherwise. Afterwards the chosen Denoising is timed a second time, in a
+process of its own and by the wall clock, because a budget that is met once may have been met by luck.
 """
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +20,33 @@ import bac
 from bac.plan.replay import replay_named
 from bac.tuning import Tuned
 from bac.tuning.batches import in_parts
-from eval.measure.latency import measure
+from eval.measure.fresh import fresh_latency
 from eval.play.visit import visited
 from eval.setup.batches import Batch, one_of
-from eval.setup.config import CONFIGS, log_to_terminal, settings_of
+from eval.setup.cells import Cell, configure
+from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
-from eval.setup.settings import CALIBRATION_SEED
+from eval.setup.settings import CALIBRATION_SEED, Settings
 
 logger = logging.getLogger(__name__)
 BATCH = 8
 REPORT_NAME = "bac.tuned.json"  # as `bac tune` calls it
-REFERENCE = ("DDIM", 100)
 
 
-def second_run(policy: Any, tuned: Tuned, batch: Batch, *, rounds: int) -> dict[str, float]:
-    """Time the chosen Denoising on a fresh policy.
+def ready(settings: Settings, cell: Cell, denoising: bac.Denoising, batch: Batch) -> Callable[[], Any]:
+    """Load the policy, put the Denoising on it, and return the call that makes one action chunk.
 
     Args:
-        policy: An unwrapped policy.
-        tuned: The result of `bac.tune`.
+        settings: Policy and world.
+        cell: The policy's configuration.
+        denoising: The Denoising to put on.
         batch: One observation, `[1, To, D]` each.
-        rounds: Number of chunks to time.
-
-    Returns:
-        ``p50_ms`` and ``p95_ms``.
     """
-    bac.wrap(policy, tuned.denoising)
-    generator = torch.Generator().manual_seed(0)
-    calls = {"tuned": lambda: policy.predict_action_chunk(batch, generator=generator)}
-    latency = measure(calls, rounds=rounds, warmup=3, progress=False)["tuned"]
-    return {"p50_ms": latency.p50_ms, "p95_ms": latency.p95_ms}
+    policy = settings.load_policy().policy
+    configure(policy, cell)
+    bac.wrap(policy, denoising)
+    return partial(policy.predict_action_chunk, batch, generator=torch.Generator().manual_seed(0))
 
 
 def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
@@ -63,22 +61,19 @@ def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
-    """Visit observations, tune, time the choice again, and write the results."""
+    """Visit observations, tune, time the choice again in a fresh process, and write the results."""
     log_to_terminal()
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(config.tune, resolve=True)
     folder, count, rounds = Path(options.pop("results")), options.pop("num_observations"), options.pop("rounds")
     options["replay"] = replay_named(options.pop("executor"))
-    settings = settings_of(config)
+    settings, cell = settings_of(config), cell_of(config).sampler
     loaded = settings.load_policy()
-    batch = visited(loaded, settings.make_env, CALIBRATION_SEED, count)
-    batches = in_parts(batch, min(BATCH, count // 2))
-    loaded.policy.diffusion.use_solver(*REFERENCE)
-    tuned = bac.tune(loaded.policy, batches, rounds=rounds, **options)
+    batch = visited(loaded, settings.make_env, CALIBRATION_SEED, count, cell=cell, progress=True)
+    configure(loaded.policy, cell)
+    tuned = bac.tune(loaded.policy, in_parts(batch, min(BATCH, count // 2)), rounds=rounds, **options)
     print(tuned)
-    fresh = settings.load_policy().policy
-    fresh.diffusion.use_solver(*REFERENCE)
-    again = second_run(fresh, tuned, one_of(batch), rounds=5 * rounds)
+    again = fresh_latency(partial(ready, settings, cell, tuned.denoising, one_of(batch)), rounds=5 * rounds)
     print(f"again: p50 {again['p50_ms']:.1f} ms, p95 {again['p95_ms']:.1f} ms; {tuned.budget}")
     publish(folder, tuned, again)
 

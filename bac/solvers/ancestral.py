@@ -31,28 +31,24 @@ class Ancestral(Multistep):
 
     Attributes:
         coefficients: As of `Multistep`, `[K, 5]`.
-        scales: Standard deviation of the noise after every step, `[K, Da]`, one for each action dimension, or `[K, 1]`;
-            at least 0, normalised action units. The last row is zero.
+        scales: Standard deviation of the noise after every step, `[K]`, at least 0, normalised action units. The last
+            one is zero. (One for each action dimension was no better on the policies that were tried.)
 
     Raises:
         ScheduleError: A row has another length, a number is not finite, or a scale is negative.
     """
 
-    scales: tuple[tuple[float, ...], ...] = ()
+    scales: tuple[float, ...] = ()
     name = "fitted ancestral"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.scales) != len(self.coefficients):
             raise ScheduleError(
-                f"scales: must be {len(self.coefficients)}, one row for each step, got {len(self.scales)}; tune again"
+                f"scales: must be {len(self.coefficients)}, one for each step, got {len(self.scales)}; tune again"
             )
-        for step, row in enumerate(self.scales):
-            if len(row) != len(self.scales[0]) or not row or not all(isfinite(value) and value >= 0 for value in row):
-                raise ScheduleError(
-                    f"scales of step {step}: must be {len(self.scales[0]) or 1} finite numbers of at least 0, got "
-                    f"{row}; tune again"
-                )
+        if not all(isfinite(scale) and scale >= 0 for scale in self.scales):
+            raise ScheduleError(f"scales: must be finite and at least 0, got {self.scales}; tune again")
 
     def scheduler(self, trained: Any, timesteps: Sequence[float]) -> AncestralScheduler:
         """See `bac.solvers.Solver.scheduler`."""
@@ -61,8 +57,12 @@ class Ancestral(Multistep):
 
     def __str__(self) -> str:
         head, *lines = super().__str__().splitlines()
-        drawn = [" ".join(f"{value:.4f}" for value in row) for row in self.scales]
-        return "\n".join([f"{head}  scale", *(f"{line:69}  {noise}" for line, noise in zip(lines, drawn, strict=True))])
+        return "\n".join(
+            [
+                f"{head} {'scale':>12}",
+                *(f"{line:69} {scale:12.4f}" for line, scale in zip(lines, self.scales, strict=True)),
+            ]
+        )
 
 
 class AncestralScheduler(MultistepScheduler):
@@ -80,9 +80,9 @@ class AncestralScheduler(MultistepScheduler):
         trained: Any,
         timesteps: Sequence[float],
         coefficients: Sequence[Coefficients],
-        scales: Sequence[Sequence[float]],
+        scales: Sequence[float],
     ) -> None:
-        self.scales = [row[0] if len(set(row)) == 1 else torch.tensor(row) for row in scales]
+        self.scales = scales
         self._draw = importlib.import_module("diffusers.utils.torch_utils").randn_tensor
         super().__init__(trained, timesteps, coefficients)
 
@@ -103,7 +103,7 @@ class AncestralScheduler(MultistepScheduler):
         step = self._step
         after = super().step(model_output, timestep, sample, *args, **options).prev_sample
         scale = self.scales[step]
-        if isinstance(scale, float) and scale == 0.0:
+        if scale == 0.0:
             return Stepped(after)
         noise = self._draw(after.shape, generator=generator, device=after.device, dtype=after.dtype)
-        return Stepped(after + noise * (scale if isinstance(scale, float) else scale.to(noise)))
+        return Stepped(torch.add(after, noise, alpha=scale))

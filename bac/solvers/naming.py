@@ -14,14 +14,14 @@ _BY_NAME: dict[str, Solver] = {solver.name: solver for solver in (*SOLVERS, *DRA
 Rows = Sequence[Sequence[float]]
 
 
-def solver_named(name: str, coefficients: Rows | None = None, scales: Rows | None = None) -> Solver:
+def solver_named(name: str, coefficients: Rows | None = None, scales: Sequence[float] | None = None) -> Solver:
     """The solver with this name.
 
     Args:
         name: ``DPM-Solver++``, ``DPM-Solver++ 1``, ``DDPM``, ``SDE-DPM-Solver++``, ``fitted multistep`` or
             ``fitted ancestral``.
         coefficients: Coefficients of a fitted solver, `[K, 5]`; see `bac.solvers.Multistep`.
-        scales: Noise scales of the fitted ancestral solver, `[K, Da]`; see `bac.solvers.Ancestral`.
+        scales: Noise scales of the fitted ancestral solver, `[K]`; see `bac.solvers.Ancestral`.
 
     Raises:
         ScheduleError: There is no such solver, or its coefficients or scales are missing.
@@ -35,7 +35,7 @@ def solver_named(name: str, coefficients: Rows | None = None, scales: Rows | Non
         raise ScheduleError(f"solver: {name} needs its coefficients; bac.tune(policy, batches, ...) fits them")
     if name == Multistep.name:
         return Multistep(_floats(coefficients))
-    return Ancestral(_floats(coefficients), _floats(scales or ()))
+    return Ancestral(_floats(coefficients), tuple(map(float, scales or ())))
 
 
 def _floats(rows: Rows) -> tuple[tuple[float, ...], ...]:

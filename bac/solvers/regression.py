@@ -36,13 +36,9 @@ class Regression:
         trained: The policy's own noise scheduler: noise levels, kind of prediction, clipping.
         samples: Samples by timestep, and at `END`, `[B, ..., Da]` each; see `stochastic_runs`.
         outputs: The denoiser's outputs by timestep.
-        per_dimension: Fit one noise scale for each action dimension, not one for all.
     """
 
-    def __init__(
-        self, trained: Any, samples: dict[int, Tensor], outputs: dict[int, Tensor], *, per_dimension: bool = True
-    ) -> None:
-        self.trained, self.per_dimension = trained, per_dimension
+    def __init__(self, trained: Any, samples: dict[int, Tensor], outputs: dict[int, Tensor]) -> None:
         predicts, clip = trained.config.get("prediction_type", "epsilon"), clip_of(trained.config)
         self.levels = {timestep: level(float(trained.alphas_cumprod[timestep])) for timestep in outputs}
         self.levels[END] = (1.0, 0.0)
@@ -77,8 +73,8 @@ class Regression:
             before = self.predicted[timestep]
         return Ancestral(tuple(rows), tuple(scales))
 
-    def _step(self, terms: Sequence[Tensor], timestep: int, later: int) -> tuple[Coefficients, tuple[float, ...]]:
-        """Coefficients and noise scales of the step from one kept timestep to the next."""
+    def _step(self, terms: Sequence[Tensor], timestep: int, later: int) -> tuple[Coefficients, float]:
+        """Coefficients and noise scale of the step from one kept timestep to the next."""
         wanted = self.samples[later]
         columns = torch.stack([term.flatten() for term in terms], dim=-1)
         prior = torch.zeros(len(terms)).to(columns)
@@ -86,14 +82,8 @@ class Regression:
         pull = RIDGE * wanted.numel() * torch.eye(len(terms)).to(prior)
         rest = wanted.flatten() - columns @ prior
         found = prior + torch.linalg.solve(columns.T @ columns + pull, columns.T @ rest)
-        left = wanted - (columns @ found).reshape(wanted.shape)
-        return tuple(found.tolist()), self._scales(left, later)
-
-    def _scales(self, left: Tensor, later: int) -> tuple[float, ...]:
-        """Root mean square of what is left, for every action dimension; zero after the last step."""
-        squares = left.square().flatten(0, -2).mean(0)
-        scales = squares.sqrt() if self.per_dimension else squares.mean().sqrt().expand_as(squares)
-        return tuple((torch.zeros_like(scales) if later == END else scales).tolist())
+        left = (wanted.flatten() - columns @ found).square().mean().sqrt()
+        return tuple(found.tolist()), 0.0 if later == END else float(left)
 
 
 def posterior(now: tuple[float, float], later: tuple[float, float]) -> tuple[tuple[float, float, float], float]:

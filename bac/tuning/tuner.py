@@ -223,11 +223,12 @@ class _Tuning:
             (trial for trial in self.trials.values() if trial.fit_error <= enough), key=lambda trial: trial.p50_s
         )
 
-    def _looked_at(self) -> list[int]:
+    def _looked_at(self) -> Sequence[int]:
         """Numbers of sweeps to try. Chunks by the dozen cost time, so for distributions only the most affordable."""
+        if not self.bench.draws_noise or self.budget.action_error is not None:
+            return self.sweeps
         cheapest = families(self.bench)[0]
-        bought = [count for count in self.sweeps if self._affordable(cheapest.of_cost(count))]
-        return bought[-NEAREST:] if self.bench.draws_noise and self.budget.action_error is None else bought
+        return [count for count in self.sweeps if self._affordable(cheapest.of_cost(count))][-NEAREST:]
 
     def _promising(self) -> Sequence[Family]:
         """The families to search: all, or for distributions the two whose best trial is nearest to the reference."""

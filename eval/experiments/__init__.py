@@ -8,6 +8,7 @@ results/lerobot     eval.experiments.lerobot
 results/guard       eval.experiments.guard
 results/fleet       eval.experiments.fleet
 results/realtime    eval.experiments.realtime, eval.experiments.control_loop
+results/reference   eval.experiments.reference
 results/methods     eval.experiments.methods, eval.experiments.methods.joint, eval.experiments.methods.estimator_cost
 results/images      eval.experiments.images, eval.experiments.images.timing
 ==================  =================================================================================================

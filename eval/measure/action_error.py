@@ -36,13 +36,14 @@ def reference_of(cell: Cell) -> Cell | None:
     return cell.sampler
 
 
-def action_chunks(policy: Any, batch: Batch, *, num_draws: int) -> torch.Tensor:
+def action_chunks(policy: Any, batch: Batch, *, num_draws: int, first_draw: int = 0) -> torch.Tensor:
     """Predict normalised action chunks for every observation and noise draw.
 
     Args:
         policy: Policy that is set to a cell, see `eval.setup.cells.running`.
         batch: Preprocessed observations, `[B, To, D]` each.
         num_draws: Noise draws per observation; draw d of row i is the same for every cell.
+        first_draw: The first of these draws. Draws of different numbers are independent.
 
     Returns:
         The executed actions, `[num_draws, B, Ta, Da]`.
@@ -54,7 +55,7 @@ def action_chunks(policy: Any, batch: Batch, *, num_draws: int) -> torch.Tensor:
             policy.predict_action_chunk(
                 batch, generator=[chunk_generator(FIRST_NOISE_SEED + row, draw) for row in range(num_rows)]
             )
-            for draw in range(num_draws)
+            for draw in range(first_draw, first_draw + num_draws)
         ]
     return torch.stack(chunks).float().cpu()
 

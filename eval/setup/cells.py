@@ -157,12 +157,18 @@ def holding(denoising: bac.Denoising, name: str | None = None, *, on: Cell | Non
     Args:
         denoising: The Denoising that is put on the policy.
         name: Title; by default solver and steps, such as ``fitted multistep-4``.
-        on: Cell that configures the policy; by default dense DDIM-100, which `eval.tune` tunes from.
+        on: Cell that configures the policy; by default the one that the Denoising was made on, as its fingerprint says.
     """
-    below = on or dense(solver="DDIM")
+    below = on or made_on(denoising)
     solver = below.solver if denoising.solver is None else denoising.solver.name
     title = name or f"{solver}-{denoising.num_evaluations or below.num_steps}"
     return replace(below.sampler, name=title, denoising=denoising, family="tuned")
+
+
+def made_on(denoising: bac.Denoising) -> Cell:
+    """The dense cell that a Denoising was made on: DDPM-100 or DDIM-100. DDIM-100 if it carries no fingerprint."""
+    solver = None if denoising.fingerprint is None else denoising.fingerprint.solver
+    return dense(solver="DDPM" if solver == "DDPMScheduler" else "DDIM")
 
 
 def stored(path: Path, *, on: Cell | None = None) -> Cell:

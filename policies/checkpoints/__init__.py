@@ -2,4 +2,6 @@
 
 from pathlib import Path
 
-CHECKPOINTS = {name: Path(__file__).parent / name for name in ("assembly-v3", "pick-out-of-hole-v3", "pusht")}
+CHECKPOINTS = {
+    name: Path(__file__).parent / name for name in ("assembly-v3", "hammer-v3", "pick-out-of-hole-v3", "pusht")
+}

@@ -150,7 +150,7 @@ def test_pickle_and_deepcopy_keep_it():
         ({"timesteps": (9, 3)}, "timesteps: belong to a solver, and a solver needs them"),
         (
             {"solver": "Euler", "timesteps": (3,)},
-            "solver: must be one of DPM-Solver++ 1, DPM-Solver++, fitted multistep",
+            "solver: must be one of DPM-Solver++ 1, DPM-Solver++, DDPM, SDE-DPM-Solver++, fitted multistep",
         ),
         ({"solver": "fitted multistep", "timesteps": (3,)}, "solver: fitted multistep needs its coefficients"),
         ({"solver": FITTED, "timesteps": (9, 3, 1)}, "timesteps: must be 2, one for each row of coefficients, got 3"),

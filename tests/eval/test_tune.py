@@ -12,7 +12,8 @@ from bac.solvers import SOLVERS
 from bac.tuning import Budget, Trial, Tuned
 from bac.tuning.families import fewer_steps, together
 from bac.tuning.machine import Machine
-from eval.tune import publish, second_run
+from eval.setup.cells import dense
+from eval.tune import publish, ready
 
 pytestmark = pytest.mark.slow
 
@@ -63,10 +64,8 @@ def test_fewer_steps_are_a_choice_without_a_schedule(cached, tmp_path):
     assert json.loads((tmp_path / "bac.tuned.json").read_text())["chosen"]["denoising"]["schedule"] is None
 
 
-def test_the_choice_is_put_on_anew_and_timed(policy, cached):
+def test_the_choice_is_put_on_a_fresh_policy(pusht_settings, cached):
     batch = {"observation.state": torch.zeros(1, 2, 2), "observation.environment_state": torch.zeros(1, 2, 16)}
-    chosen = tuned(cached, affordable=True)
-    again = second_run(policy, chosen, batch, rounds=2)
-    assert 0 < again["p50_ms"] <= again["p95_ms"]
-    assert bac.describe(policy).denoising == cached
-    bac.unwrap(policy)
+    call = ready(pusht_settings(max_episode_steps=5), dense(solver="DDIM"), cached, batch)
+    assert bac.describe(call.func.__self__).denoising == cached
+    assert call().shape == (1, 8, 2)

@@ -62,11 +62,11 @@ def test_the_posterior_is_the_mean_and_the_noise_of_diffusers_ddpm():
 
 def test_with_every_timestep_kept_it_is_ddpm(regression):
     fitted = regression(range(NUM_STEPS - 1, -1, -1))
-    for step, (row, scales) in enumerate(zip(fitted.coefficients, fitted.scales, strict=True)):
+    for step, (row, drawn) in enumerate(zip(fitted.coefficients, fitted.scales, strict=True)):
         timestep = NUM_STEPS - 1 - step
         later = regression.levels[timestep - 1] if timestep else (1.0, 0.0)
         mean, scale = posterior(regression.levels[timestep], later)
-        assert scales == pytest.approx([scale if timestep else 0.0] * 3, rel=0.05)
+        assert drawn == pytest.approx(scale if timestep else 0.0, rel=0.05)
         terms = (*regression.predicted[timestep], regression.samples[timestep])
         ours, theirs = (sum(c * term for c, term in zip(found, terms, strict=True)) for found in (row[:3], mean))
         if step:
@@ -87,18 +87,15 @@ def test_few_steps_are_exact_on_normal_data(regression):
 
 def test_no_noise_is_drawn_after_the_last_step(regression):
     fitted = regression((19, 9))
-    assert fitted.scales[-1] == (0.0, 0.0, 0.0) and min(fitted.scales[0]) > 0
+    assert fitted.scales[-1] == 0.0 < fitted.scales[0]
 
 
-def test_a_dimension_that_never_varies_gets_no_noise():
-    scheduler = ddpm()
-    samples = {t: torch.tensor([[[0.0, float(t + row)]] for row in range(50)]) for t in (3, 1, END)}
-    samples[1] = samples[1] + torch.tensor([0.0, 1.0]) * torch.randn(
-        50, 1, 1, generator=torch.Generator().manual_seed(0)
-    )
-    outputs = {t: torch.zeros(50, 1, 2) for t in (3, 1)}
-    still, moving = Regression(scheduler, samples, outputs)((3, 1)).scales[0]
-    assert still == pytest.approx(0.0, abs=1e-6) and moving > 0.5
+def test_where_the_next_sample_is_known_no_noise_is_drawn():
+    """Every sample is what the terms say: three times the sample before."""
+    samples = {7: torch.randn(50, 1, 2, generator=torch.Generator().manual_seed(0))}
+    samples |= {3: 3 * samples[7], END: 9 * samples[7]}
+    fitted = Regression(ddpm(), samples, {7: torch.zeros(50, 1, 2), 3: torch.zeros(50, 1, 2)})((7, 3))
+    assert fitted.scales[0] == pytest.approx(0.0, abs=1e-2)
 
 
 @pytest.mark.parametrize("timesteps", [(9, 19), (19, 19), (19, 77)])
@@ -114,7 +111,7 @@ def test_it_survives_its_file(tmp_path, regression):
     assert bac.load(tmp_path / "bac.json") == way
 
 
-@pytest.mark.parametrize("scales", [(), ((0.1,),), ((0.1,), (-0.1,)), ((0.1,), (float("nan"),)), ((0.1, 0.1), (0.1,))])
+@pytest.mark.parametrize("scales", [(), (0.1,), (0.1, -0.1), (0.1, float("nan"))])
 def test_scales_that_cannot_be_drawn_are_refused(scales):
     with pytest.raises(ScheduleError, match=r"scales"):
         Ancestral(((1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 0.0)), scales)
@@ -122,4 +119,4 @@ def test_scales_that_cannot_be_drawn_are_refused(scales):
 
 def test_it_prints_its_noise():
     rows = (1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 0.0)
-    assert str(Ancestral(rows, ((0.25,), (0.0,)))).splitlines()[1].endswith("0.2500")
+    assert str(Ancestral(rows, (0.25, 0.0))).splitlines()[1].endswith("0.2500")
