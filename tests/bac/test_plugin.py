@@ -16,6 +16,7 @@ from bac.errors import MismatchError, ScheduleError, UnsupportedPolicyError
 from bac.fingerprint import Fingerprint
 from bac.guarding import calibrate
 from bac.guarding.interceptor import GuardInterceptor
+from bac.measured import Measured
 from bac.plan.executor import Replayer
 from bac.published import FirstBlock, PreviousChunk
 from tests.bac.models import TickPolicy, TinyTransformerPolicy, obs, sweep
@@ -33,6 +34,16 @@ def test_wrap_twice_reconfigures():
     policy = wrapped((0, 2))
     bac.wrap(policy, bac.Schedule(4, {"tick0": (0,)}), blocks=policy.blocks())
     assert policy.predict_action_chunk(ONE).item() == 4 * 1
+
+
+@pytest.mark.parametrize(("low", "warnings"), [(0.11, 1), (0.001, 0)])
+def test_a_way_that_was_measured_to_lead_elsewhere_warns_when_it_is_put_on(caplog, low, warnings):
+    policy = TickPolicy(4)
+    measured = Measured("energy distance", 0.14, low, 0.17, 0.004, 0.08, 1.6, 24, 8, "DDPMScheduler, 100 steps")
+    what = bac.Denoising(schedule=bac.Schedule(4, {"tick0": (0,)}), measured=measured)
+    bac.wrap(policy, what, blocks=policy.blocks(), replay=False)
+    said = [record.message for record in caplog.records if "energy distance 0.1400" in record.message]
+    assert len(said) == warnings and all("on TickPolicy" in text for text in said)
 
 
 def test_wrap_returns_the_policy_and_unwrap_is_harmless_twice():

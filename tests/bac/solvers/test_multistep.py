@@ -86,8 +86,10 @@ def test_a_name_finds_its_solver():
 
 def test_what_no_name_says_is_refused():
     with pytest.raises(
-        ScheduleError, match=r"must be one of DPM-Solver\+\+ 1, DPM-Solver\+\+, fitted multistep, got 'Euler'"
+        ScheduleError, match=r"must be one of DPM-Solver\+\+ 1, .*, fitted multistep, fitted ancestral, got 'Euler'"
     ):
         solver_named("Euler")
     with pytest.raises(ScheduleError, match=r"fitted multistep needs its coefficients; bac\.tune\(policy, batches"):
         solver_named("fitted multistep")
+    with pytest.raises(ScheduleError, match=r"fitted ancestral needs its coefficients; bac\.tune\(policy, batches"):
+        solver_named("fitted ancestral", coefficients=[(1.0, 0.0, 0.0)])
