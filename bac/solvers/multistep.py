@@ -24,6 +24,7 @@ from bac.errors import RunError, ScheduleError
 
 TERMS = ("clean", "noise", "sample", "clean before", "noise before")
 Coefficients = tuple[float, ...]
+LARGEST = 1_000.0  # a fitted coefficient is of the order of one; large ones cancel to noise, or overflow
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,25 @@ class Multistep:
         coefficients: `[K, 5]` in order of `TERMS`. The first row has only three, as no step comes before.
 
     Raises:
-        ScheduleError: A row has another length, or a coefficient is not finite.
+        ScheduleError: There is no row, a row has another length, or a coefficient is not finite or too large.
     """
 
     coefficients: tuple[Coefficients, ...]
     name = "fitted multistep"
 
     def __post_init__(self) -> None:
+        if not self.coefficients:
+            raise ScheduleError("coefficients: must be one row for each step, got none")
         for step, row in enumerate(self.coefficients):
             wanted = len(TERMS) if step else 3
             if len(row) != wanted:
                 raise ScheduleError(
                     f"coefficients of step {step}: must be {wanted} ({', '.join(TERMS[:wanted])}), got {len(row)}"
                 )
-            if not all(map(isfinite, row)):
-                raise ScheduleError(f"coefficients of step {step}: must be finite, got {row}; tune again")
+            if not all(isfinite(value) and abs(value) <= LARGEST for value in row):
+                raise ScheduleError(
+                    f"coefficients of step {step}: must be finite, at most {LARGEST:g}, got {row}; tune again"
+                )
 
     def check(self, timesteps: Sequence[float]) -> None:
         """Refuse timesteps that are not one for each step.

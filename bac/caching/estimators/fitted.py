@@ -18,6 +18,7 @@ from bac.errors import ScheduleError
 
 Array = npt.NDArray[np.float32]
 Features = Mapping[str, Tensor]  # by block, `[K, B, ..., D]`, as `bac.recording.record_features` returns them
+LARGEST = 1e6  # parameters of a fit are slopes, near one, and offsets, in the units of the block's output
 Self = TypeVar("Self", bound="Fitted")
 LinesSelf = TypeVar("LinesSelf", bound="FittedLines")
 
@@ -67,7 +68,7 @@ class Fitted(Estimator):
         """Inverse of `to_document`.
 
         Raises:
-            ScheduleError: An array is damaged or not finite.
+            ScheduleError: An array is damaged, not finite, or too large.
         """
         return cls(
             {
@@ -93,8 +94,10 @@ def _decoded(what: str, document: Mapping[str, Any]) -> Array:
         values = numbers.reshape(document["shape"]).copy()  # a tensor shares its memory, so it must be writable
     except (ValueError, TypeError) as error:
         raise ScheduleError(f"{what}: its numbers are damaged ({error}); fit the estimator again") from error
-    if not np.isfinite(values).all():
-        raise ScheduleError(f"{what}: holds a number that is not finite; fit the estimator again")
+    if not (np.abs(values) <= LARGEST).all():
+        raise ScheduleError(
+            f"{what}: holds a number that is not finite, or beyond {LARGEST:g}; fit the estimator again"
+        )
     return values
 
 
