@@ -46,16 +46,19 @@ def write_text(path: str | Path, text: str) -> None:
         _write(target, text, keep=True)
 
 
-def probe(path: str | Path) -> None:
+def probe(path: str | Path, *, folder: bool = False) -> None:
     """Try whether `path` can be written, before minutes of work; nothing is left behind.
+
+    Args:
+        folder: It is to be a folder.
 
     Raises:
         FileError: It cannot.
     """
     target = Path(path)
     with reporting(target):
-        if target.is_dir():
-            raise IsADirectoryError("it is a folder")
+        if target.exists() and target.is_dir() != folder:
+            raise FileExistsError("it is a file" if folder else "it is a folder")
         _write(target, " " * _PROBE, keep=False)
 
 
@@ -115,8 +118,8 @@ def reporting(target: Path) -> Iterator[None]:
         if not target.parent.is_dir():
             why = f"there is no folder {target.parent} to write to; make it first"
         else:
-            why = f"cannot be written: {error.strerror or error}; what was there before is unchanged. Choose another"
-            why += " place, or make room"
+            why = f"cannot be written: {error.strerror or brief(error)}; what was there before is unchanged"
+            why += ". Choose another place, or make room"
         raise FileError(f"{target}: {why}") from error
 
 

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from envs.plain_arrays import refuse_code
+
 
 @dataclass(frozen=True)
 class ReplayBuffer:
@@ -99,9 +101,11 @@ def open_group(path: str | Path) -> zarr.Group:
 
     Raises:
         FileNotFoundError: There is no zarr group at `path`.
+        ValueError: Decoding an array of it could run code.
     """
+    refuse_code(path)
     try:
-        return zarr.open_group(path, mode="r")
+        return zarr.open_group(path, mode="r", use_consolidated=False)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path}: no zarr group here. To record one: "

@@ -9,6 +9,8 @@ import zarr
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 
+from policies.plain_arrays import refuse_code
+
 KEYS = {"state": OBS_STATE, "environment_state": OBS_ENV_STATE, "action": ACTION}
 FEATURE_TYPES = {OBS_STATE: FeatureType.STATE, OBS_ENV_STATE: FeatureType.ENV, ACTION: FeatureType.ACTION}
 
@@ -33,10 +35,11 @@ class Demonstrations:
 
         Raises:
             FileNotFoundError: There is no zarr group at `path`.
-            ValueError: The group lacks states, actions or episode ends.
+            ValueError: The group lacks states, actions or episode ends, or decoding an array of it could run code.
         """
+        refuse_code(path)
         try:
-            group = zarr.open_group(path, mode="r")
+            group = zarr.open_group(path, mode="r", use_consolidated=False)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{path}: no demonstrations here. Record them: python -m envs.collect") from error
         missing = [name for name in ("data/state", "data/action", "meta/episode_ends") if name not in group]

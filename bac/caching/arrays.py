@@ -1,8 +1,8 @@
 """Named arrays and attributes in a zarr folder: written whole, and checked before a byte of an array is decoded.
 
-A zarr array names the codecs that decode it, and ``pickle`` is one of them, so reading a folder can run code. Some
-versions of zarr refuse that, others do not, and none refuses it behind a second codec for objects. Therefore the
-description of each array is read as plain JSON first: numbers and compression are let through, nothing else.
+A zarr array names the codecs that decode it, and ``pickle`` is one of them, so reading a folder can run code: zarr
+3.4.2 refuses that, earlier versions do not. Therefore the description of each array is read as plain JSON first:
+numbers and compression are let through, nothing else.
 """
 
 from __future__ import annotations

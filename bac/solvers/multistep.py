@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ from bac.errors import RunError, ScheduleError
 
 TERMS = ("clean", "noise", "sample", "clean before", "noise before")
 Coefficients = tuple[float, ...]
-LARGEST = 1_000.0  # a fitted coefficient is of the order of one; large ones cancel to noise, or overflow
+LARGEST = 1e18  # of a sample of order one, after any step; its square is still a float32
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Multistep:
         coefficients: `[K, 5]` in order of `TERMS`. The first row has only three, as no step comes before.
 
     Raises:
-        ScheduleError: There is no row, a row has another length, or a coefficient is not finite or too large.
+        ScheduleError: There is no row, a row has another length, or samples would not stay finite.
     """
 
     coefficients: tuple[Coefficients, ...]
@@ -44,15 +44,19 @@ class Multistep:
     def __post_init__(self) -> None:
         if not self.coefficients:
             raise ScheduleError("coefficients: must be one row for each step, got none")
+        largest = 1.0  # magnitude of the sample; clean actions and noise are of order one
         for step, row in enumerate(self.coefficients):
             wanted = len(TERMS) if step else 3
             if len(row) != wanted:
                 raise ScheduleError(
                     f"coefficients of step {step}: must be {wanted} ({', '.join(TERMS[:wanted])}), got {len(row)}"
                 )
-            if not all(isfinite(value) and abs(value) <= LARGEST for value in row):
+            of_sample, *others = map(abs, (row[2], *row[:2], *row[3:]))
+            largest = of_sample * largest + sum(others)
+            if not largest <= LARGEST:  # NaN is neither
                 raise ScheduleError(
-                    f"coefficients of step {step}: must be finite, at most {LARGEST:g}, got {row}; tune again"
+                    f"coefficients of step {step}: must be finite and keep samples below {LARGEST:g}, got {row}; "
+                    "tune again"
                 )
 
     def check(self, timesteps: Sequence[float]) -> None:
