@@ -42,10 +42,13 @@ FITTED = Multistep(((0.9, 0.1, 0.0), (0.8, 0.1, 0.0, 0.1, 0.0), (1.0, 0.0, 0.0, 
 ESTIMATOR = ScaleShift({name: {"scale": np.ones((3, 12)), "shift": np.zeros((3, 12))} for name in NAMES})
 MADE_FOR = HOST.fingerprint()
 
-fuzz = settings(
-    max_examples=int(os.environ.get("BAC_FUZZ", "150")),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)
+
+def fuzz(examples: int) -> settings:
+    """So many examples, if the environment does not say otherwise."""
+    return settings(
+        max_examples=int(os.environ.get("BAC_FUZZ", examples)),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
 
 
 def refused(path: Path, load: Any) -> Any:
@@ -100,7 +103,7 @@ KINDS = {
 def test_a_damaged_bac_json_is_refused_in_a_line_or_gives_finite_actions(kind, tmp_path):
     path = tmp_path / "bac.json"
 
-    @fuzz
+    @fuzz(150)
     @given(damaged(KINDS[kind]))
     def check(content: bytes) -> None:
         path.write_bytes(content)
@@ -125,7 +128,7 @@ def test_a_damaged_guard_is_refused_in_a_line_or_gives_finite_actions(tmp_path):
     path, watched = tmp_path / "guard.json", bac.Denoising(num_steps=3, schedule=SCHEDULE)
     GUARD.save(path)
 
-    @fuzz
+    @fuzz(150)
     @given(damaged(json.loads(path.read_text())))
     def check(content: bytes) -> None:
         path.write_bytes(content)
@@ -149,7 +152,7 @@ def test_a_damaged_certificate_is_refused_in_a_line_or_speaks(tmp_path):
     path = tmp_path / "certificate.json"
     CERTIFICATE.save(path)
 
-    @fuzz
+    @fuzz(150)
     @given(damaged(json.loads(path.read_text())))
     def check(content: bytes) -> None:
         path.write_bytes(content)
@@ -177,7 +180,7 @@ def test_a_damaged_calibration_is_refused_in_a_line_or_is_scheduled(tmp_path):
     made.save(whole)
     files = sorted(file.relative_to(whole) for file in whole.rglob("*") if file.is_file())
 
-    @fuzz
+    @fuzz(30)
     @given(st.data())
     def check(data: st.DataObject) -> None:
         shutil.rmtree(path, ignore_errors=True)
