@@ -83,7 +83,12 @@ class ReplayBuffer:
             group.create_array("meta/episode_ends", data=self.episode_ends)
             if path.exists():
                 path.rename(Path(folder, "old"))
-            Path(folder, "new").rename(path)
+            try:
+                Path(folder, "new").rename(path)
+            except BaseException:
+                if Path(folder, "old").exists():  # or it would be removed with the folder
+                    Path(folder, "old").rename(path)
+                raise
 
     @property
     def num_episodes(self) -> int:

@@ -114,7 +114,8 @@ def _naming_what_is_broken(path: Path) -> Iterator[None]:
     except BacError:
         raise
     except Exception as error:
-        raise BacError(f"{path}: LeRobot cannot load it: {type(error).__name__}: {brief(error)}") from error
+        why = f"{type(error).__name__}: {brief(error)}"
+        raise BacError(f"{path}: LeRobot cannot load it ({why}); save or download it again") from error
 
 
 def _register(name: str) -> None:

@@ -4,6 +4,7 @@ import zarr
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 
 from policies.demonstrations import Demonstrations
+from tests.crafted import ATTACKS, arm
 from tests.policies.models import write_demonstrations
 
 
@@ -38,3 +39,15 @@ def test_a_zarr_that_is_no_replay_buffer_is_named_with_what_it_lacks(tmp_path):
     zarr.open_group(tmp_path / "other.zarr", mode="w").create_array("data/state", data=np.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"this lacks \['data/action', 'meta/episode_ends'\]"):
         Demonstrations.load(tmp_path / "other.zarr")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("array", ["data/action", "meta/episode_ends"])
+def test_opening_crafted_demonstrations_runs_nothing_and_says_so(tmp_path, array, attack):
+    write_demonstrations(tmp_path / "demo.zarr", lengths=[3, 5])
+    arm(tmp_path / "demo.zarr" / array, ATTACKS[attack], tmp_path / "ran")
+    with pytest.raises(
+        ValueError, match=f"{array}: holds something else than plain numbers, .* python -m envs.collect"
+    ):
+        Demonstrations.load(tmp_path / "demo.zarr")
+    assert not (tmp_path / "ran").exists()
