@@ -159,13 +159,13 @@ def _bounded(path: Path) -> bytes:
 
 
 @contextmanager
-def one_sentence(origin: str | Path, make: str = MAKE) -> Iterator[None]:
+def one_sentence(origin: str | Path, make: str = MAKE, kind: type[BacError] = ScheduleError) -> Iterator[None]:
     """Turn whatever goes wrong with a document into one sentence: the file, the field, and what makes a new one."""
     try:
         yield
     except _MISREAD as error:  # a ScheduleError is a ValueError
         why = brief(error) if isinstance(error, BacError) else f"holds what cannot be read ({brief(repr(error))})"
-        raise ScheduleError(f"{origin}: {why}. Make it anew: {make}") from error
+        raise kind(f"{origin}: {why}. Make it anew: {make}") from error
 
 
 def part(document: Any, name: str, convert: Callable[[Any], Value]) -> Value:

@@ -15,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 import bac
+from bac.files import probe, write_text
 from bac.plan.replay import replay_named
 from bac.tuning import Tuned
 from bac.tuning.batches import in_parts
@@ -55,7 +56,7 @@ def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
     """Write the report, the picture, the provenance, and the chosen Denoising as ``bac.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     tuned.save(folder / REPORT_NAME)
-    (folder / "tuned.txt").write_text(f"{tuned}\n\nrun again: {json.dumps(dict(again))}\n")
+    write_text(folder / "tuned.txt", f"{tuned}\n\nrun again: {json.dumps(dict(again))}\n")
     tuned.plot(folder / "front.png")
     tuned.denoising.save(folder / "bac.json")
     write_json(folder / "provenance.json", {**provenance(), "second_run": dict(again)})
@@ -69,6 +70,8 @@ def main(config: Any) -> None:
     options: dict[str, Any] = OmegaConf.to_container(config.tune, resolve=True)
     folder, count, rounds = Path(options.pop("results")), options.pop("num_observations"), options.pop("rounds")
     options["replay"] = replay_named(options.pop("executor"))
+    folder.mkdir(parents=True, exist_ok=True)
+    probe(folder / "bac.json")  # before minutes of work
     settings = settings_of(config)
     loaded = settings.load_policy()
     batch = visited(loaded, settings.make_env, CALIBRATION_SEED, count)

@@ -20,7 +20,7 @@ from bac.caching.similarity import (
     batched_gram,
     batched_relative_change,
 )
-from bac.errors import CalibrationError, ScheduleError
+from bac.errors import CalibrationError
 from bac.files import as_it_is, as_text, as_whole, one_sentence, part
 from bac.fingerprint import Fingerprint
 
@@ -140,20 +140,17 @@ class Calibration:
         Raises:
             CalibrationError: The folder is not a complete calibration of this version, or decoding it would run code.
         """
-        try:
-            with one_sentence(path, _MAKE):
-                found, document = arrays.load(path, _ARRAYS, _LATER_ARRAYS)
-                if (document.get("format"), document.get("version")) != (_FORMAT, _VERSION):
-                    raise CalibrationError(f"is no calibration of version {_VERSION}")
-                return cls(
-                    blocks=part(document, "blocks", _blocks),
-                    num_steps=part(document, "num_steps", as_it_is),
-                    num_runs=part(document, "num_runs", as_it_is),
-                    fingerprint=part(document, "fingerprint", Fingerprint.from_dict),
-                    **found,
-                )
-        except ScheduleError as error:
-            raise CalibrationError(str(error)) from error
+        with one_sentence(path, _MAKE, CalibrationError):
+            found, document = arrays.load(path, _ARRAYS, _LATER_ARRAYS)
+            if (document.get("format"), document.get("version")) != (_FORMAT, _VERSION):
+                raise CalibrationError(f"is no calibration of version {_VERSION}")
+            return cls(
+                blocks=part(document, "blocks", _blocks),
+                num_steps=part(document, "num_steps", as_it_is),
+                num_runs=part(document, "num_runs", as_it_is),
+                fingerprint=part(document, "fingerprint", Fingerprint.from_dict),
+                **found,
+            )
 
     def __str__(self) -> str:
         spread = f"similarity spread {self.similarity_std.mean():.3f} (mean standard deviation across runs)"

@@ -58,6 +58,16 @@ def test_weights_that_are_nowhere_have_no_hash():
     assert weights_hash(layers().to("meta")) is None
 
 
+def test_an_adapter_counts_as_weights_while_it_is_there_whether_it_is_on_or_off():
+    peft = pytest.importorskip("peft")
+    before = weights_hash(layers())
+    adapted = peft.get_peft_model(layers(), peft.LoraConfig(target_modules=["0", "1"], r=2))
+    on = weights_hash(adapted.get_base_model())
+    adapted.base_model.disable_adapter_layers()
+    assert before != on == weights_hash(adapted.get_base_model())
+    assert weights_hash(adapted.unload()) == before
+
+
 def test_wrapping_does_not_change_the_fingerprint():
     policy = TinyTransformerPolicy()
     before = find_host(policy).fingerprint()
