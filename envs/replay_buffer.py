@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from envs.plain_arrays import refuse_code
+from envs.plain_arrays import refuse_code, require_whole
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class ReplayBuffer:
         group = open_group(path)
         if "data" not in group or "meta/episode_ends" not in group:
             raise ValueError(f"{path}: a replay buffer has data/* and meta/episode_ends, this has {sorted(group)}")
+        # Of other arrays, a part that is all zeros may not have been written.
+        require_whole(path, group, [name for name in ("data/state", "data/action") if name in group])
+        require_whole(path, group, ["meta/episode_ends"])
         arrays = {name: array[:] for name, array in sorted(group["data"].arrays())}
         return cls(arrays, group["meta/episode_ends"][:], dict(group.attrs))
 
@@ -79,7 +82,7 @@ class ReplayBuffer:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             group = zarr.open_group(Path(folder, "new"), mode="w", zarr_format=2, attributes=dict(self.attrs))
             for name, array in self.arrays.items():
-                group.create_array(f"data/{name}", data=array)
+                group.create_array(f"data/{name}", data=array, config={"write_empty_chunks": True})
             group.create_array("meta/episode_ends", data=self.episode_ends)
             if path.exists():
                 path.rename(Path(folder, "old"))

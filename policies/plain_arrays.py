@@ -8,7 +8,7 @@ code: zarr 3.4.2 refuses that, earlier versions do not. Numbers and compression 
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,17 @@ def refuse_code(folder: str | Path) -> None:
                 f"{path.parent}: holds something else than plain numbers, and decoding that can run code; nothing was "
                 "decoded. Record demonstrations yourself: python -m envs.collect"
             )
+
+
+def require_whole(path: str | Path, group: Any, names: Iterable[str]) -> None:
+    """Refuse arrays of which a part is missing, because zarr would read it as zeros.
+
+    Raises:
+        ValueError: A part of an array is missing.
+    """
+    for name in names:
+        if (missing := group[name].nchunks - group[name].nchunks_initialized) > 0:
+            raise ValueError(f"{path}: {missing} of {group[name].nchunks} parts of {name} are missing; copy it again")
 
 
 def _descriptions(folder: str | Path) -> Iterator[Path]:

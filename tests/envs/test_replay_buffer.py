@@ -85,6 +85,15 @@ def test_a_zarr_group_of_another_kind_is_refused(tmp_path):
         ReplayBuffer.load(tmp_path / "other.zarr")
 
 
+def test_a_part_that_is_missing_is_not_read_as_zeros_and_zeros_are(tmp_path):
+    zeros = np.zeros((5, 7), np.float32)
+    ReplayBuffer({"state": zeros, "action": zeros}, [3, 5]).save(tmp_path / "line.zarr")
+    assert not ReplayBuffer.load(tmp_path / "line.zarr").arrays["action"].any()
+    (tmp_path / "line.zarr" / "data" / "action" / "0.0").unlink()
+    with pytest.raises(ValueError, match="1 of 1 parts of data/action are missing; copy it again"):
+        ReplayBuffer.load(tmp_path / "line.zarr")
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_opening_a_crafted_buffer_runs_nothing_and_says_so(tmp_path, attack):
     buffer().save(tmp_path / "line.zarr")

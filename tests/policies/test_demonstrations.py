@@ -41,6 +41,14 @@ def test_a_zarr_that_is_no_replay_buffer_is_named_with_what_it_lacks(tmp_path):
         Demonstrations.load(tmp_path / "other.zarr")
 
 
+def test_actions_that_are_missing_are_not_read_as_zeros(tmp_path):
+    write_demonstrations(tmp_path / "demo.zarr", lengths=[3, 5])
+    chunks = [file for file in (tmp_path / "demo.zarr" / "data" / "action").rglob("*") if file.name[0].isdigit()]
+    next(file for file in chunks if file.is_file()).unlink()
+    with pytest.raises(ValueError, match="1 of 1 parts of data/action are missing; copy it again"):
+        Demonstrations.load(tmp_path / "demo.zarr")
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("array", ["data/action", "meta/episode_ends"])
 def test_opening_crafted_demonstrations_runs_nothing_and_says_so(tmp_path, array, attack):
