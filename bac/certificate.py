@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from bac.errors import MismatchError, ScheduleError
-from bac.files import read_json, write_json
+from bac.files import as_it_is, one_sentence, part, read_json, write_json
 
 CERTIFICATE_NAME = "certificate.json"
 WEIGHTS_NAME = "model.safetensors"
 _FORMAT, _VERSION = "bac.certificate", 1
+_MAKE = "python -m eval.certify certify.file=BAC_JSON"
 _PIECE = 1 << 20  # bytes read at once
+_KINDS: dict[Any, Any] = {"str": str, "int": int, "float": (int, float)}  # by annotation
 _VERDICTS = {"shown": "certified", "refuted": "REFUTED", "undecided": "not decided"}
 
 
@@ -40,7 +44,7 @@ class Certificate:
         date: Day of the verdict, YYYY-MM-DD.
 
     Raises:
-        ScheduleError: `verdict` is unknown.
+        ScheduleError: `verdict` is unknown, or a value has another type.
     """
 
     verdict: str
@@ -62,6 +66,10 @@ class Certificate:
     date: str
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), _KINDS[field.type]
+            if isinstance(value, bool) or not isinstance(value, kind) or (kind is not str and not isfinite(value)):
+                raise ScheduleError(f"certificate: {field.name} must be a finite {field.type}, got {value!r:.80}")
         if self.verdict not in _VERDICTS:
             raise ScheduleError(f"certificate: verdict must be one of {', '.join(_VERDICTS)}, got {self.verdict!r}")
 
@@ -76,15 +84,11 @@ class Certificate:
         Raises:
             ScheduleError: There is no such file, or it is not a complete certificate of this version.
         """
-        document = read_json(path)
-        try:
-            if (document["format"], document["version"]) != (_FORMAT, _VERSION):
-                raise KeyError("format")
-            return cls(**{field.name: document[field.name] for field in fields(cls)})
-        except (KeyError, TypeError) as error:
-            raise ScheduleError(
-                f"{path}: not a complete certificate of version {_VERSION} ({error!r}); certify again"
-            ) from error
+        document = read_json(path, _MAKE)
+        with one_sentence(path, _MAKE):
+            if (document.get("format"), document.get("version")) != (_FORMAT, _VERSION):
+                raise ScheduleError(f"is no certificate of version {_VERSION}")
+            return cls(**{field.name: part(document, field.name, as_it_is) for field in fields(cls)})
 
     @classmethod
     def beside(cls, schedule_path: str | Path) -> Certificate | None:

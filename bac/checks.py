@@ -14,6 +14,7 @@ from bac.caching.interceptors.online import OnlineRule
 from bac.caching.schedule import Schedule
 from bac.denoising import Denoising
 from bac.errors import MismatchError, ScheduleError, UnsupportedPolicyError
+from bac.fingerprint import Fingerprint
 from bac.plan.replay import Replay
 from bac.solvers.interceptor import swaps_for
 
@@ -39,9 +40,12 @@ def check_fits(denoising: Denoising, host: Host, *, strict: bool) -> None:
         raise UnsupportedPolicyError(
             f"{type(host.policy).__name__}: has no reset(), so {estimator.name} would carry one episode into the next"
         )
+    _check_timesteps(denoising, host)
     swaps_for(host, denoising.solver, denoising.timesteps, denoising.num_steps)
     if strict:
-        _check_fingerprint(denoising, host)
+        found = host.fingerprint()
+        _check_fingerprint(denoising, host, found)
+        _check_weights(denoising, host, found)
 
 
 def check_schedule(schedule: Schedule, host: Host) -> None:
@@ -112,7 +116,33 @@ def _check_last(schedule: Schedule, host: Host) -> None:
         )
 
 
-def _check_fingerprint(denoising: Denoising, host: Host) -> None:
+def _check_timesteps(denoising: Denoising, host: Host) -> None:
+    """A solver looks its timesteps up among the noise levels of the training."""
+    if denoising.solver is None or not host.takes_solvers:
+        return
+    trained = len(host.noise_scheduler.alphas_cumprod)
+    if denoising.timesteps[0] >= trained:
+        raise ScheduleError(
+            f"timesteps: must be below {trained}, the number of noise levels {type(host.policy).__name__} was trained "
+            f"on, got {denoising.timesteps[0]}; tune for this policy: bac.tune(policy, batches)"
+        )
+
+
+def _check_weights(denoising: Denoising, host: Host, found: Fingerprint) -> None:
+    """Other weights of the same policy: coefficients fitted to them no longer hold; steps and solvers do, perhaps."""
+    if not denoising.made_for.other_weights(found):
+        return
+    name = type(host.policy).__name__
+    what = f"{denoising.name} was made for other weights ({denoising.made_for.weights}) than it has ({found.weights})"
+    if denoising.is_fitted:
+        raise MismatchError(
+            f"{name}: {what}, and its coefficients were fitted to them. Tune again, or accept the difference: "
+            "bac.wrap(policy, what, strict=False)"
+        )
+    logger.warning("%s: %s; if the policy was trained on, compare them, or calibrate or tune again", name, what)
+
+
+def _check_fingerprint(denoising: Denoising, host: Host, found: Fingerprint) -> None:
     """Compare fingerprints, leaving out the solver and the number of steps that `wrap` would replace."""
     expected = denoising.made_for
     if denoising.solver is not None:
@@ -122,7 +152,7 @@ def _check_fingerprint(denoising: Denoising, host: Host) -> None:
     elif isinstance(denoising.schedule, Schedule):
         # The schedule's K counts: a schedule made together with a solver carries the K that the policy had before.
         expected = replace(expected, num_steps=denoising.schedule.num_steps)
-    differences = expected.differences(host.fingerprint())
+    differences = expected.differences(found)
     if differences:
         raise MismatchError(
             f"{type(host.policy).__name__}: {denoising.name} was made for something else.\n  "

@@ -16,9 +16,9 @@ import numpy as np
 from bac.caching.estimators import Estimator
 from bac.caching.estimators.fitted import Fitted
 from bac.caching.interceptors.online import OnlineRule
-from bac.caching.schedule import Schedule
+from bac.caching.schedule import Schedule, check_count
 from bac.errors import ScheduleError
-from bac.files import FORMAT, VERSION, read_denoising, write_json
+from bac.files import FORMAT, VERSION, as_it_is, as_number, one_sentence, part, read_denoising, write_json
 from bac.fingerprint import Fingerprint
 from bac.measured import Measured
 from bac.published.naming import estimator_named, fitted_class
@@ -92,8 +92,7 @@ class Denoising:
     def _check_num_steps(self) -> None:
         if self.num_steps is None:
             return
-        if not isinstance(self.num_steps, int) or isinstance(self.num_steps, bool) or self.num_steps < 1:
-            raise ScheduleError(f"num_steps: must be a whole number of at least 1, got {self.num_steps!r}")
+        check_count("num_steps", self.num_steps)
         for what, count in (("timesteps are", len(self.timesteps)), ("schedule is", self._scheduled_steps)):
             if count and count != self.num_steps:
                 raise ScheduleError(f"num_steps: {what} for {count} steps, got {self.num_steps}")
@@ -160,6 +159,11 @@ class Denoising:
         return "none" if self.schedule is None else "hold"
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether it holds numbers that were fitted to one policy's weights."""
+        return isinstance(self.solver, Multistep) or isinstance(self.estimator, Fitted)
+
+    @property
     def made_for(self) -> Fingerprint:
         """Fingerprint of the policy it was made for, as far as known."""
         return self.fingerprint or Fingerprint(num_steps=self._scheduled_steps)
@@ -218,24 +222,23 @@ class Denoising:
         Raises:
             ScheduleError: A part is missing, of another type, or breaks a rule.
         """
-        try:
-            stored, solver, measured = document["fingerprint"], document["solver"], document.get("measured")
-            fingerprint = None if stored is None else Fingerprint.from_dict(stored)
-            name, estimator = _estimator(document["estimator"])
+        with one_sentence(origin):
+            fingerprint = part(document, "fingerprint", _fingerprint)
+            name, estimator = part(document, "estimator", _estimator)
+            timesteps = part(document, "timesteps", tuple)
+            num_steps = part(document, "num_steps", as_it_is)
+            if timesteps and num_steps is None:  # no file was written so
+                raise ScheduleError(f"num_steps: must be the number of timesteps, {len(timesteps)}, got null")
             return cls(
-                solver=None if solver is None else solver_named(**solver),
-                timesteps=tuple(document["timesteps"]),
-                num_steps=document["num_steps"],
-                schedule=_schedule(document["schedule"], fingerprint, name),
+                solver=part(document, "solver", _solver),
+                timesteps=timesteps,
+                num_steps=num_steps,
+                schedule=part(document, "schedule", lambda given: _schedule(given, fingerprint, name)),
                 estimator=estimator,
                 precision=document.get("precision", AS_LOADED),
                 fingerprint=fingerprint,
-                measured=None if measured is None else Measured.from_dict(measured),
+                measured=_measured(document.get("measured")),  # older files lack it
             )
-        except ScheduleError as error:
-            raise ScheduleError(f"{origin}: {error}") from error
-        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-            raise ScheduleError(f"{origin}: a part is missing or of another type ({error!r}); save it again") from error
 
     @property
     def _scheduled_steps(self) -> int | None:
@@ -266,10 +269,16 @@ def load(path: str | Path) -> Denoising:
 def _checked_timesteps(given: Any) -> tuple[int, ...]:
     values = tuple(given)
     numbers = [value for value in values if isinstance(value, (int, float, np.number)) and not isinstance(value, bool)]
-    whole = tuple(int(value) for value in numbers if float(value).is_integer())  # NumPy and JSON may give 91.0
+    whole = tuple(int(value) for value in numbers if _is_whole(value))  # NumPy and JSON may give 91.0
     if len(whole) < len(values) or any(value < 0 for value in whole) or list(whole) != sorted(set(whole), reverse=True):
-        raise ScheduleError(f"timesteps: must be whole numbers from 0 on, each below the one before, got {values}")
+        raise ScheduleError(
+            f"timesteps: must be whole numbers from 0 on, each below the one before, got {values!s:.80}"
+        )
     return whole
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) or float(value).is_integer()
 
 
 def _solver_document(solver: Solver | None) -> dict[str, Any] | None:
@@ -288,11 +297,40 @@ def _schedule_document(schedule: Schedule | None) -> dict[str, Any] | None:
     return {"num_steps": schedule.num_steps, "update_steps": {k: list(v) for k, v in schedule.update_steps.items()}}
 
 
+def _fingerprint(document: Any) -> Fingerprint | None:
+    return None if document is None else Fingerprint.from_dict(document)
+
+
+def _measured(document: Any) -> Measured | None:
+    return None if document is None else Measured.from_dict(document)
+
+
+def _solver(document: Any) -> Solver | None:
+    if document is None:
+        return None
+    name = part(document, "name", as_it_is)
+    fitted = {name: part(document, name, read) for name, read in _FITTED.items() if name in document}
+    return solver_named(name, **fitted)
+
+
+def _row(given: Any) -> Any:
+    """Numbers; null where the solver has none."""
+    return None if given is None else [as_number(value) for value in given]
+
+
+def _rows(given: Any) -> Any:
+    """Coefficients row by row; null where the solver has none."""
+    return None if given is None else [_row(row) for row in given]
+
+
+_FITTED = {"coefficients": _rows, "scales": _row}
+
+
 def _schedule(document: Any, fingerprint: Fingerprint | None, estimator: str) -> Schedule | None:
     if document is None:
         return None
-    steps = {name: tuple(values) for name, values in document["update_steps"].items()}
-    return Schedule(document["num_steps"], steps, fingerprint, estimator)
+    steps = part(document, "update_steps", lambda given: {name: tuple(values) for name, values in given.items()})
+    return Schedule(part(document, "num_steps", as_it_is), steps, fingerprint, estimator)
 
 
 def _of_name(name: str, timesteps: tuple[int, ...]) -> Estimator | None:
@@ -316,6 +354,6 @@ def _estimator(document: Any) -> tuple[str, Estimator | None]:
     """Name and, if its parameters are stored, the estimator. `estimator_on` makes any other from its name."""
     if document is None:
         return "hold", None
-    name, parameters = document["name"], document.get("parameters")
-    cls = fitted_class(name)
-    return name, None if cls is None or parameters is None else cls.from_document(parameters)
+    name, parameters = part(document, "name", as_it_is), document.get("parameters")
+    cls = fitted_class(name) if isinstance(name, str) else None
+    return name, None if cls is None or parameters is None else part(document, "parameters", cls.from_document)

@@ -15,6 +15,10 @@ class CalibrationError(BacError, ValueError):
     """A calibration could not be made, saved or loaded."""
 
 
+class FileError(BacError, OSError):
+    """A file cannot be written; what was there before is unchanged."""
+
+
 class UnsupportedPolicyError(BacError, TypeError):
     """`bac` does not know where this policy's denoiser, blocks or sampler are."""
 

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from bac.errors import ScheduleError
+from bac.files import brief
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,13 @@ class Measured:
             ScheduleError: A field is missing, unknown or of another type.
         """
         names = {field.name for field in fields(cls)}
-        if set(document) != names:
-            wrong = ", ".join(sorted(set(document) ^ names))
-            raise ScheduleError(f"measured: a field is missing or unknown ({wrong}); tune again")
+        if not isinstance(document, Mapping) or set(document) != names:
+            wrong = ", ".join(sorted(map(str, set(document) ^ names))) if isinstance(document, Mapping) else "all"
+            raise ScheduleError(f"measured: a field is missing or unknown ({brief(wrong)}); tune again")
         for name, value in document.items():
             allowed: tuple[type, ...] = (str,) if name in ("quantity", "reference") else (int, float)
             if isinstance(value, bool) or not (isinstance(value, allowed) or (value is None and name in _OPTIONAL)):
-                raise ScheduleError(f"measured: {name} has another type, got {value!r}; tune again")
+                raise ScheduleError(f"measured: {name} has another type, got {brief(repr(value))}; tune again")
         return cls(**document)
 
 

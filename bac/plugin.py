@@ -51,7 +51,9 @@ def wrap(
             `bac.guarding.calibrate`. `bac.plan.record` records the plan of its fallback ahead; otherwise the first
             run that falls back records it.
         blocks: The blocks to cache, in order of evaluation, where `bac` does not find them itself.
-        strict: Refuse a `what` that was made for another policy class, solver, timestep list or dtype.
+        strict: Refuse a `what` that was made for another policy class, solver, timestep list, noise levels, kind of
+            prediction, clip or dtype, and coefficients that were fitted to other weights. For other weights, a schedule
+            or a solver gets one warning.
 
     Returns:
         `policy` itself.
@@ -59,7 +61,8 @@ def wrap(
     Raises:
         UnsupportedPolicyError: The policy's blocks or sampler were not found.
         ScheduleError: `what` does not fit the policy, or contradicts another option.
-        MismatchError: `what` was made for another policy and `strict` is true; or the guard is for another schedule.
+        MismatchError: `what` was made for another policy or fitted to other weights, and `strict` is true; or the guard
+            is for another schedule.
     """
     if what is None and replay is False:
         raise ScheduleError("what: None computes every block, which only replay speeds up; leave replay=False out")

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from envs.plain_arrays import refuse_code, require_whole
+
 
 @dataclass(frozen=True)
 class ReplayBuffer:
@@ -67,6 +69,9 @@ class ReplayBuffer:
         group = open_group(path)
         if "data" not in group or "meta/episode_ends" not in group:
             raise ValueError(f"{path}: a replay buffer has data/* and meta/episode_ends, this has {sorted(group)}")
+        # Of other arrays, a part that is all zeros may not have been written.
+        require_whole(path, group, [name for name in ("data/state", "data/action") if name in group])
+        require_whole(path, group, ["meta/episode_ends"])
         arrays = {name: array[:] for name, array in sorted(group["data"].arrays())}
         return cls(arrays, group["meta/episode_ends"][:], dict(group.attrs))
 
@@ -77,11 +82,16 @@ class ReplayBuffer:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             group = zarr.open_group(Path(folder, "new"), mode="w", zarr_format=2, attributes=dict(self.attrs))
             for name, array in self.arrays.items():
-                group.create_array(f"data/{name}", data=array)
+                group.create_array(f"data/{name}", data=array, config={"write_empty_chunks": True})
             group.create_array("meta/episode_ends", data=self.episode_ends)
             if path.exists():
                 path.rename(Path(folder, "old"))
-            Path(folder, "new").rename(path)
+            try:
+                Path(folder, "new").rename(path)
+            except BaseException:
+                if Path(folder, "old").exists():  # or it would be removed with the folder
+                    Path(folder, "old").rename(path)
+                raise
 
     @property
     def num_episodes(self) -> int:
@@ -99,9 +109,11 @@ def open_group(path: str | Path) -> zarr.Group:
 
     Raises:
         FileNotFoundError: There is no zarr group at `path`.
+        ValueError: Decoding an array of it could run code.
     """
+    refuse_code(path)
     try:
-        return zarr.open_group(path, mode="r")
+        return zarr.open_group(path, mode="r", use_consolidated=False)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path}: no zarr group here. To record one: "

@@ -11,6 +11,7 @@ writes ``bac.json`` and ``certificate.json`` to one folder; copy both beside a c
 """
 
 import csv
+import io
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 import bac
 from bac.certificate import CERTIFICATE_NAME, Certificate, file_hash
+from bac.files import probe, write_text
 from eval.compared.comparison import Comparison
 from eval.measure.sequential import bounds, non_inferiority
 from eval.play.records import EpisodeLog
@@ -85,10 +87,11 @@ class Pairs:
 
     def save(self, path: Path) -> None:
         """Write every pair that was looked at as CSV, one line per pair."""
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["seed", f"{self.quantity} of reference", f"{self.quantity} of method"])
-            writer.writerows((seed, f"{before:.6g}", f"{after:.6g}") for seed, before, after in self.seen)
+        table = io.StringIO(newline="")
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["seed", f"{self.quantity} of reference", f"{self.quantity} of method"])
+        writer.writerows((seed, f"{before:.6g}", f"{after:.6g}") for seed, before, after in self.seen)
+        write_text(path, table.getvalue())
 
     def _play(self, cell: Cell, denoising: bac.Denoising, seeds: Sequence[int]) -> list[EpisodeResult]:
         unit = Unit(unit_key(self._settings, cell, denoising), cell, denoising, tuple(seeds))
@@ -117,10 +120,11 @@ def certify(
         confidence: Confidence of the verdict, in (0, 1).
         options: `certify` of ``configs/eval.yaml``.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe(folder / CERTIFICATE_NAME)  # before hours of episodes
     pairs = Pairs(settings, subject, options)
     outcome = non_inferiority(pairs.differences(), margin, confidence=confidence)
     low, high = bounds(outcome.differences, confidence=confidence)
-    folder.mkdir(parents=True, exist_ok=True)
     subject.denoising.save(folder / "bac.json")
     pairs.save(folder / "pairs.csv")
     certificate = Certificate(

@@ -17,6 +17,7 @@ import torch
 from omegaconf import OmegaConf
 
 import bac
+from bac.files import probe, write_text
 from bac.plan.replay import replay_named
 from bac.tuning import Tuned
 from bac.tuning.batches import in_parts
@@ -53,7 +54,7 @@ def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
     """Write the report, the picture, the provenance, and the chosen Denoising as ``bac.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     tuned.save(folder / REPORT_NAME)
-    (folder / "tuned.txt").write_text(f"{tuned}\n\nrun again: {json.dumps(dict(again))}\n")
+    write_text(folder / "tuned.txt", f"{tuned}\n\nrun again: {json.dumps(dict(again))}\n")
     tuned.plot(folder / "front.png")
     tuned.denoising.save(folder / "bac.json")
     write_json(folder / "provenance.json", {**provenance(), "second_run": dict(again)})
@@ -67,6 +68,8 @@ def main(config: Any) -> None:
     options: dict[str, Any] = OmegaConf.to_container(config.tune, resolve=True)
     folder, count, rounds = Path(options.pop("results")), options.pop("num_observations"), options.pop("rounds")
     options["replay"] = replay_named(options.pop("executor"))
+    folder.mkdir(parents=True, exist_ok=True)
+    probe(folder / "bac.json")  # before minutes of work
     settings, cell = settings_of(config), cell_of(config).sampler
     loaded = settings.load_policy()
     batch = visited(loaded, settings.make_env, CALIBRATION_SEED, count, cell=cell, progress=True)

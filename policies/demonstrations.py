@@ -9,7 +9,10 @@ import zarr
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 
+from policies.plain_arrays import refuse_code, require_whole
+
 KEYS = {"state": OBS_STATE, "environment_state": OBS_ENV_STATE, "action": ACTION}
+REQUIRED = ("data/state", "data/action", "meta/episode_ends")
 FEATURE_TYPES = {OBS_STATE: FeatureType.STATE, OBS_ENV_STATE: FeatureType.ENV, ACTION: FeatureType.ACTION}
 
 
@@ -33,15 +36,17 @@ class Demonstrations:
 
         Raises:
             FileNotFoundError: There is no zarr group at `path`.
-            ValueError: The group lacks states, actions or episode ends.
+            ValueError: The group lacks states, actions or episode ends, or a part of them; or decoding could run code.
         """
+        refuse_code(path)
         try:
-            group = zarr.open_group(path, mode="r")
+            group = zarr.open_group(path, mode="r", use_consolidated=False)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{path}: no demonstrations here. Record them: python -m envs.collect") from error
-        missing = [name for name in ("data/state", "data/action", "meta/episode_ends") if name not in group]
+        missing = [name for name in REQUIRED if name not in group]
         if missing:
             raise ValueError(f"{path}: demonstrations have state, action and episode_ends, this lacks {missing}")
+        require_whole(path, group, REQUIRED)
         arrays = {
             key: np.asarray(group[f"data/{name}"], np.float32) for name, key in KEYS.items() if f"data/{name}" in group
         }

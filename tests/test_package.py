@@ -28,7 +28,7 @@ def test_every_error_a_user_can_meet_is_a_bac_error():
     found = {
         value for value in vars(bac.errors).values() if isinstance(value, type) and value.__module__ == "bac.errors"
     }
-    assert len(found) == 8 and all(issubclass(value, bac.BacError) for value in found)
+    assert len(found) == 9 and all(issubclass(value, bac.BacError) for value in found)
 
 
 @pytest.mark.slow

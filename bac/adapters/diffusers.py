@@ -55,6 +55,7 @@ def host(pipe: Any) -> Host:
         sampler_attribute="__call__",
         blocks=blocks,
         solver=type(pipe.scheduler).__name__,
+        noise_scheduler=pipe.scheduler,
         contexts=Site(denoiser, "cache_context") if callable(getattr(denoiser, "cache_context", None)) else None,
     )
 

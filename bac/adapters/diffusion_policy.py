@@ -64,7 +64,8 @@ def with_noise_scheduler(host: Host) -> Host:
     owner = host.sampler_owner
     num_steps = int(owner.num_inference_steps)
     solver, timesteps = noise_schedule(owner.noise_scheduler, num_steps)
-    return replace(host, num_steps=num_steps, solver=solver, timesteps=timesteps, takes_solvers=True)
+    known = {"solver": solver, "timesteps": timesteps, "noise_scheduler": owner.noise_scheduler}
+    return replace(host, num_steps=num_steps, takes_solvers=True, **known)
 
 
 # Noise schedulers of the discrete diffusion that our solvers are for; each evaluates the denoiser once a step.

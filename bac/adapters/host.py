@@ -13,7 +13,7 @@ from torch import nn
 
 from bac.caching.block import Block, Site
 from bac.caching.interceptors.once import Hoist
-from bac.fingerprint import Fingerprint
+from bac.fingerprint import Fingerprint, trained_noise, weights_hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,7 @@ class Host:
         num_steps: Denoising steps K, if known before a run.
         solver: Class name of the noise scheduler or solver, if known.
         timesteps: Noise levels in order of evaluation, `[K]`, if known.
+        noise_scheduler: The policy's noise scheduler of diffusers, if it has one.
         takes_solvers: `sampler_owner` reads its solver, one of diffusers' noise schedulers, and K anew in every run:
             ``noise_scheduler`` and ``num_inference_steps``.
         num_steps_at: Object and attribute from which the sampler reads K anew in every run. Set only if K steps are K
@@ -61,6 +62,7 @@ class Host:
     num_steps: int | None = None
     solver: str | None = None
     timesteps: tuple[float, ...] = ()
+    noise_scheduler: Any = None
     takes_solvers: bool = False
     num_steps_at: tuple[Any, str] | None = None
     num_steps_argument: str | None = None
@@ -117,6 +119,8 @@ class Host:
             solver=self.solver,
             timesteps=self.timesteps,
             dtype=None if parameter is None else str(parameter.dtype).removeprefix("torch."),
+            weights=weights_hash(self.denoiser),
+            **({} if self.noise_scheduler is None else trained_noise(self.noise_scheduler)),
         )
 
 

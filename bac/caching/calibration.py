@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bac.caching import arrays
 from bac.caching.block import Block, BlockKind
+from bac.caching.schedule import check_count
 from bac.caching.similarity import (
     batched_caching_error,
     batched_cosine_similarity,
@@ -19,10 +21,12 @@ from bac.caching.similarity import (
     batched_relative_change,
 )
 from bac.errors import CalibrationError
+from bac.files import as_it_is, as_text, as_whole, one_sentence, part
 from bac.fingerprint import Fingerprint
 
 Array = npt.NDArray[np.float64]
 _FORMAT, _VERSION = "bac.calibration", 1
+_MAKE = "bac calibrate --policy-path CKPT --env ENV"
 _ARRAYS = (
     "similarity",
     "similarity_std",
@@ -38,6 +42,8 @@ MAX_LAG = 3  # denoising steps; SmoothCache's longest skip
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Similarity and caching error of every block: means over denoising runs, and spread across runs.
+
+    Frozen, checked when made.
 
     Attributes:
         blocks: The N blocks in order of evaluation, without their modules.
@@ -69,6 +75,20 @@ class Calibration:
     gram: Array | None = None
     change: Array | None = None
 
+    def __post_init__(self) -> None:
+        check_count("num_steps", self.num_steps)
+        if not isinstance(self.num_runs, int) or isinstance(self.num_runs, bool) or self.num_runs < 1:
+            raise CalibrationError(f"num_runs: must be a whole number of at least 1, got {self.num_runs!r:.80}")
+        if not self.blocks or len(set(self.block_names)) < len(self.blocks):
+            raise CalibrationError(f"blocks: must be at least one, and have names of their own, got {self.block_names}")
+        for name, shape in self._shapes().items():
+            values = getattr(self, name)
+            if values is not None and values.shape != shape:
+                raise CalibrationError(f"{name}: must have the shape {shape}, got {values.shape}")
+            # The change over more steps than were made is infinite.
+            if values is not None and not (~np.isnan(values) if name == "change" else np.isfinite(values)).all():
+                raise CalibrationError(f"{name}: holds a number that is not finite")
+
     @property
     def block_names(self) -> tuple[str, ...]:
         """Blocks in order of evaluation."""
@@ -97,52 +117,58 @@ class Calibration:
         return first, second
 
     def save(self, path: str | Path) -> None:
-        """Write a zarr group (needs the package `zarr`)."""
-        import zarr
+        """Write a zarr folder, whole or not at all (needs the package `zarr`).
 
-        group = zarr.open_group(str(path), mode="w")
-        for name in (*_ARRAYS, *_LATER_ARRAYS):
-            if getattr(self, name) is not None:
-                group.create_array(name, data=getattr(self, name))
-        group.attrs.update(
-            format=_FORMAT,
-            version=_VERSION,
-            num_steps=self.num_steps,
-            num_runs=self.num_runs,
-            blocks=[[block.name, block.kind.value, block.layer] for block in self.blocks],
-            fingerprint=self.fingerprint.to_dict(),
-        )
+        Raises:
+            FileError: The folder or the disk does not take it.
+        """
+        known = {name: getattr(self, name) for name in (*_ARRAYS, *_LATER_ARRAYS) if getattr(self, name) is not None}
+        attributes = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "num_steps": self.num_steps,
+            "num_runs": self.num_runs,
+            "blocks": [[block.name, block.kind.value, block.layer] for block in self.blocks],
+            "fingerprint": self.fingerprint.to_dict(),
+        }
+        arrays.save(path, known, attributes)
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
         """Read what `save` wrote.
 
         Raises:
-            CalibrationError: The group is not a complete calibration of this version.
+            CalibrationError: The folder is not a complete calibration of this version, or decoding it would run code.
         """
-        import zarr
-
-        try:
-            group = zarr.open_group(str(path), mode="r")
-            document: dict[str, Any] = dict(group.attrs)
-            if (document["format"], document["version"]) != (_FORMAT, _VERSION):
-                raise CalibrationError(f"{path}: not a calibration of version {_VERSION}; calibrate again")
+        with one_sentence(path, _MAKE, CalibrationError):
+            found, document = arrays.load(path, _ARRAYS, _LATER_ARRAYS)
+            if (document.get("format"), document.get("version")) != (_FORMAT, _VERSION):
+                raise CalibrationError(f"is no calibration of version {_VERSION}")
             return cls(
-                blocks=tuple(Block(name, BlockKind(kind), layer) for name, kind, layer in document["blocks"]),
-                num_steps=document["num_steps"],
-                num_runs=document["num_runs"],
-                fingerprint=Fingerprint.from_dict(document["fingerprint"]),
-                **{name: np.asarray(group[name]) for name in _ARRAYS},
-                **{name: np.asarray(group[name]) for name in _LATER_ARRAYS if name in group},
+                blocks=part(document, "blocks", _blocks),
+                num_steps=part(document, "num_steps", as_it_is),
+                num_runs=part(document, "num_runs", as_it_is),
+                fingerprint=part(document, "fingerprint", Fingerprint.from_dict),
+                **found,
             )
-        except (KeyError, FileNotFoundError) as error:
-            raise CalibrationError(f"{path}: not a complete calibration ({error}); calibrate again") from error
 
     def __str__(self) -> str:
         spread = f"similarity spread {self.similarity_std.mean():.3f} (mean standard deviation across runs)"
         return (
             f"Calibration: {len(self.blocks)} blocks, {self.num_steps} denoising steps, {self.num_runs} runs; {spread}"
         )
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        num_blocks, num_steps = len(self.blocks), self.num_steps
+        square, change = (num_blocks, num_steps, num_steps), (num_blocks, num_steps, MAX_LAG + 1)
+        whole = {"similarity": square, "similarity_std": square, "gram": square, "change": change}
+        errors = {"caching_error": (num_blocks,), "caching_error_std": (num_blocks,)}
+        halves = {"half_similarity": (2, *square), "half_caching_error": (2, num_blocks)}
+        return {**whole, **errors, **halves}
+
+
+def _blocks(document: Any) -> tuple[Block, ...]:
+    return tuple(Block(as_text(name), BlockKind(kind), as_whole(layer)) for name, kind, layer in document)
 
 
 class Accumulator:

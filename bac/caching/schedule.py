@@ -13,6 +13,8 @@ import numpy.typing as npt
 from bac.errors import ScheduleError
 from bac.fingerprint import Fingerprint
 
+MOST_STEPS = 10_000  # denoising steps; a trained noise schedule has 1,000, and a schedule is drawn column by column
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
@@ -42,9 +44,11 @@ class Schedule:
     estimator: str = "hold"
 
     def __post_init__(self) -> None:
-        _check_count("num_steps", self.num_steps)
+        check_count("num_steps", self.num_steps)
         if not isinstance(self.estimator, str) or not self.estimator:
             raise ScheduleError(f'estimator: must be a name such as "hold" or "taylor-1", got {self.estimator!r}')
+        if not isinstance(self.update_steps, Mapping):
+            raise ScheduleError(f"update_steps: must map block names to steps, got {type(self.update_steps).__name__}")
         if not self.update_steps:
             raise ScheduleError("update_steps: a schedule needs at least one block, got none")
         checked = {name: _check_steps(name, steps, self.num_steps) for name, steps in self.update_steps.items()}
@@ -123,12 +127,17 @@ class Schedule:
         return "\n".join([title] + [f"  {b:{width}}  {''.join('#' if c else '.' for c in row)}" for b, row in rows])
 
 
-def _check_count(name: str, value: object) -> None:
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no number of denoising steps."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ScheduleError(f"{name}: must be a whole number of at least 1, got {value!r}")
+    if value > MOST_STEPS:
+        raise ScheduleError(f"{name}: must be at most {MOST_STEPS}, got {value:.3g}")
 
 
 def _check_steps(block: str, given: Iterable[object], num_steps: int) -> tuple[int, ...]:
+    if not isinstance(block, str):
+        raise ScheduleError(f"update_steps: block names must be texts, got {block!r}")
     values = tuple(given)
     steps = tuple(int(step) for step in values if isinstance(step, (int, np.integer)) and not isinstance(step, bool))
     if len(steps) < len(values):
@@ -136,7 +145,7 @@ def _check_steps(block: str, given: Iterable[object], num_steps: int) -> tuple[i
     if not steps or steps[0] != 0:
         raise ScheduleError(f"{block}: the first update must be step 0, got {steps[:3]}")
     if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
-        raise ScheduleError(f"{block}: update steps must increase, got {steps}")
+        raise ScheduleError(f"{block}: update steps must increase, got {steps!s:.80}")
     if steps[-1] >= num_steps:
         raise ScheduleError(f"{block}: update steps must be below num_steps = {num_steps}, got {steps[-1]}")
     return steps

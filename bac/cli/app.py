@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,15 +14,20 @@ import typer
 import bac
 from bac.adapters import find_host
 from bac.caching.calibration import Calibration
+from bac.certificate import CERTIFICATE_NAME, Certificate
 from bac.cli import checkpoint, doctor, lerobot, measure
 from bac.denoising import Denoising
 from bac.errors import ScheduleError
+from bac.files import probe
 from bac.guarding.calibration import measure as measure_errors
 from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, RESPONSES, response_named
 from bac.plan.replay import EXECUTORS, replay_named
 
 REPORT_NAME = "bac.tuned.json"  # beside bac.json
+_INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
+CALIBRATION_NAME = "bac.calibration.zarr"  # likewise
+_DRAWN: dict[str, Callable[[Path], object]] = {GUARD_NAME: bac.Guard.load, CERTIFICATE_NAME: Certificate.load}
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Diffusion policies, faster: fewer steps, reuse, replay."
@@ -45,13 +50,13 @@ Executor = Annotated[str, typer.Option(help=f"How the policy will be run: {', '.
 
 
 @app.command()
-def show(path: Annotated[Path, typer.Argument(help="bac.json, guard.json, or the folder of a calibration.")]) -> None:
-    """Draw a bac.json or a guard, or describe a calibration."""
+def show(
+    path: Annotated[Path, typer.Argument(help="bac.json, guard.json, certificate.json or a calibration.")],
+) -> None:
+    """Draw a bac.json or a guard, or describe a certificate or a calibration."""
     with _errors_in_one_line():
-        if path.is_dir():
-            typer.echo(str(Calibration.load(path)))
-        else:
-            typer.echo(str(bac.Guard.load(path) if path.name == GUARD_NAME else bac.load(path)))
+        load: Callable[[Path], object] = Calibration.load if path.is_dir() else _DRAWN.get(path.name, bac.load)
+        typer.echo(str(load(path)))
 
 
 @app.command(name="doctor")
@@ -103,10 +108,14 @@ def calibrate(
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Measure a policy in an environment or on a data set, and write its schedule and its calibration."""
+    """Measure a policy in an environment or on a data set, and write its schedule and its calibration.
+
+    Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
+    """
     _check_source(env, dataset)
     with _errors_in_one_line():
         target, settings = _target(output, policy_path / "bac.json"), _settings(env_option, task)
+        probe(target.with_name(CALIBRATION_NAME), folder=True)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         _check_updates(num_updates, find_host(loaded.policy).num_steps)
         if env is not None:
@@ -114,7 +123,7 @@ def calibrate(
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
             calibration = bac.calibrate(loaded.policy, batches, seed=seed)
-        calibration.save(target.with_name("bac.calibration.zarr"))
+        calibration.save(target.with_name(CALIBRATION_NAME))
         schedule = bac.adaptive_schedule(calibration, num_updates, num_bubbled=num_bubbled, force_last=force_last)
         Denoising(schedule=schedule).save(target)
     typer.echo(f"{calibration}\n{schedule}")
@@ -155,6 +164,8 @@ def guard(
 
     Under LeRobot's commands a guard goes on duty only if asked for: BAC_GUARD=log, denser, dense, or on. When the
     command ends, the guard's report is logged. A probed chunk takes as long as a dense one.
+
+    Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
     _check_source(env, dataset)
     with _errors_in_one_line():
@@ -208,6 +219,8 @@ def tune(
     Solver, timesteps, coefficients, update steps and estimator are chosen together, by running them. The choice is
     timed, and verified on held-out observations. LeRobot's commands follow it as bac.json. The report of all trials
     lies beside it as bac.tuned.json.
+
+    Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
     _check_source(env, dataset)
     with _errors_in_one_line():
@@ -230,11 +243,23 @@ def tune(
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def serve(context: typer.Context) -> None:
-    """Start LeRobot's asynchronous policy server with plug-ins, which it does not load by itself. Takes its options."""
-    sys.argv = ["bac serve", *context.args]
-    lerobot.part("utils.import_utils").register_third_party_plugins()
-    lerobot.part("async_inference.policy_server").serve()
+def serve(
+    context: typer.Context,
+    trust_network: Annotated[
+        bool, typer.Option("--trust-network", help="Serve other machines: whoever reaches the port can run code here.")
+    ] = False,
+) -> None:
+    """Start LeRobot's asynchronous policy server with plug-ins, which it does not load by itself. Takes its options.
+
+    LeRobot's protocol asks for no password and unpickles what arrives, which can run any code. By default the server
+    therefore listens on this machine alone. Another --host needs --trust-network: only on a network where every machine
+    is yours, or through a tunnel: ssh -L 8080:localhost:8080 SERVER.
+    """
+    with _errors_in_one_line():
+        lerobot.require_trust(context.args, trust_network)
+        sys.argv = ["bac serve", *context.args]
+        lerobot.part("utils.import_utils").register_third_party_plugins()
+        lerobot.part("async_inference.policy_server").serve()
 
 
 def _check_source(env: str | None, dataset: str | None) -> None:
@@ -243,14 +268,13 @@ def _check_source(env: str | None, dataset: str | None) -> None:
 
 
 def _target(output: Path | None, default: Path) -> Path:
-    """Where a command writes; asked before minutes of work.
+    """Where a command writes; tried before minutes of work.
 
     Raises:
-        BacError: There is no such folder.
+        FileError: It cannot be written.
     """
     target = output or default
-    if not target.parent.is_dir():
-        raise bac.BacError(f"{target}: there is no folder {target.parent} to write to; make it first")
+    probe(target)
     return target
 
 
@@ -298,3 +322,8 @@ def _errors_in_one_line() -> Iterator[None]:
     except bac.BacError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo(
+            "Stopped: files are as they were, or whole. Type the command again to start from the beginning.", err=True
+        )
+        raise typer.Exit(_INTERRUPTED) from error

@@ -7,6 +7,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from bac.cli import lerobot
 from bac.errors import BacError
-from bac.files import read_json
+from bac.files import brief, read_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     Raises:
         BacError: LeRobot or PEFT is missing, the folder holds no checkpoint, or nothing registers its policy type.
     """
-    if not (path / "config.json").is_file():
+    if not os.path.lexists(path / "config.json"):
         raise BacError(f"{path}: no config.json in it; give the folder that LeRobot calls pretrained_model")
     if imports:
         sys.path.insert(0, os.getcwd())  # a user's own policy lies in the working folder, not among packages
@@ -95,13 +96,26 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     lerobot.part("policies")
     config_class = lerobot.part("configs").PreTrainedConfig
     _check_type(path, config_class.get_known_choices())
-    config = config_class.from_pretrained(path)
-    config.pretrained_path, config.device = path, device
-    factory = lerobot.part("policies.factory")
-    policy = _load_policy(factory.get_policy_class(config.type), config, path).to(device).eval()
-    overrides = {"device_processor": {"device": device}}
-    processors = factory.make_pre_post_processors(config, str(path), preprocessor_overrides=overrides)
+    with _naming_what_is_broken(path):
+        config = config_class.from_pretrained(path)
+        config.pretrained_path, config.device = path, device
+        factory = lerobot.part("policies.factory")
+        policy = _load_policy(factory.get_policy_class(config.type), config, path).to(device).eval()
+        overrides = {"device_processor": {"device": device}}
+        processors = factory.make_pre_post_processors(config, str(path), preprocessor_overrides=overrides)
     return Checkpoint(policy, config, *processors)
+
+
+@contextmanager
+def _naming_what_is_broken(path: Path) -> Iterator[None]:
+    """Turn what LeRobot, safetensors and PEFT raise about a damaged file into a sentence."""
+    try:
+        yield
+    except BacError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {brief(error)}"
+        raise BacError(f"{path}: LeRobot cannot load it ({why}); save or download it again") from error
 
 
 def _register(name: str) -> None:
@@ -121,8 +135,8 @@ def _register(name: str) -> None:
 
 
 def _check_type(path: Path, known: Collection[str]) -> None:
-    policy_type = read_json(path / "config.json").get("type")
-    if policy_type not in known:
+    policy_type = read_json(path / "config.json", "policy.save_pretrained(FOLDER)").get("type")
+    if not isinstance(policy_type, str) or policy_type not in known:
         raise BacError(
             f"{path}: holds a policy of type {policy_type!r}, which nothing registers. Name the package that does: "
             "--import policies.diffusion_transformer"

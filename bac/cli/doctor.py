@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def _blocks(host: Host) -> Iterator[str]:
 
 
 def _verdict(policy: nn.Module, path: Path) -> Iterator[str]:
-    if not path.is_file():
+    if not os.path.lexists(path):
         yield f"no {path.name} beside it: LeRobot runs it dense. Make one: bac tune --policy-path {path.parent}"
         return
     try:
@@ -66,7 +67,7 @@ def _verdict(policy: nn.Module, path: Path) -> Iterator[str]:
 
 
 def _guard_verdict(policy: nn.Module, denoising: bac.Denoising, path: Path) -> Iterator[str]:
-    if not path.with_name(GUARD_NAME).is_file():
+    if not os.path.lexists(path.with_name(GUARD_NAME)):
         return
     try:
         schedule = watched_schedule(denoising, find_host(policy))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import ipaddress
+from collections.abc import Sequence
 from typing import Any
 
 from bac.errors import BacError
@@ -21,3 +24,32 @@ def part(name: str) -> Any:
             f"{error.name}: not installed; this command works on LeRobot's checkpoints: "
             "pip install 'lerobot_policy_bac[lerobot]' and the extras of LeRobot that the policy needs"
         ) from error
+
+
+def require_trust(arguments: Sequence[str], trust_network: bool) -> None:
+    """Refuse to serve other machines, unless their user says that they are trusted.
+
+    Args:
+        arguments: Options of LeRobot's policy server.
+
+    Raises:
+        BacError: They name another host than this machine, or a file that may name one.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    for option in ("--host", "--config_path"):
+        parser.add_argument(option, nargs="?")
+    given, _ = parser.parse_known_args(list(arguments))
+    is_here = given.config_path is None if given.host is None else _is_loopback(given.host)
+    if not is_here and not trust_network:
+        raise BacError(
+            f"--host {given.host or 'in ' + given.config_path}: LeRobot's protocol unpickles what arrives, so whoever "
+            "reaches the port can run code here. If every machine that can is yours, add --trust-network; otherwise "
+            "serve this machine alone, --host=localhost, and come through ssh -L 8080:localhost:8080"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

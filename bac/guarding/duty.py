@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import replace
 
 from bac.adapters.host import Host
@@ -17,6 +18,8 @@ from bac.guarding.interceptor import EndOnReset, GuardInterceptor
 from bac.guarding.monitor import Monitor
 from bac.install import OnTop
 
+logger = logging.getLogger(__name__)
+
 
 def on_duty(guard: Guard, denoising: Denoising, host: Host, *, strict: bool) -> OnTop:
     """Make the interceptors and the fallback that a guard adds to a policy.
@@ -26,7 +29,10 @@ def on_duty(guard: Guard, denoising: Denoising, host: Host, *, strict: bool) -> 
         MismatchError: The guard was calibrated for another schedule, estimator or policy.
     """
     schedule = watched_schedule(denoising, host)
-    guard.check(schedule, denoising.estimator_name, fingerprint_under(denoising, host) if strict else None)
+    found = fingerprint_under(denoising, host) if strict else None
+    guard.check(schedule, denoising.estimator_name, found)
+    if found is not None and guard.fingerprint.other_weights(found):
+        logger.warning("guard: was calibrated on other weights than %s has; calibrate anew", type(host.policy).__name__)
     if guard.changes_schedule and guard.cooldown is None and not host.can_reset:
         raise ScheduleError(
             f"guard: {type(host.policy).__name__} has no reset(), so say how long to respond: cooldown=20"

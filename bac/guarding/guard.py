@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -15,12 +15,13 @@ import numpy as np
 from bac.caching.block import BlockStep
 from bac.caching.schedule import Schedule
 from bac.errors import CalibrationError, MismatchError, ScheduleError
-from bac.files import read_json, write_json
+from bac.files import as_it_is, as_number, one_sentence, part, read_json, write_json
 from bac.fingerprint import Fingerprint
 from bac.guarding.evidence import allowed_share
 from bac.guarding.probe import Errors
 
 _FORMAT, _VERSION = "bac.guard", 1
+_MAKE = "bac guard --policy-path CKPT --env ENV"
 _DIGITS = 5  # significant digits of a limit on disk
 
 Response: TypeAlias = Literal["log", "dense"] | Schedule
@@ -84,17 +85,36 @@ class Guard:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("probe_every", "num_cells", "patience", "cooldown"):
+        for name in ("probe_every", "num_cells", "patience", "cooldown", "num_runs"):
             value = getattr(self, name)
-            if (value is not None or name != "cooldown") and (not isinstance(value, int) or value < 1):
-                raise ScheduleError(f"guard: {name} must be a whole number of at least 1, got {value!r}")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if (value is not None or name != "cooldown") and (not whole or value < 1):
+                raise ScheduleError(f"guard: {name} must be a whole number of at least 1, got {value!r:.80}")
+        for name in ("schedule_hash", "estimator"):
+            if not isinstance(getattr(self, name), str):
+                raise ScheduleError(f"guard: {name} must be a text, got {getattr(self, name)!r:.80}")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise ScheduleError(f"guard: seed must be a whole number, got {self.seed!r:.80}")
         if not 0 < self.allowed < 1:
             raise ScheduleError(f"guard: allowed must be in (0, 1), got {self.allowed!r}")
-        if self.response not in ("log", "dense") and not isinstance(self.response, Schedule):
+        if not isinstance(self.response, Schedule) and self.response not in ("log", "dense"):
             raise ScheduleError(f'guard: response must be "log", "dense" or a denser schedule, got {self.response!r}')
+        self._check_range()
         object.__setattr__(self, "limits", MappingProxyType({b: tuple(row) for b, row in self.limits.items()}))
+        if len({len(row) for row in self.limits.values()}) > 1:
+            raise ScheduleError("guard: limits must be as many for each block, one for each denoising step")
+        if bad := [limit for row in self.limits.values() for limit in row if limit is not None and not limit >= 0]:
+            raise ScheduleError(f"guard: limits must be numbers of at least 0, got {bad[0]}")
         if not self.cells:
             raise ScheduleError("guard: the schedule reuses nothing, so there is nothing to watch")
+
+    def _check_range(self) -> None:
+        if self.action_range is None:
+            return
+        if len(self.action_range) != 2 or len(self.action_range[0]) != len(self.action_range[1]):
+            raise ScheduleError("guard: action_range must be the smallest and the largest actions, one per dimension")
+        if not all(low <= high for low, high in zip(*self.action_range, strict=True)):  # NaN is neither
+            raise ScheduleError("guard: action_range must have its smallest actions below its largest")
 
     @classmethod
     def of_errors(
@@ -185,21 +205,11 @@ class Guard:
         Raises:
             ScheduleError: There is no such file, or it is not a complete guard of this version.
         """
-        document = read_json(path)
-        try:
-            if (document["format"], document["version"]) != (_FORMAT, _VERSION):
-                raise KeyError("format")
-            values = {f.name: document[f.name] for f in fields(cls)}
-            values["fingerprint"] = Fingerprint.from_dict(values["fingerprint"])
-            if values["action_range"] is not None:
-                values["action_range"] = tuple(map(tuple, values["action_range"]))
-            if isinstance(values["response"], dict):
-                values["response"] = _schedule(values["response"])
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ScheduleError(
-                f"{path}: not a complete guard of version {_VERSION} ({error!r}); save it again"
-            ) from error
+        document = read_json(path, _MAKE)
+        with one_sentence(path, _MAKE):
+            if (document.get("format"), document.get("version")) != (_FORMAT, _VERSION):
+                raise ScheduleError(f"is no guard of version {_VERSION}")
+            return cls(**{f.name: part(document, f.name, _READ.get(f.name, as_it_is)) for f in fields(cls)})
 
     def __reduce__(self) -> tuple[Any, ...]:  # a MappingProxyType cannot be pickled
         return _remade, ({**{f.name: getattr(self, f.name) for f in fields(self)}, "limits": dict(self.limits)},)
@@ -230,10 +240,30 @@ def _remade(values: dict[str, Any]) -> Guard:
     return Guard(**values)
 
 
-def _schedule(document: Mapping[str, Any]) -> Schedule:
-    known = document["fingerprint"]
-    fingerprint = Fingerprint.from_dict(known) if known is not None else None
-    return Schedule(document["num_steps"], document["update_steps"], fingerprint, document["estimator"])
+def _response(document: Any) -> Any:
+    if not isinstance(document, Mapping):
+        return document
+    fingerprint = part(document, "fingerprint", lambda known: None if known is None else Fingerprint.from_dict(known))
+    num_steps, steps = (part(document, name, as_it_is) for name in ("num_steps", "update_steps"))
+    return Schedule(num_steps, steps, fingerprint, part(document, "estimator", as_it_is))
+
+
+def _limits(document: Any) -> dict[str, tuple[float | None, ...]]:
+    return {b: tuple(None if limit is None else as_number(limit) for limit in row) for b, row in document.items()}
+
+
+def _range(document: Any) -> Any:
+    return None if document is None else tuple(tuple(map(as_number, row)) for row in document)
+
+
+# How parts of a document become attributes; the others are checked as they are.
+_READ: dict[str, Callable[[Any], Any]] = {
+    "limits": _limits,
+    "allowed": as_number,
+    "action_range": _range,
+    "fingerprint": Fingerprint.from_dict,
+    "response": _response,
+}
 
 
 def _tenths(limit: float | None) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import torch
@@ -24,6 +23,8 @@ from torch import Tensor
 from bac.errors import ScheduleError
 from bac.solvers.multistep import Coefficients, Multistep, MultistepScheduler, Stepped
 
+LARGEST_SCALE = 1e3  # of noise on normalised actions
+
 
 @dataclass(frozen=True)
 class Ancestral(Multistep):
@@ -31,7 +32,7 @@ class Ancestral(Multistep):
 
     Attributes:
         coefficients: As of `Multistep`, `[K, 5]`.
-        scales: Standard deviation of the noise after every step, `[K]`, at least 0, normalised action units. The last
+        scales: Standard deviation of the noise after every step, `[K]`, in [0, 1000], normalised action units. The last
             one is zero. (One for each action dimension was no better on the policies that were tried.)
 
     Raises:
@@ -47,8 +48,8 @@ class Ancestral(Multistep):
             raise ScheduleError(
                 f"scales: must be {len(self.coefficients)}, one for each step, got {len(self.scales)}; tune again"
             )
-        if not all(isfinite(scale) and scale >= 0 for scale in self.scales):
-            raise ScheduleError(f"scales: must be finite and at least 0, got {self.scales}; tune again")
+        if not all(0 <= scale <= LARGEST_SCALE for scale in self.scales):  # NaN is neither
+            raise ScheduleError(f"scales: must be in [0, {LARGEST_SCALE:g}], got {self.scales}; tune again")
 
     def scheduler(self, trained: Any, timesteps: Sequence[float]) -> AncestralScheduler:
         """See `bac.solvers.Solver.scheduler`."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from bac.errors import RunError, ScheduleError
 
 TERMS = ("clean", "noise", "sample", "clean before", "noise before")
 Coefficients = tuple[float, ...]
+LARGEST = 1e18  # of a sample of order one, after any step; its square is still a float32
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,29 @@ class Multistep:
         coefficients: `[K, 5]` in order of `TERMS`. The first row has only three, as no step comes before.
 
     Raises:
-        ScheduleError: A row has another length, or a coefficient is not finite.
+        ScheduleError: There is no row, a row has another length, or samples would not stay finite.
     """
 
     coefficients: tuple[Coefficients, ...]
     name = "fitted multistep"
 
     def __post_init__(self) -> None:
+        if not self.coefficients:
+            raise ScheduleError("coefficients: must be one row for each step, got none")
+        largest = 1.0  # magnitude of the sample; clean actions and noise are of order one
         for step, row in enumerate(self.coefficients):
             wanted = len(TERMS) if step else 3
             if len(row) != wanted:
                 raise ScheduleError(
                     f"coefficients of step {step}: must be {wanted} ({', '.join(TERMS[:wanted])}), got {len(row)}"
                 )
-            if not all(map(isfinite, row)):
-                raise ScheduleError(f"coefficients of step {step}: must be finite, got {row}; tune again")
+            of_sample, *others = map(abs, (row[2], *row[:2], *row[3:]))
+            largest = of_sample * largest + sum(others)
+            if not largest <= LARGEST:  # NaN is neither
+                raise ScheduleError(
+                    f"coefficients of step {step}: must be finite and keep samples below {LARGEST:g}, got {row}; "
+                    "tune again"
+                )
 
     def check(self, timesteps: Sequence[float]) -> None:
         """Refuse timesteps that are not one for each step.

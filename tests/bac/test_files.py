@@ -21,20 +21,34 @@ from bac.solvers import SOLVERS, Multistep
 
 RESULTS = Path(__file__).parents[2] / "results"
 FINGERPRINT = Fingerprint(
-    "a.Policy", "a.Denoiser", ("a", "b"), 5, "DDIMScheduler", (99.0, 0.5), "float32", "16 runs", "1"
+    "a.Policy",
+    "a.Denoiser",
+    ("a", "b"),
+    5,
+    "DDIMScheduler",
+    (99.0, 0.5),
+    "float32",
+    "16 runs",
+    "1",
+    (0.9, 0.1),
+    "epsilon",
+    "[-1, 1]",
+    100,
+    None,
+    "0123456789abcdef",
 )
 DENOISING = bac.Denoising("DPM-Solver++", (9, 3), schedule=bac.Schedule(2, {"a": (0,)}), fingerprint=FINGERPRINT)
 
 # There and back
 
-numbers = st.floats(-1e6, 1e6)
+numbers = st.floats(-100, 100)
 plain = st.sampled_from([None, Hold(), Taylor(1), Taylor(3), Newton(2), AdamsBashforth(1), Rescale(), Residual(),
                          PreviousChunk(), PreviousChunk(anchored=True)])  # fmt: skip
 
 
 @st.composite
 def fitted(draw: st.DrawFn, names: list[str], num_steps: int) -> ScaleShift | AffineResidual:
-    values = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3)
+    values = st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3)
     kind, parameter = draw(st.sampled_from([(ScaleShift, "scale"), (AffineResidual, "offset")]))
     rows = {name: {parameter: np.array(draw(values)) * np.ones((num_steps, 3), np.float32)} for name in names}
     return kind(rows)
@@ -82,7 +96,12 @@ def test_a_file_is_plain_json_that_says_format_and_version(tmp_path):
         "schedule": {"num_steps": 2, "update_steps": {"a": [0]}},
         "estimator": {"name": "hold"},
         "precision": "as loaded",
-        "fingerprint": {**vars(FINGERPRINT), "block_names": ["a", "b"], "timesteps": [99.0, 0.5]},
+        "fingerprint": {
+            **vars(FINGERPRINT),
+            "block_names": ["a", "b"],
+            "timesteps": [99.0, 0.5],
+            "noise_levels": [0.9, 0.1],
+        },
     }
 
 

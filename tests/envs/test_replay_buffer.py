@@ -1,5 +1,7 @@
 """The replay buffer: what goes in comes out, and what is broken is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.replay_buffer import ReplayBuffer
+from tests.crafted import ATTACKS, arm
 
 
 def buffer(lengths=(3, 2)) -> ReplayBuffer:
@@ -80,3 +83,54 @@ def test_a_zarr_group_of_another_kind_is_refused(tmp_path):
     zarr.open_group(tmp_path / "other.zarr", mode="w").create_group("images")
     with pytest.raises(ValueError, match=r"this has \['images'\]"):
         ReplayBuffer.load(tmp_path / "other.zarr")
+
+
+def test_a_part_that_is_missing_is_not_read_as_zeros_and_zeros_are(tmp_path):
+    zeros = np.zeros((5, 7), np.float32)
+    ReplayBuffer({"state": zeros, "action": zeros}, [3, 5]).save(tmp_path / "line.zarr")
+    assert not ReplayBuffer.load(tmp_path / "line.zarr").arrays["action"].any()
+    (tmp_path / "line.zarr" / "data" / "action" / "0.0").unlink()
+    with pytest.raises(ValueError, match="1 of 1 parts of data/action are missing; copy it again"):
+        ReplayBuffer.load(tmp_path / "line.zarr")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_opening_a_crafted_buffer_runs_nothing_and_says_so(tmp_path, attack):
+    buffer().save(tmp_path / "line.zarr")
+    arm(tmp_path / "line.zarr" / "data" / "state", ATTACKS[attack], tmp_path / "ran")
+    with pytest.raises(ValueError, match="data/state: holds something else than plain numbers, .* nothing was decoded"):
+        ReplayBuffer.load(tmp_path / "line.zarr")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_array_behind_a_link_is_looked_at_too_and_a_circle_ends(tmp_path):
+    buffer().save(tmp_path / "line.zarr")
+    arm(tmp_path / "line.zarr" / "data" / "state", ATTACKS["objects"], tmp_path / "ran")
+    (tmp_path / "line.zarr" / "data" / "state").rename(tmp_path / "elsewhere")
+    (tmp_path / "line.zarr" / "data" / "state").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "line.zarr" / "circle").symlink_to(tmp_path / "line.zarr")
+    with pytest.raises(ValueError, match="data/state: holds something else than plain numbers"):
+        ReplayBuffer.load(tmp_path / "line.zarr")
+
+
+def test_a_description_that_is_damaged_is_named(tmp_path):
+    buffer().save(tmp_path / "line.zarr")
+    (tmp_path / "line.zarr" / "data" / "state" / ".zarray").write_bytes(b"\xff{")
+    with pytest.raises(ValueError, match=r"data/state/\.zarray: cannot be read .* record or download the folder again"):
+        ReplayBuffer.load(tmp_path / "line.zarr")
+
+
+def test_a_save_that_stops_at_the_last_moment_puts_the_old_buffer_back(tmp_path, monkeypatch):
+    buffer().save(tmp_path / "line.zarr")
+    rename = Path.rename
+
+    def stops(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "rename", stops)
+        buffer((2,)).save(tmp_path / "line.zarr")
+    assert ReplayBuffer.load(tmp_path / "line.zarr").episode_ends.tolist() == [3, 5]
+    assert [child.name for child in tmp_path.iterdir()] == ["line.zarr"]

@@ -31,6 +31,7 @@ def host(policy: Any) -> Host:
         num_steps=len(timesteps),
         solver=solver,
         timesteps=timesteps,
+        noise_scheduler=objective.noise_scheduler if objective.config.is_diffusion else None,
         takes_solvers=objective.config.is_diffusion,
         num_steps_at=(objective.config, "num_integration_steps") if solver == "Euler" else None,
         weights=policy,

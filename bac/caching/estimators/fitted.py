@@ -18,6 +18,7 @@ from bac.errors import ScheduleError
 
 Array = npt.NDArray[np.float32]
 Features = Mapping[str, Tensor]  # by block, `[K, B, ..., D]`, as `bac.recording.record_features` returns them
+LARGEST = 1e12  # of a slope, near one in a good fit, and of an offset; the square of what they give is a float32
 Self = TypeVar("Self", bound="Fitted")
 LinesSelf = TypeVar("LinesSelf", bound="FittedLines")
 
@@ -29,6 +30,9 @@ class Fitted(Estimator):
 
     Args:
         parameters: Block name to parameter name to array; the first axis of each counts denoising steps.
+
+    Raises:
+        ScheduleError: A number is not finite, or too large.
     """
 
     name: ClassVar[str]
@@ -39,6 +43,13 @@ class Fitted(Estimator):
             block: {key: np.ascontiguousarray(values, dtype=np.float32) for key, values in arrays.items()}
             for block, arrays in parameters.items()
         }
+        for block, arrays in self.parameters.items():
+            for key, values in arrays.items():
+                if not (np.abs(values) <= LARGEST).all():  # NaN is neither
+                    raise ScheduleError(
+                        f"{block}, {key}: holds a number that is not finite or beyond {LARGEST:g}; fit the "
+                        "estimator again"
+                    )
 
     def parameter(self, block: str, name: str, step: int, like: Tensor) -> Tensor:
         """One parameter at one step, of the dtype and on the device of `like`.
@@ -67,7 +78,7 @@ class Fitted(Estimator):
         """Inverse of `to_document`.
 
         Raises:
-            ScheduleError: An array is damaged or not finite.
+            ScheduleError: An array is damaged.
         """
         return cls(
             {
@@ -90,12 +101,9 @@ def _encoded(values: Array) -> dict[str, Any]:
 def _decoded(what: str, document: Mapping[str, Any]) -> Array:
     try:
         numbers = np.frombuffer(b64decode(document["float32"], validate=True), dtype="<f4")
-        values = numbers.reshape(document["shape"]).copy()  # a tensor shares its memory, so it must be writable
+        return numbers.reshape(document["shape"]).copy()  # a tensor shares its memory, so it must be writable
     except (ValueError, TypeError) as error:
         raise ScheduleError(f"{what}: its numbers are damaged ({error}); fit the estimator again") from error
-    if not np.isfinite(values).all():
-        raise ScheduleError(f"{what}: holds a number that is not finite; fit the estimator again")
-    return values
 
 
 class LineSums:

@@ -102,8 +102,11 @@ def test_something_that_is_no_calibration_is_refused(tmp_path):
     import zarr
 
     zarr.open_group(str(tmp_path / "other.zarr"), mode="w")
-    for path in ("other.zarr", "absent.zarr"):
-        with pytest.raises(CalibrationError, match="not a complete calibration"):
+    for path, message in (
+        ("other.zarr", "is not complete: lacks caching_error, "),
+        ("absent.zarr", "there is no such"),
+    ):
+        with pytest.raises(CalibrationError, match=rf"{path}: {message}.* Make it anew: bac calibrate --policy-path"):
             Calibration.load(tmp_path / path)
 
 

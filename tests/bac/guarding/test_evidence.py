@@ -163,7 +163,7 @@ def test_a_guard_survives_the_disk(tmp_path):
     loaded = Guard.load(tmp_path / "guard.json")
     assert {name: getattr(loaded, name) for name in vars(guard)} == vars(guard)
     (tmp_path / "guard.json").write_text("{}")
-    with pytest.raises(ScheduleError, match="not a complete guard of version 1"):
+    with pytest.raises(ScheduleError, match="is no guard of version 1"):
         Guard.load(tmp_path / "guard.json")
 
 

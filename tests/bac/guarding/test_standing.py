@@ -174,3 +174,15 @@ def test_a_policy_without_a_guard_has_no_report():
     policy = TickPolicy()
     with pytest.raises(RunError, match=r"has no guard; put one on: bac\.wrap\(policy, schedule, guard=guard\)"):
         report(policy)
+
+
+def test_a_guard_stands_on_a_policy_that_was_trained_on_and_one_line_says_so(caplog):
+    policy = RampPolicy()
+    guard = calibrated(policy)
+    bac.wrap(policy, HELD, blocks=policy.blocks(), guard=guard)
+    assert not caplog.records
+    other = replace(guard, fingerprint=replace(guard.fingerprint, weights="0123456789abcdef"))
+    bac.wrap(policy, HELD, blocks=policy.blocks(), guard=other)
+    assert [record.message for record in caplog.records] == [
+        "guard: was calibrated on other weights than RampPolicy has; calibrate anew"
+    ]
