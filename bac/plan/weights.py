@@ -1,9 +1,9 @@
 """Notices that a weight was moved or written to.
 
 PyTorch counts the writes into a tensor, but not those through ``parameter.data``. To notice these on the CPU, some
-numbers of every weight are compared as bytes: 16 per weight at every chunk, another 16 at the next, 128 in all, evenly
-spread. A write to a whole weight, or to a quarter of it, is therefore noticed at once; one to a 32nd within eight
-chunks; one to a few numbers perhaps never. On a GPU a comparison would cost a synchronisation.
+numbers of every weight are compared as bytes: 8 per weight at every chunk, another 8 at the next, 128 in all, evenly
+spread. A write to a whole weight, or to half of it, is therefore noticed at once; one to a 32nd within 16 chunks; one
+to a few numbers perhaps never. On a GPU a comparison would cost a synchronisation.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 _NUMBERS = 4  # compared at one spot
-_SPOTS = 4  # compared per weight and chunk
-_TURNS = 8  # chunks until the same spots are compared again
+_SPOTS = 2  # compared per weight and chunk
+_TURNS = 16  # chunks until the same spots are compared again
 
 
 class Weights:
