@@ -337,14 +337,6 @@ def flag(read, write, value):
         ),
         pytest.param(flag(torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp, False), id="math"),
         pytest.param(
-            flag(
-                lambda: torch.backends.cuda.matmul.allow_tf32,
-                lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),
-                True,
-            ),
-            id="tf32",
-        ),
-        pytest.param(
             flag(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False),
             id="mha-fast-path",
         ),
@@ -357,6 +349,21 @@ def test_a_global_setting_that_changes_numbers_has_plans_of_its_own(policy, sett
     assert len(bac.plan.plans(policy)) == 2
     chunk(policy)
     assert bac.plan.plans(policy)[-1] is plan
+
+
+def test_tf32_has_plans_of_its_own():
+    matmul = torch.backends.cuda.matmul
+    before, plans = matmul.allow_tf32, []
+    matmul.allow_tf32 = False
+    policy = wrapped()
+    try:
+        for allowed in (False, True, False):
+            matmul.allow_tf32 = allowed
+            chunk(policy)
+            plans.append(bac.plan.plans(policy)[-1])
+    finally:
+        matmul.allow_tf32 = before
+    assert plans[0] is plans[2] is not plans[1]
 
 
 def test_autocast_to_float16_after_bfloat16_gives_what_an_unwrapped_policy_gives():
