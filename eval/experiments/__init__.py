@@ -9,6 +9,7 @@ results/guard       eval.experiments.guard
 results/fleet       eval.experiments.fleet
 results/realtime    eval.experiments.realtime, eval.experiments.control_loop
 results/methods     eval.experiments.methods, eval.experiments.methods.joint, eval.experiments.methods.estimator_cost
+results/plans       eval.experiments.plans.soak, eval.experiments.plans.guard_cost
 results/images      eval.experiments.images, eval.experiments.images.timing
 ==================  =================================================================================================
 """

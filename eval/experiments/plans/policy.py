@@ -52,6 +52,7 @@ class SmallPolicy(nn.Module):
         )  # fmt: skip
         self.config = {"step": 0.1, "noise": [0.01]}
         self._gain = 1.0
+        self.requires_grad_(False)  # PyTorch leaks the graphs of in-place residuals, with `bac` or without
         self.eval()
 
     def reset(self) -> None:

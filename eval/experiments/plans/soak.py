@@ -9,7 +9,6 @@ import copy
 import gc
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -70,7 +69,7 @@ class Outcome:
     num_refused: int = 0
     foreign: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
-    changes: Counter[str] = field(default_factory=Counter)
+    changes: dict[str, int] = field(default_factory=dict)
     growth_mb: float = 0.0
     minutes: float = 0.0
 
@@ -106,7 +105,7 @@ class _Pair:
     def change(self) -> None:
         """Make one random change: of both, or of what `bac` does to the one."""
         name = self.random.choice([*CHANGES, *CHANGES, *_WAYS, "deep copy", "broken batch", "new policy"])
-        self.outcome.changes[name] += 1
+        self.outcome.changes[name] = self.outcome.changes.get(name, 0) + 1
         self._last, self._before = name, copy.deepcopy(self.twin)
         if name in CHANGES:
             number = self.random.randint(0, 9)
