@@ -59,7 +59,7 @@ def _record(replayer: Replayer, host: Host, batch: Any, options: dict[str, Any],
         host.predict(batch, **options)
         host.reset()
     if replayer.answered is None:
-        why = "; ".join(replayer.refusals) or "hooks watch it, or an argument cannot be compared"
+        why = "; ".join((*replayer.refusals, *replayer.interruptions)) or "its sampler was not called"
         raise RunError(f"{type(host.policy).__name__}: its denoising run cannot be replayed: {why}")
     return replayer.answered
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,10 +19,11 @@ from bac.plan.passes import EXACT, FAST, UNSPLIT, Pass, specialise
 from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
 from bac.plan.randomness import RandomState, other_numbers
+from bac.plan.reads import Reads
 from bac.plan.replay import Replay
 from bac.plan.signature import flatten, fresh, replace_leaves
-from bac.plan.staleness import Staleness
-from bac.plan.tape import Refusal, Tape, difference
+from bac.plan.staleness import Spot, Staleness
+from bac.plan.tape import Postponed, Refusal, Tape, difference
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -108,6 +109,7 @@ def build(
     replay: Replay,
     held: Sequence[object] = (),
     swapped: Sequence[tuple[object, str]] = (),
+    ignored: Collection[Spot] = (),
 ) -> tuple[Plan | Refusal, Any]:
     """Make a plan from one call of the sampler.
 
@@ -123,17 +125,23 @@ def build(
         replay: Options of replay.
         held: Objects besides `owner` that the call reads; see `Staleness`.
         swapped: Attributes that another value replaces during the call; see `Staleness`.
+        ignored: Places that need not stay as they are; see `Staleness`.
 
     Returns:
-        The plan, or the reason why there is none; and the output of the call.
+        The plan, or the reason why there is none (`Postponed` if another call may have one); and the output of the
+        call.
     """
     started = time.perf_counter()
     arguments = fresh((args, options))  # before the run, which may write into a batch
-    staleness, leaves = Staleness(owner, held, swapped), flatten(arguments)[0]
+    leaves, reads = flatten(arguments)[0], Reads()
     before = RandomState(leaves)
-    output = sampler(*args, **options)
+    with reads.noting():
+        output = sampler(*args, **options)
+    if isinstance(output, Tensor) and bool(output.isnan().any()):
+        return Postponed("its actions are not numbers (NaN), so a later chunk is recorded"), output
     after = RandomState(leaves)
     try:
+        staleness = Staleness(owner, held, swapped, reads=reads, ignored=ignored)
         with _no_collection():
             program, recordings = _record_twice(sampler, staleness, arguments, before, output)
             with torch.inference_mode():

@@ -26,13 +26,18 @@ from bac.plan.build import build
 from bac.plan.plan import Plan
 from bac.plan.replay import Replay
 from bac.plan.signature import flatten, replace_leaves, signature
-from bac.plan.tape import Refusal
+from bac.plan.staleness import Change, Spot
+from bac.plan.tape import Postponed, Refusal
 
 logger = logging.getLogger(__name__)
 
 CAPACITY = 8  # plans kept per policy
 _REPLAYS_PER_RECORD = 50  # a recording takes as long as some 50 replays, so it pays only if used that often
+_IDLE_CHANGES = 3  # of an attribute that no code of a run names, before it is ignored
 _REMEMBERED = 1000  # signatures counted before the counts are cleared
+
+_GRADIENTS = "gradients are enabled; predict under torch.no_grad() or torch.inference_mode()"
+_HOOKS = "a forward hook watches it; remove the hook to replay"
 
 
 class Replayer(Interceptor):
@@ -82,12 +87,13 @@ class Replayer(Interceptor):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         self.answered = None
-        if self._must_interpret():
-            return self._interpret(args, options)
+        if (reason := self._why_interpret()) is not None:
+            return self._interpret(reason, args, options)
         leaves, structure = flatten((args, options))
         try:
             key = self.run.orders_ahead.fallback, signature(leaves, structure)
-        except TypeError:  # an argument that cannot be compared
+        except TypeError as error:
+            self._tell(f"an argument of the sampler cannot be compared ({error}); give it as a tensor or a number")
             return self.original(*args, **options)
         plan = self._valid_plan(key)
         if plan is None and self._is_due(key):
@@ -116,6 +122,11 @@ class Replayer(Interceptor):
         """Reasons why runs could not be replayed."""
         return tuple(self._refused.values())
 
+    @property
+    def interruptions(self) -> tuple[str, ...]:
+        """Reasons why single runs were interpreted, each told once."""
+        return tuple(self._told)
+
     @contextmanager
     def recording(self, *, fallback: bool = False) -> Iterator[None]:
         """Within the context, record every run without a plan at its first call.
@@ -124,6 +135,7 @@ class Replayer(Interceptor):
             fallback: Record runs under the guard's fallback.
         """
         self._refused.clear()
+        self._told.clear()
         (sights, self.sights), (orders, self.run.orders_ahead) = (
             (self.sights, 1),
             (self.run.orders_ahead, Orders(fallback)),
@@ -152,7 +164,11 @@ class Replayer(Interceptor):
         self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
         self._met: dict[Hashable, int] = {}
         self._refused: dict[Hashable, str] = {}
+        self._told: dict[str, None] = {}
         self._hooks: list[Any] | None = None
+        self._ignored: set[Spot] = set()
+        self._idle_changes: dict[Spot, int] = {}
+        self._last_change = ""
         self._num_records = 0
         self._num_replays = 0
         self._detaches = False
@@ -160,26 +176,32 @@ class Replayer(Interceptor):
         self.answered = None
         self._lock = threading.RLock()
 
-    def _interpret(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    def _interpret(self, reason: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Interpret a run, and note whether the sampler turns gradients off by itself."""
         output = self.original(*args, **options)
-        if torch.is_grad_enabled() and isinstance(output, Tensor) and not output.requires_grad:
+        if reason is _GRADIENTS and isinstance(output, Tensor) and not output.requires_grad:
             self._detaches = any(parameter.requires_grad for parameter in self.owner.parameters())
+        if not (reason is _GRADIENTS and self._detaches):
+            self._tell(reason)
         return output
 
-    def _must_interpret(self) -> bool:
-        """Whether replay is out of the question: gradients are wanted, or something watches the run."""
-        if self._hooks is None:  # the dictionaries themselves, so that `any` below sees hooks that are added later
-            self._hooks = [_global_forward_hooks, _global_forward_pre_hooks]
-            self._hooks += [hooks for m in self.owner.modules() for hooks in (m._forward_hooks, m._forward_pre_hooks)]
-        return (
-            (torch.is_grad_enabled() and not self._detaches)
-            or self.owner.training
-            or self.run.orders_ahead.probe is not None
-            or self._on_blocks() != self._expected
-            or any(self._hooks)
-            or torch.compiler.is_compiling()
-        )
+    def _why_interpret(self) -> str | None:
+        """Why replay is out of the question for this run: gradients are wanted, say, or something watches it."""
+        if self._hooks is None:
+            self._hooks = _hooks_of(self.owner)
+        if torch.is_grad_enabled() and not self._detaches:
+            return _GRADIENTS
+        if self.owner.training:
+            return "the policy is in training mode; call policy.eval()"
+        if self.run.orders_ahead.probe is not None:
+            return "the guard probes this run"
+        if self._on_blocks() != self._expected:
+            return "something else intercepts its blocks; if it is to stay, call bac.wrap again after it"
+        if any(self._hooks):
+            return _HOOKS
+        if torch.compiler.is_compiling():
+            return "torch.compile traces it; compile with replay=bac.Replay(exact=False, compile=True) instead"
+        return None
 
     def _on_blocks(self) -> list[Any]:
         return [vars(owner).get(attribute) for owner, attribute in self._blocks]
@@ -188,14 +210,27 @@ class Replayer(Interceptor):
         plan = self._plans.get(key)
         if plan is None:
             return None
-        if changed := plan.staleness.difference():
-            logger.info("%s since the denoising run was recorded", changed)
-            self._plans.clear()  # all plans have the old weights baked in
-            self._refused.clear()
-            self._hooks = None  # a replaced module has other hooks
+        if (change := plan.staleness.difference()) is not None:
+            self._drop_plans(change)
             return None
         self._plans.move_to_end(key)
         return plan
+
+    def _drop_plans(self, change: Change) -> None:
+        """All plans have the old state baked in. A change without effect may happen a few times, then it is ignored."""
+        logger.info("%s since the denoising run was recorded", change.reason)
+        self._plans.clear()
+        self._refused.clear()
+        self._hooks = None  # a replaced module has other hooks
+        self._last_change = change.reason
+        if change.spot is None or change.is_named:
+            return
+        self._idle_changes[change.spot] = times = self._idle_changes.get(change.spot, 0) + 1
+        if times == _IDLE_CHANGES:
+            logger.info(
+                "%s again and again, and no code of the run names it, so it is ignored from now on", change.reason
+            )
+            self._ignored.add(change.spot)
 
     def _is_due(self, key: Hashable) -> bool:
         if key in self._refused or not self.sights:
@@ -207,12 +242,20 @@ class Replayer(Interceptor):
 
     def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if not self.on_demand and self._num_records >= 2 * CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
-            self._refuse(key, f"{self._num_records} recordings for {self._num_replays} replays do not pay")
+            why = f"; at last, {self._last_change}" if self._last_change else ""
+            self._refuse(key, f"{self._num_records} recordings for {self._num_replays} replays do not pay{why}")
             return self.original(*args, **options)
-        self._num_records += 1
+        self._hooks = _hooks_of(self.owner)  # modules may have been replaced since they were listed
+        if any(self._hooks):
+            return self._interpret(_HOOKS, args, options)
         plan, output = build(
-            self.original, self.owner, args, options, held=self.held, swapped=self.swapped, replay=self.replay
-        )
+            self.original, self.owner, args, options,
+            held=self.held, swapped=self.swapped, ignored=self._ignored, replay=self.replay,
+        )  # fmt: skip
+        if isinstance(plan, Postponed):
+            self._tell(str(plan))
+            return output
+        self._num_records += 1
         if isinstance(plan, Refusal):
             self._refuse(key, str(plan))
             return _to_caller(output)
@@ -223,13 +266,29 @@ class Replayer(Interceptor):
         return _to_caller(output)
 
     def _refuse(self, key: Hashable, reason: str) -> None:
-        message = f"{type(self.owner).__name__}: a denoising run cannot be replayed, so it is interpreted: {reason}"
+        """Interpret all runs of this key, and say why, once."""
         if reason not in self._refused.values():
             if self.warn:
-                warnings.warn(message, RuntimeWarning, stacklevel=4)
+                warnings.warn(f"{self._interpreted}: {reason}", RuntimeWarning, stacklevel=4)
             else:
-                logger.info(message)
+                logger.info("%s: %s", self._interpreted, reason)
         self._refused[key] = reason
+
+    def _tell(self, reason: str) -> None:
+        """Say why this run is interpreted, once; the next may be replayed."""
+        if reason not in self._told:
+            self._told[reason] = None
+            logger.log(logging.WARNING if self.warn else logging.INFO, "%s: %s", self._interpreted, reason)
+
+    @property
+    def _interpreted(self) -> str:
+        return f"{type(self.owner).__name__}: a denoising run cannot be replayed, so it is interpreted"
+
+
+def _hooks_of(owner: nn.Module) -> list[Any]:
+    """The dictionaries of hooks themselves, so that a look at them sees hooks that are added later."""
+    own = [hooks for module in owner.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+    return [_global_forward_hooks, _global_forward_pre_hooks, *own]
 
 
 def _to_caller(output: Any) -> Any:

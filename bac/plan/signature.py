@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
+
+from bac.plan.settings import settings
 
 Leaves = tuple[Any, ...]
 
@@ -54,7 +55,7 @@ def signature(leaves: Sequence[Any], structure: Hashable) -> Hashable:
     """The key of a plan.
 
     It includes which leaves are the same object, because a recording tells arguments apart by identity. It also
-    includes the settings that change how operators compute: threads, autocast, the default dtype.
+    includes the global settings that change how operators compute (`bac.plan.settings`).
 
     Raises:
         TypeError: An argument other than a tensor or generator cannot be hashed.
@@ -70,5 +71,4 @@ def signature(leaves: Sequence[Any], structure: Hashable) -> Hashable:
         else:
             hash(leaf)  # raises here, as documented, rather than at the caller's look-up
             parts.append((type(leaf), leaf))
-    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-    return structure, tuple(parts), torch.get_num_threads(), autocast, torch.get_default_dtype()
+    return structure, tuple(parts), settings()

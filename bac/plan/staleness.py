@@ -1,102 +1,107 @@
 """Notices, before a replay, that the policy is no longer the recorded one.
 
-A plan has weights, solver and settings baked in. `Staleness` remembers the objects in the sampler's modules
-(parameters, sub-modules, the noise scheduler and its attributes), their holders and their versions, and compares. It
-takes some 40 us per action chunk for DP-T.
+A plan has weights, solver and settings baked in. `Staleness` looks at everything that the recorded run could read:
 
-A write through ``parameter.data`` changes no version. To notice it on the CPU, some bytes of every weight are compared.
-On a GPU that would cost a synchronisation, so call `bac.wrap` again after such a write.
+- every attribute of every module on the way, by identity, and new attributes too: a ``forward`` set on an instance,
+  PEFT's private names;
+- items of the lists, dictionaries and objects within them;
+- class attributes and global variables that the executed code names;
+- the version, the address and some numbers of every weight.
+
+What the run itself replaces (a noise scheduler's timesteps) is left out. Nobody can see from Python: a variable of a
+closure, an item of a container of more than 500, the inside of a C++ extension, a file, an environment variable, and a
+write to a few numbers of a weight through ``parameter.data``. Call `bac.wrap` again after such a change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from bac.caching.interceptors.patch import Interceptor
+from bac.plan.places import Place, Watch
+from bac.plan.reads import Reads
+from bac.plan.walk import Walk
+from bac.plan.weights import Weights
 
-_PROBE = 4  # numbers compared per weight
+Spot = tuple[str, Any]  # path of a holder, and a name in it; the name None stands for new and lost names
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference to the recorded policy.
+
+    Attributes:
+        reason: What happened, in words.
+        spot: Where; None for a weight.
+        is_named: Whether the executed code names the attribute, so that the run may depend on it.
+    """
+
+    reason: str
+    spot: Spot | None = None
+    is_named: bool = True
 
 
 class Staleness:
-    """Remembers the objects that a sampler reads.
+    """Remembers what a sampler reads.
 
     Args:
         owner: Module whose method is the sampler.
         held: Other objects that a run reads: the noise scheduler of a solver's interceptor.
         swapped: Attributes whose own value a run does not read, because a solver's interceptor replaces it meanwhile:
             object and name.
+        reads: What the code of a run names.
+        ignored: Places that changed before without effect.
     """
 
     def __init__(
-        self, owner: nn.Module, held: Sequence[object] = (), swapped: Sequence[tuple[object, str]] = ()
+        self,
+        owner: nn.Module,
+        held: Sequence[object] = (),
+        swapped: Sequence[tuple[object, str]] = (),
+        *,
+        reads: Reads | None = None,
+        ignored: Collection[Spot] = (),
     ) -> None:
-        replaced = {(id(vars(thing)), name) for thing, name in swapped}
-        edges = (edge for module in owner.modules() for edge in _edges(module))
-        self._edges = [edge for edge in edges if (id(edge[0]), edge[1]) not in replaced]
-        self._edges += [(vars(thing), name, value) for thing in held for name, value in vars(thing).items()]
-        self._weights: list[Tensor] = []
-        self._versioned: list[Tensor] = []
-        self._versions: list[int] = []
-        self._pointers: list[int] = []
-        self._probes: list[memoryview] = []
-        self._bytes = b""
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Every tensor that is a named attribute of the modules, or of an object they hold."""
-        return [held for _, _, held in self._edges if isinstance(held, Tensor)]
+        self._reads = reads or Reads()
+        self._ignored = ignored
+        self._look = partial(_places, owner, held, swapped, self._reads)
+        self._names = self._reads.names
+        self._watch = Watch(self._look())
+        self._weights = Weights()
+        self.tensors = [value for place in self._watch.places for value in place.values if isinstance(value, Tensor)]
 
     def settle(self, weights: Iterable[Tensor]) -> None:
-        """Forget objects that a run itself replaces (a noise scheduler's timesteps); remember the weights it read."""
-        self._edges = [edge for edge in self._edges if edge[0].get(edge[1]) is edge[2]]
-        self._weights = list(weights)
-        self._versioned = [weight for weight in self._weights if not weight.is_inference()]
-        self._versions = _versions(self._versioned)
-        self._pointers = _pointers(self._weights)
-        self._probes = [probe for weight in self._weights for probe in _probe(weight)]
-        self._bytes = b"".join(self._probes)
+        """Forget what the runs since the first look replaced; remember the weights that they read."""
+        before = {place.key: place for place in self._watch.places}
+        now = [place.within(before[place.key], self._ignored) for place in self._look() if place.key in before]
+        self._watch = Watch([place for place in now if place is not None])
+        self._weights = Weights(weights)
 
-    def difference(self) -> str | None:
-        """The change since `settle`, in words; `None` if there is none."""
-        for mapping, name, held in self._edges:
-            if mapping.get(name) is not held:
-                return f"{name} was replaced"
-        if _pointers(self._weights) != self._pointers:
-            return "weights were moved"
-        if _versions(self._versioned) != self._versions or b"".join(self._probes) != self._bytes:
-            return "weights were written to"
-        return None
+    def difference(self) -> Change | None:
+        """The change since `settle`; None if there is none."""
+        if not self._watch.is_same() and (found := self._watch.difference()) is not None:
+            path, name, reason = found
+            return Change(reason, (path, name), self._is_named(path, name))
+        written = self._weights.difference()
+        return None if written is None else Change(written)
 
-
-def _edges(module: nn.Module) -> Iterator[tuple[Any, str, Any]]:
-    own = vars(module)
-    for registry in (own["_parameters"], own["_buffers"], own["_modules"]):
-        yield from ((registry, name, held) for name, held in registry.items())
-    for name, held in own.items():
-        if name.startswith("_") or isinstance(held, Interceptor):
-            continue
-        yield own, name, held
-        attributes = getattr(held, "__dict__", None)
-        if isinstance(attributes, dict) and not isinstance(held, (nn.Module, type)):
-            yield from ((attributes, inner, value) for inner, value in attributes.items())
+    def _is_named(self, path: str, name: Any) -> bool:
+        """Whether the code names what changed: the attribute, or the attribute whose item it is."""
+        holder = path.partition("[")[0].rpartition(".")[2]
+        return name is not None and (name in self._names or holder in self._names)
 
 
-def _versions(weights: list[Tensor]) -> list[int]:
-    return list(map(attrgetter("_version"), weights))
-
-
-def _pointers(weights: list[Tensor]) -> list[int]:
-    return list(map(Tensor.data_ptr, weights))
-
-
-def _probe(weight: Tensor) -> Iterator[memoryview]:
-    """A live view of a few numbers in the middle of a weight, as bytes. It also keeps the memory from being reused."""
-    if weight.device.type == "cpu" and weight.is_contiguous() and weight.numel():
-        flat = weight.detach().view(-1)
-        middle = flat.numel() // 2
-        yield memoryview(flat[middle : middle + _PROBE].view(torch.uint8).numpy())
+def _places(
+    owner: nn.Module, held: Sequence[object], swapped: Sequence[tuple[object, str]], reads: Reads
+) -> list[Place]:
+    walk = Walk(reads, swapped)
+    walk.module(type(owner).__name__, owner)
+    for thing in held:
+        walk.thing(type(thing).__name__, thing, depth=0)
+    walk.variables(reads)
+    walk.classes()
+    return walk.places

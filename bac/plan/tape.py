@@ -33,6 +33,10 @@ class Refusal(Exception):  # noqa: N818
     """A run cannot be replayed. The message is the reason, as a clause of a sentence. Never leaves `bac.plan`."""
 
 
+class Postponed(Refusal):
+    """This run cannot be recorded, but another with arguments of the same shapes may be."""
+
+
 class TensorMap(Generic[T]):
     """Maps tensors, by identity, to items without keeping the tensors alive."""
 

@@ -131,5 +131,5 @@ def test_recording_ahead_tells_when_something_watches_the_run():
     first = bac.plan.record(policy, obs())
     assert bac.plan.record(policy, obs()) is first
     policy.head.register_forward_hook(lambda *_: None)
-    with pytest.raises(RunError, match="cannot be replayed: hooks watch it"):
+    with pytest.raises(RunError, match="cannot be replayed: a forward hook watches it"):
         bac.plan.record(policy, obs(3))

@@ -80,16 +80,25 @@ class CachedBlock(Interceptor):
         return (self.fallback if self.run.orders.fallback else self.updates)[step]
 
     def _evaluate(self, slot: Slot, step: int, context: int, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if not self._is_due(step):
-            return map_tensors(self._usable, slot.features[context])
+        ownership, key = self.run.ownership, (self.index, context)
+        if ownership.is_intact(key) and not self._is_due(step):
+            reused = map_tensors(self._usable, slot.features[context])
+            if ownership.copies:
+                ownership.lend(key, reused)
+            return reused
         output = self.original(*inputs, **options)
         slot.features[context] = map_tensors(self._kept, output)
+        ownership.lend(key, output)
         return output
 
+    @property
+    def _copies(self) -> bool:
+        return self.in_place or self.run.ownership.copies
+
     def _kept(self, output: Tensor) -> Tensor:
-        return output.detach().clone() if self.in_place else output.detach()
+        return output.detach().clone() if self._copies else output.detach()
 
     def _usable(self, feature: Tensor) -> Tensor:
         # Outside inference mode, autograd refuses inference tensors; a clone is an ordinary tensor.
         foreign = feature.is_inference() and not torch.is_inference_mode_enabled()
-        return feature.clone() if self.in_place or foreign else feature
+        return feature.clone() if foreign or self._copies else feature

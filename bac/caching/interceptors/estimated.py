@@ -45,12 +45,17 @@ class EstimatedBlock(CachedBlock):
         self._places = [BlockStep(run.names[index], step) for step in range(run.num_steps)]
 
     def _evaluate(self, slot: Slot, step: int, context: int, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        x = _input(inputs, options)
+        x, ownership, key = _input(inputs, options), self.run.ownership, (self.index, context)
+        if not ownership.is_intact(key):
+            slot.features.pop(context, None)
+            return self._update(slot, step, context, x, inputs, options)
         if not self._is_update(step, context, x):
             state, rest = slot.features[context]
             value = self.estimator.estimate(state, self._places[step], x)
             if value is not None:  # None asks for an update
-                return self._joined(value, rest, self._places[step])
+                reused = self._joined(value, rest, self._places[step])
+                ownership.lend(key, reused, more=True)
+                return reused
         return self._update(slot, step, context, x, inputs, options)
 
     def _is_update(self, step: int, context: int, x: Tensor | None) -> bool:
@@ -66,11 +71,13 @@ class EstimatedBlock(CachedBlock):
         options: dict[str, Any],
     ) -> Any:
         kept_x = None if x is None else self._kept(x)  # before the call, which may write into its input
+        self.run.ownership.lend((self.index, context), x)
         output = self.original(*inputs, **options)
         feature, rest = self._divided(output)
         state, before = slot.features.get(context, (None, None))
         state = self.estimator.store(state, self._places[step], kept_x, self._kept(feature))
         slot.features[context] = state, self._stored_rest(before, rest, self._places[step])
+        self.run.ownership.lend((self.index, context), output, more=True)
         return output
 
     def _stored_rest(

@@ -39,10 +39,15 @@ class Once(Interceptor):
         if self.run.thread != threading.get_ident() or (self.gate is not None and not self.gate.is_open):
             # Outside the run's evaluations, arguments may come from another observation.
             return self.original(*inputs, **options)
-        kept = self.run.kept
-        if id(self) not in kept:
-            kept[id(self)] = map_tensors(Tensor.detach, self.original(*inputs, **options))
-        return kept[id(self)]
+        kept, ownership = self.run.kept, self.run.ownership
+        if id(self) not in kept or not ownership.is_intact(id(self)):
+            kept[id(self)] = map_tensors(self._own, self.original(*inputs, **options))
+        result = map_tensors(Tensor.clone, kept[id(self)]) if ownership.copies else kept[id(self)]
+        ownership.lend(id(self), result)
+        return result
+
+    def _own(self, result: Tensor) -> Tensor:
+        return result.detach().clone() if self.run.ownership.copies else result.detach()
 
 
 class SplitConditioning(Interceptor):

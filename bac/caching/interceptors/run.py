@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bac.caching.interceptors.ownership import Ownership
 from bac.errors import RunError
 
 Signature = tuple[torch.Size, torch.dtype, torch.device]
@@ -75,6 +76,7 @@ class DenoisingRun:
         context: Number of the current context, if the policy names contexts (`enter_context`); otherwise None.
         orders: Orders of the current run.
         orders_ahead: Orders of the next run; they never change a run that has begun.
+        ownership: Whether blocks and policy share tensors.
     """
 
     def __init__(self, names: Sequence[str], num_steps: int, num_contexts: int = 1) -> None:
@@ -87,6 +89,7 @@ class DenoisingRun:
         self.orders = self.orders_ahead = Orders()
         self._names: dict[str, int] = {}
         self.thread: int | None = None
+        self.ownership = Ownership()
         self._entered = threading.Lock()
         self._warned = False
 
@@ -107,6 +110,7 @@ class DenoisingRun:
         self.kept = {}
         self.context, self._names = None, {}
         self.orders = self.orders_ahead
+        self.ownership.begin()
         self.thread = threading.get_ident()
 
     def end(self) -> None:
@@ -114,6 +118,7 @@ class DenoisingRun:
         self.thread = None
         self.slots = []
         self.kept = {}
+        self.ownership.begin()  # keeps no tensor alive
         self._entered.release()
 
     def enter_context(self, name: str | None) -> None:
@@ -131,6 +136,7 @@ class DenoisingRun:
         for name, slot in zip(self.names, self.slots, strict=True):
             if slot.num_evaluations != expected:
                 raise RunError(self._miscount(name, slot.num_evaluations))
+        self.ownership.settle()
 
     def locate(self, index: int, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Slot, int, int]:
         """Count an evaluation of block `index`; return its slot, denoising step and context.

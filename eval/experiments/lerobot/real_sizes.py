@@ -68,8 +68,11 @@ def smolvla() -> nn.Module:
     return policy
 
 
-def pi0() -> nn.Module:
-    """pi0 with its action expert (Gemma 300M: 18 layers x 1024) beside a narrow language model of equal depth."""
+def pi0(*, tiny: bool = False) -> nn.Module:
+    """pi0 with its action expert (Gemma 300M: 18 layers x 1024) beside a narrow language model of equal depth.
+
+    `tiny` makes both two layers deep and narrow, where Python's share of a chunk is largest.
+    """
     from lerobot.policies.pi0 import modeling_pi0 as modeling
     from lerobot.policies.pi0.configuration_pi0 import PI0Config
     from transformers import CONFIG_MAPPING, PaliGemmaConfig
@@ -78,6 +81,9 @@ def pi0() -> nn.Module:
     published = modeling.get_gemma_config
 
     def sizes(variant: str) -> Any:
+        if tiny:
+            width = 64 if variant == "gemma_2b" else 32
+            return modeling.GemmaConfig(width=width, depth=2, mlp_dim=64, num_heads=8, num_kv_heads=1, head_dim=8)
         if variant == "gemma_300m":
             return published(variant)
         return modeling.GemmaConfig(width=64, depth=18, mlp_dim=64, num_heads=8, num_kv_heads=1, head_dim=256)

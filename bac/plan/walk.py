@@ -1,0 +1,143 @@
+"""Finds the places (`bac.plan.places`) that a denoising run may read, from its modules on.
+
+Of every module all attributes are watched, of other objects those that the executed code names (`bac.plan.reads`).
+Containers are entered, so are objects within them, down to `_DEPTH`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from bac.caching.interceptors.patch import Interceptor
+from bac.plan.places import Place
+from bac.plan.reads import Reads
+
+_DEPTH = 5  # holders within a module's attribute; a node of OmegaConf lies three deep
+_MOST_ITEMS = 500  # a larger container, such as a vocabulary, is not entered
+_MOST_PLACES = 50_000
+
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+# What PyTorch keeps in every module besides its numbers. The replayer looks at the hooks among them itself.
+_BOOKKEEPING = frozenset(vars(nn.Module()))
+_MADE_BY_PYTHON = 1 << 9  # flag of classes whose attributes can be set (Py_TPFLAGS_HEAPTYPE)
+_CLOSED = (
+    str, bytes, int, float, complex, type(None), type, ModuleType, BuiltinFunctionType, MethodType,
+    Tensor, Generator, torch.dtype, torch.device, Interceptor, logging.Logger,
+)  # fmt: skip
+
+
+class Walk:
+    """Collects places.
+
+    Args:
+        reads: What the run's code names.
+        swapped: Attributes that a solver's interceptor replaces during a run: object and name.
+    """
+
+    def __init__(self, reads: Reads, swapped: Sequence[tuple[object, str]] = ()) -> None:
+        self._names = reads.names
+        self._swapped = {(id(vars(thing)), name) for thing, name in swapped}
+        self._seen: dict[int, Any] = {}  # keeps what it saw, so that no identity is used twice
+        self._types: dict[type, None] = {}
+        self.places: list[Place] = []
+
+    def module(self, path: str, module: nn.Module) -> None:
+        """A module, everything that it holds, and its sub-modules."""
+        if self._met(module):
+            return
+        own = vars(module)
+        names = [name for name in own if (id(own), name) not in self._swapped]
+        self.places.append(Place.of_mapping(path, own, names))
+        self.places += [Place.of_mapping(path, own[registry], own[registry]) for registry in _REGISTRIES]
+        for name in names:
+            if name not in _BOOKKEEPING:
+                self.thing(f"{path}.{name}", own[name], depth=0)
+        for name, child in own["_modules"].items():
+            if child is not None:
+                self.module(f"{path}.{name}", child)
+
+    def thing(self, path: str, thing: Any, depth: int, *, whole: bool = True) -> None:
+        """A value of any type. `whole`: all its attributes, not only those that the code names."""
+        if isinstance(thing, nn.Module):
+            self.module(path, thing)
+            return
+        if depth > _DEPTH or isinstance(thing, _CLOSED) or len(self.places) > _MOST_PLACES or self._met(thing):
+            return
+        if isinstance(thing, FunctionType):
+            if not str(thing.__module__).startswith("torch."):
+                self.places.append(Place.of_attributes(path, thing, ("__code__",)))
+        elif isinstance(thing, (dict, list, tuple, set, deque)):
+            self._container(path, thing, depth)
+        elif depth == 0 or not isinstance(thing, frozenset):
+            self._object(path, thing, depth, whole=whole)
+
+    def classes(self) -> None:
+        """All attributes of every class met so far, and of its bases; containers if the code names them."""
+        for cls in dict.fromkeys(base for met in list(self._types) for base in met.__mro__):
+            if cls.__flags__ & _MADE_BY_PYTHON:
+                place = Place.of_mapping(cls.__qualname__, cls, vars(cls))
+                self.places.append(place)
+                for name in self._names.intersection(vars(cls)):
+                    self.thing(f"{cls.__qualname__}.{name}", vars(cls)[name], depth=1, whole=False)
+
+    def variables(self, reads: Reads) -> None:
+        """The global variables that the code names, and what it names in modules (``F.linear``)."""
+        found: dict[int, tuple[dict[str, Any], set[str]]] = {}
+        for namespace, name, names in reads.variables:
+            found.setdefault(id(namespace), (namespace, set()))[1].add(name)
+            value = namespace[name]
+            if isinstance(value, ModuleType):
+                inner = vars(value)
+                found.setdefault(id(inner), (inner, set()))[1].update(names.intersection(inner))
+        for namespace, chosen in found.values():
+            path = str(namespace.get("__name__", "globals"))
+            place = Place.of_mapping(path, namespace, sorted(chosen), sized=False)
+            self.places.append(place)
+            for name, value in place.named():
+                self.thing(f"{path}.{name}", value, depth=1, whole=False)
+
+    def _container(self, path: str, thing: Any, depth: int) -> None:
+        if len(thing) > _MOST_ITEMS:
+            return
+        if type(thing) in (dict, OrderedDict):
+            self.places.append(Place.of_mapping(path, thing, thing))
+        elif not isinstance(thing, tuple):
+            self.places.append(Place.of_items(path, thing))
+        items = thing.items() if isinstance(thing, Mapping) else enumerate(thing)
+        for name, value in list(items):
+            self.thing(f"{path}[{name!r}]", value, depth + 1, whole=False)
+
+    def _object(self, path: str, thing: Any, depth: int, *, whole: bool) -> None:
+        self._types[type(thing)] = None
+        own = getattr(thing, "__dict__", None)
+        if isinstance(own, dict):
+            names = [n for n in own if (whole or n in self._names) and (id(own), n) not in self._swapped]
+            place = Place.of_mapping(path, own, names, sized=whole)
+        else:
+            slots = [n for n in _slots(type(thing)) if (whole or n in self._names) and hasattr(thing, n)]
+            place = Place.of_attributes(path, thing, slots)
+        self.places.append(place)
+        for name, value in place.named():
+            self.thing(f"{path}.{name}", value, depth + 1, whole=False)
+
+    def _met(self, thing: Any) -> bool:
+        """Whether it was seen before; it is from now on."""
+        if id(thing) in self._seen:
+            return True
+        self._seen[id(thing)] = thing
+        if isinstance(thing, nn.Module):
+            self._types[type(thing)] = None
+        return False
+
+
+def _slots(cls: type) -> Iterator[str]:
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
