@@ -76,8 +76,8 @@ class RunScope(Interceptor):
             raise RunError(
                 "the policy is in training mode, where dropout differs from step to step; call policy.eval()"
             )
-        self.run.begin()
         try:
+            self.run.begin()
             output = self._uncompiled()(*inputs, **options)
             self.run.check_complete()
             return output
