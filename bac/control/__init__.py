@@ -14,7 +14,7 @@ one. Run those, wrapped by `bac` or not, with ``lerobot-rollout --inference.type
 """
 
 from bac.control.clock import Clock, Outcome, WallClock, Worker
-from bac.control.jerk import Jerk, JerkMeter, jerk_of
+from bac.control.jerk import Jerk, JerkMeter, jerk_of, jerk_of_switches
 from bac.control.loop import ControlLoop, Policy, Robot
 from bac.control.statistics import Quantiles, Statistics
 from bac.control.ticker import Ticker
@@ -35,4 +35,5 @@ __all__ = [
     "WallClock",
     "Worker",
     "jerk_of",
+    "jerk_of_switches",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from math import nan, sqrt
 
 import numpy as np
@@ -72,3 +73,23 @@ def jerk_of(squares: list[float], counts: list[int]) -> Jerk:
     """The jerk of the sums of a `JerkMeter`, or of several added up."""
     parts = [*zip(squares, counts, strict=True), (sum(squares), sum(counts))]
     return Jerk(*(sqrt(square / count) if count else nan for square, count in parts))
+
+
+def jerk_of_switches(chunks: Actions) -> Jerk:
+    """The jerk of switching from one chunk to the next at its middle row, each from the same observation.
+
+    Args:
+        chunks: Actions, `[B, n, T, Da]`: n chunks of B observations. The middle row of T is row T // 2.
+    """
+    squares, counts = [0.0, 0.0], [0, 0]
+    middle = chunks.shape[2] // 2
+    for row in chunks:
+        for number, (old, new) in enumerate(pairwise(row)):
+            meter = JerkMeter()
+            for action in old[:middle]:
+                meter.add(action, number)
+            for action in new[middle:]:
+                meter.add(action, number + 1)
+            squares = [a + b for a, b in zip(squares, meter.squares, strict=True)]
+            counts = [a + b for a, b in zip(counts, meter.counts, strict=True)]
+    return jerk_of(squares, counts)

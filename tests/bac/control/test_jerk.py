@@ -7,7 +7,7 @@ from math import isnan, sqrt
 import numpy as np
 import pytest
 
-from bac.control import JerkMeter, jerk_of
+from bac.control import JerkMeter, jerk_of, jerk_of_switches
 from tests.bac.control.virtual import Odometer, Prophet, VirtualClock, loop_of
 
 
@@ -75,3 +75,12 @@ def test_the_loop_leaves_out_what_a_skipped_control_step_tears_apart():
     clock = VirtualClock()
     robot = Odometer(clock, act_s=[0.0, 0.25])  # step 2 is skipped: 0 1 3 4 are not in a row
     assert isnan(loop_of(Prophet(clock, [0.0, 0.02], length=11), robot).run(5).jerk.all)
+
+
+def test_chunks_that_agree_can_be_switched_without_jerk_and_others_cannot():
+    line = np.arange(8.0)[:, None]  # T = 8, so the switch is at row 4
+    same = jerk_of_switches(np.stack([line, line, line])[None])
+    assert (same.inside, same.seam, same.all) == (0.0, 0.0, 0.0)
+    apart = jerk_of_switches(np.stack([line, line + 8, line])[None])
+    assert apart.inside == 0.0
+    assert apart.seam == pytest.approx(sqrt((8**2 + 16**2 + 8**2) / 3))
