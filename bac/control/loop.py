@@ -62,7 +62,8 @@ class ControlLoop:
       longer than `timeout_s`, is too late for a whole chunk twice in a row, or returns actions that are not finite,
       out of range or of another shape. Then `safe_action` is sent once, and `ControlError` is raised.
     - While a call of the robot hangs, `safe_action` is sent from another thread: a robot must stand that. Until then,
-      it is on its last action. If the safe action hangs too, the error's `safe_action_sent` is false.
+      it is on its last action. If the safe action hangs too, the error's `safe_action_sent` is false. Only a call that
+      hangs while it keeps the interpreter lock cannot be noticed.
 
     Attributes:
         policy: The policy. Wrap it before (`bac.wrap`).
