@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from bac.control import jerk_of
 from eval.experiments.smoothness_report import publish
 from eval.measure.bootstrap import bootstrap
+from eval.measure.intervals import Estimate, mean_score, paired_success_difference, success_rate
 from eval.play.realtime import Pace, hold_of
 from eval.play.records import EpisodeLog
 from eval.play.rollout import EnvPool
@@ -106,12 +107,12 @@ def rows_of(task: Task, seeds: Sequence[int], log: EpisodeLog[SmoothResult]) -> 
 
 def _row(point: Point, episodes: np.ndarray, *, judged_by_score: bool) -> dict[str, Any]:
     """One row of the table from `[n, 2 * _WIDTH]`: the columns of the first way, then those of this one."""
-    outcome = _SCORE if judged_by_score else _SUCCESS
     mine = episodes[:, _WIDTH:]
     jerk = jerk_of(mine[:, _SQUARES].sum(0).tolist(), mine[:, _COUNTS].sum(0).tolist())
+    success, difference = _by_score(episodes) if judged_by_score else _by_success(episodes)
     numbers = {
-        "success": bootstrap(lambda rows: rows[:, _WIDTH + outcome].mean(), episodes),
-        "difference": bootstrap(lambda rows: (rows[:, _WIDTH + outcome] - rows[:, outcome]).mean(), episodes),
+        "success": success,
+        "difference": difference,
         "jerk_ratio": bootstrap(lambda rows: _jerk(rows[:, _WIDTH:]) / _jerk(rows[:, :_WIDTH]), episodes),
     }
     return {
@@ -124,6 +125,18 @@ def _row(point: Point, episodes: np.ndarray, *, judged_by_score: bool) -> dict[s
         **{f"jerk_{name}": value for name, value in asdict(jerk).items()},
         **{name: asdict(estimate) for name, estimate in numbers.items()},
     }
+
+
+def _by_score(episodes: np.ndarray) -> tuple[Estimate, Estimate]:
+    """The mean score, and its paired difference to the first way."""
+    scores = episodes[:, [_SCORE, _WIDTH + _SCORE]]
+    return mean_score(scores[:, 1]), bootstrap(lambda rows: float((rows[:, 1] - rows[:, 0]).mean()), scores)
+
+
+def _by_success(episodes: np.ndarray) -> tuple[Estimate, Estimate]:
+    """The success rate, and its paired difference; not by bootstrap, which has no width where all pairs agree."""
+    before, after = episodes[:, _SUCCESS].astype(bool), episodes[:, _WIDTH + _SUCCESS].astype(bool)
+    return success_rate(int(after.sum()), len(after)), paired_success_difference(before, after)
 
 
 def _columns(result: SmoothResult) -> list[float]:
