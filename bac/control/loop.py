@@ -76,7 +76,8 @@ class ControlLoop:
         action_range: Lowest and highest action, each a number or `[Da]`; None for no limit.
         execute_steps: Control steps after a chunk's observation at which the next chunk should take over; by default
             the chunk's length. 1 computes chunks without a break.
-        blend_steps: Control steps over which actions move from the old chunk's to the new one's; 0 switches at once.
+        blend_steps: Control steps over which actions move from the old chunk to the new one, for a smoother robot; 0
+            switches at once. Leave it 0 if a mean of two actions may be none: an angle that wraps, a gripper's switch.
         timeout_s: Longest time for a chunk [s]; a policy that takes longer has hung. Warming up may take longer.
         robot_timeout_s: Longest time for one call of `observe`, `act`, a `safe_action` that is a function, or `until`
             [s]; such a call has hung. They are made in one thread of their own. None calls them in the thread of `run`,

@@ -37,7 +37,7 @@ def chunk(policy: TickPolicy) -> float:
 def interrupted_at(number: int) -> Iterator[list[int]]:
     """Ctrl-C before instruction `number` of those that begin and end a run; yields how many there were until then."""
     codes = [
-        *(f.__code__ for f in (RunScope.__call__, DenoisingRun.begin, DenoisingRun.end)),
+        *(f.__code__ for f in (RunScope.__call__, RunScope._one_run, DenoisingRun.begin, DenoisingRun.end)),
         *(f.__code__ for f in (DenoisingRun._open, DenoisingRun._close)),
         *(f.__code__ for f in (Turn.take, Turn.leave, Turn.is_held_by, Turn._drop)),
     ]
