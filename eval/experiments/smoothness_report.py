@@ -37,15 +37,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Draw jerk and success of every way, relative to the first, with their intervals; one row of axes per task."""
-    tasks, ways = ([*dict.fromkeys(row[name] for row in rows)] for name in ("task", "way"))
+    tasks, (first, *ways) = ([*dict.fromkeys(row[name] for row in rows)] for name in ("task", "way"))
     colours = dict(zip(dict.fromkeys(row["control_hz"] for row in rows), COLOURS, strict=False))
-    with picture(path, len(tasks), 2, figsize=(9.6, 0.9 + 2.3 * len(tasks)), sharey=True) as (figure, grid):
+    with picture(path, len(tasks), 2, figsize=(9.6, 0.9 + 2.1 * len(tasks)), sharey=True) as (figure, grid):
         for line, task in zip(grid, tasks, strict=True):
-            mine = [row for row in rows if row["task"] == task]
+            mine = [row for row in rows if row["task"] == task and row["way"] != first]
             quantity = mine[0]["quantity"]
             _dots(line[0], mine, ways, colours, "jerk_ratio", 1.0)
             _dots(line[1], mine, ways, colours, "difference", 0.0)
-            line[0].set_title(f"{task}: jerk relative to {ways[0]}")
+            line[0].set_title(f"{task}: jerk relative to {first}")
             line[1].set_title(f"{quantity}: difference, n = {min(row['n'] for row in mine)}")
         grid[0, 0].set_yticks(range(len(ways)), ways)
         grid[0, 0].set_ylim(len(ways) - 0.5, -0.5)
@@ -60,6 +60,7 @@ def _dots(
     name: str,
     same: float,
 ) -> None:
+    axes.locator_params(axis="x", nbins=6)
     axes.axvline(same, color=BLACK, linewidth=0.8, linestyle=(0, (4, 3)))
     for row in rows:
         y = ways.index(row["way"]) + 0.14 * (1 if row["control_hz"] == max(colours) else -1)
