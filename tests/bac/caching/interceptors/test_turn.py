@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import bac
-from bac.caching.interceptors.run import DenoisingRun
+from bac.caching.interceptors.run import ContinuedRun, DenoisingRun
 from bac.caching.interceptors.scope import RunScope
 from bac.caching.interceptors.turn import Turn
 from bac.errors import RunError
@@ -177,3 +177,24 @@ def test_a_call_that_never_got_the_turn_ends_nothing():
     assert run.thread == threading.get_ident()
     run.end()
     assert run.thread is None
+
+
+def test_a_run_that_was_broken_off_hands_no_states_to_the_next():
+    run = ContinuedRun(["a"], 1)
+
+    def complete():
+        run.begin()
+        run.slots[0].features[0] = 7
+        run.slots[0].num_evaluations = 1
+        run.check_complete()
+        run.end()
+
+    def break_off():
+        run.begin()
+        assert run.slots[0].features == {0: 7}  # of the chunk before
+
+    complete()
+    break_off()
+    run.begin()
+    assert run.slots[0].features == {}
+    run.end()
