@@ -80,8 +80,9 @@ class ControlLoop:
             switches at once. Leave it 0 if a mean of two actions may be none: an angle that wraps, a gripper's switch.
         timeout_s: Longest time for a chunk [s]; a policy that takes longer has hung. Warming up may take longer.
         robot_timeout_s: Longest time for one call of `observe`, `act`, a `safe_action` that is a function, or `until`
-            [s]; such a call has hung. They are made in one thread of their own. None calls them in the thread of `run`,
-            for robots bound to it (a simulator that draws), and then waits for ever.
+            [s]; one that takes longer has hung. Warming up may take longer. The calls are made in one thread of their
+            own. None makes them in the thread of `run`, for robots bound to it (a simulator that draws), and waits for
+            ever.
         warmup: Chunks computed before time starts, at least 1, so that plans are recorded and the latency is known.
             The robot acts on the last of them first, so it must stand still until then.
         clock: The source of time.
