@@ -81,7 +81,10 @@ def bench(
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Time action chunks of random observations, in turns: of the policy as it is, and under its bac.json."""
+    """Time action chunks of random observations, in turns: of the policy as it is, and under its bac.json.
+
+    Then compare their jerk, inside chunks and where a robot switches to another chunk of the same observation.
+    """
     with _errors_in_one_line():
         chosen = _load(file, policy_path)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)

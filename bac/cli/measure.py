@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from bac.caching.calibration import Calibration
 from bac.caching.interceptors.patch import Interceptor, put_on, take_off
 from bac.cli import lerobot
 from bac.cli.checkpoint import Checkpoint
+from bac.control import Jerk, jerk_of_switches
 from bac.denoising import Denoising
 from bac.errors import BacError
 from bac.guarding.calibration import Measured, surveying
@@ -24,11 +25,15 @@ from bac.tuning.batches import num_rows
 from bac.tuning.bench import calling
 from bac.tuning.timing import in_turns
 
+_JERK_CHUNKS = 8
+
 
 def report(
     policy: nn.Module, denoising: Denoising, batch: Mapping[str, Any], *, executors: Sequence[str], rounds: int
 ) -> Iterator[str]:
     """Time a policy as it is and under a file, in turns, so that other load on the machine affects both alike.
+
+    Then measure the jerk of both.
 
     Args:
         denoising: The way to denoise in the file.
@@ -51,6 +56,19 @@ def report(
     for name, values in samples.items():
         median, late = (1e3 * float(np.percentile(values, q)) for q in (50, 95))
         yield f"{name:20} p50 {median:9.2f} ms   p95 {late:9.2f} ms   {dense * 1e3 / median:6.2f}x of dense eager"
+    for name, way in (("dense", None), ("bac.json", denoising)):
+        with calling(policy, way, batch, False) as predict:
+            yield f"{name:20} jerk {_jerk(predict)}   [normalised action per control step^3]"
+
+
+def _jerk(predict: Callable[[], Any]) -> Jerk:
+    """Jerk of a robot that leaves each chunk for another of the same observation, in its middle: only noise differs."""
+    chunks = []
+    with torch.random.fork_rng(), torch.no_grad():
+        for seed in range(_JERK_CHUNKS):
+            torch.manual_seed(seed)
+            chunks.append(predict().float().cpu().numpy())
+    return jerk_of_switches(np.stack(chunks, axis=1))
 
 
 def calibrate_in(

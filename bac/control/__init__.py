@@ -14,6 +14,7 @@ one. Run those, wrapped by `bac` or not, with ``lerobot-rollout --inference.type
 """
 
 from bac.control.clock import Clock, Outcome, WallClock, Worker
+from bac.control.jerk import Jerk, JerkMeter, jerk_of, jerk_of_switches
 from bac.control.loop import ControlLoop, Policy, Robot
 from bac.control.statistics import Quantiles, Statistics
 from bac.control.ticker import Ticker
@@ -22,6 +23,8 @@ from bac.control.timeline import Timeline
 __all__ = [
     "Clock",
     "ControlLoop",
+    "Jerk",
+    "JerkMeter",
     "Outcome",
     "Policy",
     "Quantiles",
@@ -31,4 +34,6 @@ __all__ = [
     "Timeline",
     "WallClock",
     "Worker",
+    "jerk_of",
+    "jerk_of_switches",
 ]

@@ -1,4 +1,4 @@
-"""Time and the policy's thread. The control loop needs nothing else of the machine, so a test can replace both."""
+"""Time and threads. The control loop needs nothing else of the machine, so a test can replace both."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ class Worker(Protocol):
     def outcome(self) -> Outcome | None:
         """The outcome of finished work, once; None while it goes on, or without any work. Never waits."""
 
+    def wait(self, until_s: float) -> Outcome | None:
+        """As `outcome`, but wait for it until the clock's `until_s` [s]."""
+
     def close(self) -> None:
         """Take no more work. Unfinished work is abandoned."""
 
@@ -55,8 +58,8 @@ class Clock(Protocol):
     def sleep_until(self, time_s: float) -> None:
         """Return at `time_s` [s] or later; at once if it has passed."""
 
-    def worker(self) -> Worker:
-        """A new worker that measures latency by this clock."""
+    def worker(self, name: str) -> Worker:
+        """A new worker that measures latency by this clock. Its thread is named for what it runs."""
 
 
 class WallClock:
@@ -69,20 +72,23 @@ class WallClock:
         while (left := time_s - time.perf_counter()) > 0:  # a sleep may end early
             time.sleep(left)
 
-    def worker(self) -> Worker:
-        return ThreadWorker()
+    def worker(self, name: str) -> Worker:
+        return ThreadWorker(name)
 
 
 class ThreadWorker:
     """One daemon thread for all work, since PyTorch would build thread pools anew for every new thread.
 
-    A thread cannot be ended from outside: one that hangs in a policy stays until the process ends.
+    A thread cannot be ended from outside: one that hangs stays until the process ends.
+
+    Args:
+        name: What the thread runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self._work: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="bac-policy", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=f"bac-{name}", daemon=True)
         self._thread.start()
 
     def submit(self, work: Callable[[], Any]) -> None:
@@ -94,11 +100,17 @@ class ThreadWorker:
         except queue.Empty:
             return None
 
+    def wait(self, until_s: float) -> Outcome | None:
+        try:
+            return self._outcomes.get(timeout=max(0.0, until_s - time.perf_counter()))
+        except queue.Empty:
+            return None
+
     def close(self) -> None:
         self._work.put(None)
         self._thread.join(JOIN_S)
         if self._thread.is_alive():
-            logger.warning("the thread that runs the policy does not end; it stays until the process ends")
+            logger.warning("the thread %s does not end; it stays until the process ends", self._thread.name)
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:

@@ -14,6 +14,7 @@ import torch
 
 from bac.control.checks import Range, as_chunk, check_range
 from bac.control.clock import Clock, Outcome, WallClock, Worker, prompt_threads
+from bac.control.deadline import Deadline
 from bac.control.statistics import LoopRecorder, Statistics
 from bac.control.ticker import Ticker
 from bac.control.timeline import Actions, Timeline
@@ -23,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 _RECENT = 32  # chunks; the slowest of them sets how early the next one begins
 _WARMUP_TIMEOUT_S = 300.0  # long, because recording or compiling a plan takes time
-_POLL_S = 0.005
 
 
 class Policy(Protocol):
@@ -37,7 +37,7 @@ class Policy(Protocol):
 
 
 class Robot(Protocol):
-    """A robot. Both methods are called once in each control step, in the thread of `ControlLoop.run`."""
+    """A robot. Both methods are called once in each control step, in one thread (see `ControlLoop.robot_timeout_s`)."""
 
     def observe(self) -> Any:
         """The policy's batch. For a policy with several observation steps, it includes the history."""
@@ -58,9 +58,12 @@ class ControlLoop:
     - The robot acts on the newest chunk, from the row that belongs to the current step.
     - The next chunk is begun early enough to arrive on time if it is as slow as the slowest of the last 32.
     - If no chunk has an action for the current step, the loop sends the action of `on_miss` and counts the step.
-    - The run ends if the robot raises, or if the policy raises, takes longer than `timeout_s`, is too late for a whole
-      chunk twice in a row, or returns actions that are not finite, out of range or of another shape. Then
-      `safe_action` is sent once, and `ControlError` is raised.
+    - The run ends if the robot raises or takes longer than `robot_timeout_s` for a call, or if the policy raises, takes
+      longer than `timeout_s`, is too late for a whole chunk twice in a row, or returns actions that are not finite,
+      out of range or of another shape. Then `safe_action` is sent once, and `ControlError` is raised.
+    - While a call of the robot hangs, `safe_action` is sent from another thread: a robot must stand that. Until then,
+      it is on its last action. If the safe action hangs too, the error's `safe_action_sent` is false. Only a call that
+      hangs while it keeps the interpreter lock cannot be noticed.
 
     Attributes:
         policy: The policy. Wrap it before (`bac.wrap`).
@@ -73,8 +76,13 @@ class ControlLoop:
         action_range: Lowest and highest action, each a number or `[Da]`; None for no limit.
         execute_steps: Control steps after a chunk's observation at which the next chunk should take over; by default
             the chunk's length. 1 computes chunks without a break.
-        blend_steps: Control steps over which actions move from the old chunk's to the new one's; 0 switches at once.
+        blend_steps: Control steps over which actions move from the old chunk to the new one, for a smoother robot; 0
+            switches at once. Leave it 0 if a mean of two actions may be none: an angle that wraps, a gripper's switch.
         timeout_s: Longest time for a chunk [s]; a policy that takes longer has hung. Warming up may take longer.
+        robot_timeout_s: Longest time for one call of `observe`, `act`, a `safe_action` that is a function, or `until`
+            [s]; one that takes longer has hung. Warming up may take longer. The calls are made in one thread of their
+            own. None makes them in the thread of `run`, for robots bound to it (a simulator that draws), and waits for
+            ever.
         warmup: Chunks computed before time starts, at least 1, so that plans are recorded and the latency is known.
             The robot acts on the last of them first, so it must stand still until then.
         clock: The source of time.
@@ -92,12 +100,17 @@ class ControlLoop:
     execute_steps: int | None = field(default=None, kw_only=True)
     blend_steps: int = field(default=0, kw_only=True)
     timeout_s: float = field(default=1.0, kw_only=True)
+    robot_timeout_s: float | None = field(default=1.0, kw_only=True)
     warmup: int = field(default=4, kw_only=True)
     clock: Clock = field(default_factory=WallClock, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name, value in (("control_hz", self.control_hz), ("timeout_s", self.timeout_s)):
-            if not (isfinite(value) and value > 0):
+        for name, value in (
+            ("control_hz", self.control_hz),
+            ("timeout_s", self.timeout_s),
+            ("robot_timeout_s", self.robot_timeout_s),
+        ):
+            if value is not None and not (isfinite(value) and value > 0):
                 raise ControlError(f"{name}: must be positive and finite, got {value!r}")
         for name, count, least in (
             ("execute_steps", self.execute_steps, 1),
@@ -109,7 +122,7 @@ class ControlLoop:
         if self.on_miss not in ("hold", "safe"):
             raise ControlError(f'on_miss: must be "hold" or "safe", got {self.on_miss!r}')
 
-    def run(self, num_steps: int | None = None, *, until: Callable[[], bool] = lambda: False) -> Statistics:
+    def run(self, num_steps: int | None = None, *, until: Callable[[], bool] | None = None) -> Statistics:
         """Control the robot.
 
         Args:
@@ -132,7 +145,7 @@ class ControlLoop:
             run.stop_for(error)
             raise
         finally:
-            run.worker.close()
+            run.close()
         return run.recorder.statistics()
 
 
@@ -142,7 +155,9 @@ class _Run:
     def __init__(self, loop: ControlLoop) -> None:
         self.loop = loop
         self.clock = loop.clock
-        self.worker: Worker = loop.clock.worker()
+        self.worker: Worker = loop.clock.worker("policy")
+        patience_s = None if loop.robot_timeout_s is None else max(_WARMUP_TIMEOUT_S, loop.robot_timeout_s)
+        self.robot = Deadline(loop.clock, "robot", "robot_timeout_s", patience_s)  # its first calls may connect it
         self.recorder = LoopRecorder(loop.control_hz)
         self.timeline = Timeline(loop.blend_steps)
         self.delays: deque[int] = deque(maxlen=_RECENT)
@@ -163,7 +178,7 @@ class _Run:
                 self._reset()
             begun = self.clock.now()
             self._think(0)
-            outcome = self._wait_for_outcome(begun + _WARMUP_TIMEOUT_S)
+            outcome = self._wait_for_outcome()
             chunk = self._checked(outcome)
         if outcome.latency_s > loop.timeout_s:
             raise ControlError(
@@ -176,8 +191,9 @@ class _Run:
         self.timeline.add(chunk, 0, 0)
         self.acted_on_s = begun
 
-    def control(self, num_steps: float, until: Callable[[], bool]) -> None:
+    def control(self, num_steps: float, until: Callable[[], bool] | None) -> None:
         """Make control steps until the end."""
+        self.robot.timeout_s = self.loop.robot_timeout_s
         ticker, recorder = Ticker(self.clock, self.loop.control_hz), self.recorder
         first_s = self.clock.now()
         while (step := ticker.wait()) < num_steps:
@@ -189,12 +205,17 @@ class _Run:
             self._act(step)
             if self.thinking is None and step >= self._begin():
                 self._think(step, observed_s)
-            if step == num_steps - 1 or until():
+            if step == num_steps - 1 or (until is not None and self.robot("until()", until)):
                 return
+
+    def close(self) -> None:
+        """End the threads."""
+        self.worker.close()
+        self.robot.close()
 
     def stop_for(self, error: BaseException) -> None:
         """Send the safe action, and attach the measurements to the error."""
-        sent = True
+        sent, self.robot.timeout_s = True, self.loop.robot_timeout_s
         try:
             self._send(self._safe_action())
         except Exception:  # run() reports the first failure, so this second one is only logged
@@ -240,6 +261,7 @@ class _Run:
 
     def _act(self, step: int) -> None:
         action = self.timeline.action(step)
+        chunk = None if action is None else self.recorder.num_chunks
         if action is None:
             self.recorder.held_steps += 1
             hold = self.loop.on_miss == "hold" and self.last_action is not None
@@ -248,7 +270,7 @@ class _Run:
             self.recorder.observation_age_s.append(self.clock.now() - self.acted_on_s)
         assert action is not None
         self._send(action)
-        self.recorder.num_steps += 1
+        self.recorder.sent(step, action, chunk)
 
     def _begin(self) -> int:
         """The control step at which to begin the next chunk."""
@@ -276,35 +298,26 @@ class _Run:
         check_range(chunk, self.loop.action_range)
         return chunk
 
-    def _wait_for_outcome(self, until_s: float) -> Outcome:
-        while (outcome := self.worker.outcome()) is None:
-            if self.clock.now() > until_s:
-                raise ControlError(f"policy: hung while warming up: no chunk after {_WARMUP_TIMEOUT_S:g} s")
-            self.clock.sleep_until(self.clock.now() + _POLL_S)
+    def _wait_for_outcome(self) -> Outcome:
+        if (outcome := self.worker.wait(self.clock.now() + _WARMUP_TIMEOUT_S)) is None:
+            raise ControlError(f"policy: hung while warming up: no answer after {_WARMUP_TIMEOUT_S:g} s")
         return outcome
 
     def _reset(self) -> None:
-        try:
-            self.loop.policy.reset()
-        except Exception as error:
+        self.worker.submit(self.loop.policy.reset)
+        if (error := self._wait_for_outcome().error) is not None:
             raise ControlError(f"policy: reset() raised {error!r}") from error
 
     def _observe(self) -> Any:
-        try:
-            return self.loop.robot.observe()
-        except Exception as error:
-            raise ControlError(f"robot: observe() raised {error!r}") from error
+        return self.robot("robot: observe()", self.loop.robot.observe)
 
     def _send(self, action: Actions) -> None:
-        try:
-            self.loop.robot.act(action)
-        except Exception as error:
-            raise ControlError(f"robot: act() raised {error!r}") from error
+        self.robot("robot: act()", self.loop.robot.act, action)
         self.last_action = action
 
     def _safe_action(self) -> Actions:
         safe = self.loop.safe_action
-        given = safe(self.last_action, self.observation) if callable(safe) else safe
+        given = self.robot("safe_action()", safe, self.last_action, self.observation) if callable(safe) else safe
         action = np.asarray(given, np.float32)
         if action.shape != (self.action_size or action.size,) or not np.isfinite(action).all():
             raise ControlError(f"safe_action: must be finite and [{self.action_size or 'Da'}], got {action}")

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bac.control.jerk import Jerk, JerkMeter
+from bac.control.timeline import Actions
+
 NEWEST = 200_000  # samples kept for quantiles: more than an hour at 50 Hz
 
 
@@ -49,6 +52,8 @@ class Statistics:
         jitter_s: Delay of a control step's beginning after it was due [s].
         observation_age_s: Age of the observation behind an action when the action is sent [s].
         discontinuity: Distance between the actions of two chunks where one takes over, in the action's unit.
+        jerk: Third difference of the actions sent, inside chunks and at the seams between them [action's unit per
+            control step^3]. Blended actions belong to the new chunk.
     """
 
     control_hz: float
@@ -61,15 +66,17 @@ class Statistics:
     jitter_s: Quantiles
     observation_age_s: Quantiles
     discontinuity: Quantiles
+    jerk: Jerk
 
     def __str__(self) -> str:
         title = f"{self.num_steps} control steps at {self.control_hz:g} Hz in {self.duration_s:.2f} s, "
         title += f"{self.num_chunks} chunks, {self.missed_deadlines} missed deadlines, {self.held_steps} held steps"
-        rows = {
+        rows: dict[str, Quantiles | Jerk] = {
             "latency [ms]": self.latency_s.scaled(1e3),
             "jitter [ms]": self.jitter_s.scaled(1e3),
             "observation age [ms]": self.observation_age_s.scaled(1e3),
             "discontinuity": self.discontinuity,
+            "jerk": self.jerk,
         }
         return "\n".join([title] + [f"  {name:20}  {values}" for name, values in rows.items()])
 
@@ -84,6 +91,15 @@ class LoopRecorder:
         self.latency_s, self.jitter_s, self.observation_age_s, self.discontinuity = (
             deque[float](maxlen=NEWEST) for _ in range(4)
         )
+        self._meter, self._next_step = JerkMeter(), 0
+
+    def sent(self, step: int, action: Actions, chunk: int | None) -> None:
+        """Note the action of a control step, and the number of its chunk; None if it was held."""
+        if step != self._next_step:  # control steps were skipped
+            self._meter.skip()
+        self._meter.add(action, chunk)
+        self._next_step = step + 1
+        self.num_steps += 1
 
     def statistics(self) -> Statistics:
         """The statistics so far."""
@@ -98,4 +114,5 @@ class LoopRecorder:
             Quantiles.of(self.jitter_s),
             Quantiles.of(self.observation_age_s),
             Quantiles.of(self.discontinuity),
+            self._meter.jerk(),
         )

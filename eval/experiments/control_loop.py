@@ -102,12 +102,13 @@ def compare(
         return statistics, results.get(timeout=START_TIMEOUT_S)
     finally:
         process.terminate()
-        process.join()
+        process.join(START_TIMEOUT_S)
 
 
 def _sleep_only(control_hz: float, num_steps: int, ready: Any, go: Any, results: Any) -> None:
     ready.set()
-    go.wait()
+    if not go.wait(START_TIMEOUT_S):
+        return
     ticker, lateness = Ticker(WallClock(), control_hz), []
     while ticker.wait() < num_steps - 1:
         lateness.append(ticker.lateness_s)

@@ -23,7 +23,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from bac.control import Timeline
+from bac.control import JerkMeter, Timeline
 from eval.play.rollout import EnvPool, EpisodeResult, HoldAction, Seat, take_turns
 
 MODES = ("act", "stand_still")
@@ -123,6 +123,7 @@ class LiveSeat(Seat):
         hold: Hold action of the environment; the robot takes it when it has no action from the policy.
         execute_steps: Control steps Ta after its observation that a chunk is meant for.
         on_step: Called after every control step with whether the policy was still thinking.
+        blend_steps: See `bac.ControlLoop`.
     """
 
     def __init__(
@@ -133,14 +134,17 @@ class LiveSeat(Seat):
         hold: HoldAction,
         execute_steps: int,
         on_step: Callable[[bool], None] | None = None,
+        *,
+        blend_steps: int = 0,
     ) -> None:
         super().__init__(env, num_obs_steps, on_step)
         self._pace, self._hold, self._execute_steps = pace, hold, execute_steps
+        self._blend_steps = blend_steps
 
     def start(self, seed: int) -> None:
         """Reset the world to the episode of `seed`."""
         super().start(seed)
-        self._timeline = Timeline()
+        self._timeline, self.meter = Timeline(self._blend_steps), JerkMeter()
         self.held_steps = 0
 
     def live(self, chunk: np.ndarray) -> None:
@@ -161,10 +165,12 @@ class LiveSeat(Seat):
 
     def _act_until(self, step: int, *, thinking: bool) -> None:
         while self.num_control_steps < step and not self.done:
-            action = self._timeline.action(self.num_control_steps)
+            action, chunk = self._timeline.action(self.num_control_steps), self.chunk_index
             if action is None:
                 self.held_steps += 1
-                action = self._hold(self.last_action, self.newest)
+                action, chunk = self._hold(self.last_action, self.newest), None
+            if self.chunk_index:  # before its first chunk the robot stands still
+                self.meter.add(action, chunk)
             self._step(action, thinking=thinking)
 
 

@@ -8,35 +8,38 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from eval.play.rollout import EpisodeResult
 
 logger = logging.getLogger(__name__)
+AnyResult = TypeVar("AnyResult", bound=EpisodeResult)
 
 
-class EpisodeLog:
+class EpisodeLog(Generic[AnyResult]):
     """Append-only JSONL of finished episodes.
 
     Args:
         path: The file. The first added episode makes it and its folder.
+        kind: Class of the results.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: type[AnyResult] = EpisodeResult) -> None:
         self.path = path
-        self._episodes: dict[str, dict[int, EpisodeResult]] = {}
+        self._episodes: dict[str, dict[int, AnyResult]] = {}
         for line in self._complete_lines():
             record = json.loads(line)
             key = record.pop("key")
-            self._episodes.setdefault(key, {})[record["seed"]] = EpisodeResult(**record)
+            self._episodes.setdefault(key, {})[record["seed"]] = kind(**record)
 
-    def add(self, key: str, result: EpisodeResult) -> None:
+    def add(self, key: str, result: AnyResult) -> None:
         """Append one finished episode to the file."""
         self._episodes.setdefault(key, {})[result.seed] = result
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps({"key": key, **asdict(result)}) + "\n")
 
-    def episodes(self, key: str) -> dict[int, EpisodeResult]:
+    def episodes(self, key: str) -> dict[int, AnyResult]:
         """Finished episodes under a key, by seed."""
         return dict(self._episodes.get(key, {}))
 

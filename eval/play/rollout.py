@@ -184,7 +184,8 @@ def take_turns(
     seeds: Sequence[int],
     advance: Callable[[AnySeat, np.ndarray], None],
     observe: Callable[[Batch], None] | None = None,
-) -> Iterator[EpisodeResult]:
+    predict: Callable[..., Iterable[np.ndarray]] = predict_chunks,
+) -> Iterator[Any]:
     """Play one episode per seed, as many side by side as there are seats, and yield each as it ends.
 
     Args:
@@ -193,13 +194,14 @@ def take_turns(
         seeds: Seeds, one per episode.
         advance: Called with a seat and its new chunk, `[Ta, Da]`; lets the seat's world go on.
         observe: Called with every preprocessed batch of observations.
+        predict: Called with `loaded`, the running seats and `observe`; predicts a chunk for each.
     """
     waiting = deque(seeds)
     running = list(seats)
     for seat in running:
         seat.start(waiting.popleft())
     while running:
-        for seat, chunk in zip(running, predict_chunks(loaded, running, observe), strict=True):
+        for seat, chunk in zip(running, predict(loaded, running, observe), strict=True):
             advance(seat, chunk)
             if seat.done:
                 yield seat.result()

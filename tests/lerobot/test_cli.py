@@ -117,6 +117,8 @@ def test_bench_times_every_kind_of_bac_json_by_turns(filed):
     rows = timed(result)
     assert list(rows) == ["dense", "bac.json, interpret", "dense, replay", "bac.json, replay"]
     assert rows["dense"].endswith(" 1.00x of dense eager")
+    smooth = [line.split()[:3] for line in result.output.splitlines() if " jerk " in line]
+    assert smooth == [["dense", "jerk", "inside"], ["bac.json", "jerk", "inside"]]
 
 
 def test_guard_watches_every_kind_of_bac_json_that_reuses_and_says_that_the_others_do_not(filed, data, tmp_path):

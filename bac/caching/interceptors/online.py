@@ -74,9 +74,9 @@ class OnlineRun(DenoisingRun):
         memo[id(self)] = clone = OnlineRun(self._blocks, self.rule, self.num_contexts, always_last=self.always_last)
         return clone
 
-    def begin(self) -> None:
+    def _open(self) -> None:
         """Enter with deciders that have seen nothing."""
-        super().begin()
+        super()._open()
         self._deciders = {}
         self._mask = np.zeros((self.num_steps, len(self.names)), dtype=bool)
 
@@ -85,10 +85,10 @@ class OnlineRun(DenoisingRun):
         super().check_complete()
         self.mask = self._mask
 
-    def end(self) -> None:
+    def _close(self) -> None:
         """Leave, and drop the deciders with their memory."""
         self._deciders = {}
-        super().end()
+        super()._close()
 
     def decide(self, index: int, step: int, context: int, x: Tensor) -> bool:
         """Whether a block updates."""

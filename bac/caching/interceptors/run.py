@@ -7,6 +7,7 @@ reads a timestep. Anything that would make reuse unsafe is an error, not a guess
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Container, Sequence
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bac.caching.interceptors.ownership import Ownership
+from bac.caching.interceptors.turn import Turn
 from bac.errors import RunError
 
 Signature = tuple[torch.Size, torch.dtype, torch.device]
@@ -90,7 +92,7 @@ class DenoisingRun:
         self._names: dict[str, int] = {}
         self.thread: int | None = None
         self.ownership = Ownership()
-        self._entered = threading.Lock()
+        self._turn = Turn()
         self._warned = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DenoisingRun:
@@ -99,13 +101,30 @@ class DenoisingRun:
         return clone
 
     def begin(self) -> None:
-        """Enter with an empty cache. Raises `RunError` if a run has begun already."""
-        if not self._entered.acquire(blocking=False):  # a nested call that waits would wait for itself
-            whose = "this thread" if self.thread == threading.get_ident() else "another thread"
+        """Enter with an empty cache. The run lasts until the calling function ends it, or is gone.
+
+        Call it inside the `try` whose `finally` calls `end`, so that no interrupt falls between the two.
+
+        Raises:
+            RunError: A run has begun already.
+        """
+        if (other := self._turn.take(sys._getframe(1))) is not None:  # a nested call that waits would wait for itself
+            whose = "this thread" if other.thread == threading.get_ident() else "another thread"
             raise RunError(
                 f"a denoising run of this policy is going on in {whose}; give each thread a policy of its own: "
                 "copy.deepcopy(policy)"
             )
+        self._open()
+
+    def end(self) -> None:
+        """Leave and empty the cache; without effect in a function that has not begun the run."""
+        caller = sys._getframe(1)
+        if self._turn.is_held_by(caller):
+            self._close()
+        self._turn.leave(caller)
+
+    def _open(self) -> None:
+        """Empty the cache for a new run."""
         self.slots = [Slot() for _ in self.names]
         self.kept = {}
         self.context, self._names = None, {}
@@ -113,13 +132,12 @@ class DenoisingRun:
         self.ownership.begin()
         self.thread = threading.get_ident()
 
-    def end(self) -> None:
-        """Leave and empty the cache."""
+    def _close(self) -> None:
+        """Empty the cache after a run."""
         self.thread = None
         self.slots = []
         self.kept = {}
         self.ownership.begin()  # keeps no tensor alive
-        self._entered.release()
 
     def enter_context(self, name: str | None) -> None:
         """Assign the next evaluations to a context; None leaves it."""
@@ -205,11 +223,11 @@ class ContinuedRun(DenoisingRun):
         memo[id(self)] = clone = ContinuedRun(self.names, self.num_steps, self.num_contexts)
         return clone
 
-    def begin(self) -> None:
+    def _open(self) -> None:
         """Enter with the states of the chunk before, if it was completed."""
-        super().begin()
-        self._complete = False
-        for slot, features in zip(self.slots, self._left, strict=False):  # nothing is left after a reset or an error
+        super()._open()
+        left, self._left, self._complete = self._left, [], False
+        for slot, features in zip(self.slots, left, strict=False):  # nothing is left after a reset or an error
             slot.features = features
 
     def check_complete(self) -> None:
@@ -217,10 +235,10 @@ class ContinuedRun(DenoisingRun):
         super().check_complete()
         self._complete = True
 
-    def end(self) -> None:
+    def _close(self) -> None:
         """Leave and keep the states of a complete run."""
         self._left = [slot.features for slot in self.slots] if self._complete else []
-        super().end()
+        super()._close()
 
     def forget(self) -> None:
         """Drop the states, so that the next chunk begins without any."""

@@ -76,22 +76,25 @@ class RunScope(Interceptor):
             raise RunError(
                 "the policy is in training mode, where dropout differs from step to step; call policy.eval()"
             )
-        self.run.begin()
+        return self._uncompiled()(*inputs, **options)
+
+    def __str__(self) -> str:
+        return "begins and ends the denoising run, with an empty cache"
+
+    def _one_run(self, *inputs: Any, **options: Any) -> Any:
         try:
-            output = self._uncompiled()(*inputs, **options)
+            self.run.begin()
+            output = self.original(*inputs, **options)
             self.run.check_complete()
             return output
         finally:
             self.run.end()
 
-    def __str__(self) -> str:
-        return "begins and ends the denoising run, with an empty cache"
-
     def _uncompiled(self) -> Callable[..., Any]:
-        """The sampler, excluded from a caller's `torch.compile`: compiled code bypasses interceptors."""
+        """A run, excluded from a caller's `torch.compile`: compiled code bypasses interceptors."""
         if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing the compiler takes seconds
-            return self.original
-        return cast(Callable[..., Any], torch.compiler.disable(self.original))  # type: ignore[no-untyped-call]
+            return self._one_run
+        return cast(Callable[..., Any], torch.compiler.disable(self._one_run))  # type: ignore[no-untyped-call]
 
 
 class ForgetOnReset(Interceptor):

@@ -14,7 +14,7 @@ from tests.bac.control.virtual import HANG, Odometer, Prophet, VirtualClock, loo
 def failure(policy, robot, num_steps=23, **options):
     with pytest.raises(bac.errors.ControlError) as caught:
         loop_of(policy, robot, **options).run(num_steps)
-    assert robot.clock.closed == 1
+    assert not robot.clock.open_workers
     return caught.value
 
 

@@ -110,7 +110,7 @@ def test_until_ends_the_run():
     robot = Odometer(clock)
     statistics = loop_of(Prophet(clock, [0.12]), robot).run(until=lambda: len(robot.acted) == 7)
     assert statistics.num_steps == 7
-    assert clock.closed == 1
+    assert not clock.open_workers
 
 
 def test_threads_switch_promptly_while_it_runs_and_as_before_afterwards():

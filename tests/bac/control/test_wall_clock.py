@@ -51,7 +51,7 @@ def test_fifty_hertz_with_a_policy_of_five_milliseconds():
 
 
 def test_work_that_raises_is_told_and_the_next_is_done():
-    worker = WallClock().worker()
+    worker = WallClock().worker("policy")
     outcomes = []
     for work in (lambda: 1 / 0, lambda: 7):
         worker.submit(work)
@@ -65,7 +65,7 @@ def test_work_that_raises_is_told_and_the_next_is_done():
 
 def test_a_worker_that_hangs_stays_behind_with_a_warning(monkeypatch, caplog):
     monkeypatch.setattr("bac.control.clock.JOIN_S", 0.01)
-    worker = WallClock().worker()
+    worker = WallClock().worker("policy")
     worker.submit(lambda: time.sleep(0.2))
     worker.close()
     assert "does not end; it stays until the process ends" in caplog.text
@@ -75,16 +75,17 @@ def test_a_wrapped_policy_thinks_in_the_thread_of_the_worker():
     policy = TickPolicy(num_steps=4)
     bac.wrap(policy, bac.Schedule(4, {"tick0": (0, 2)}), blocks=policy.blocks(), replay=False)
     threads, acted = set(), []
+    think = policy.predict_action_chunk
+    policy.predict_action_chunk = lambda batch: (threads.add(threading.current_thread().name), think(batch))[1]
 
     class Robot:
         def observe(self):
             return {"obs": torch.zeros(1, 5, 2)}
 
         def act(self, action) -> None:
-            threads.add(threading.get_ident())
             acted.append(action.tolist())
 
     loop = bac.ControlLoop(policy, Robot(), control_hz=100, safe_action=[0.0, 0.0], warmup=1, timeout_s=10.0)
     loop.run(3)
     assert acted[0] == [6.0, 6.0]  # updates give 1 and 2, and each is reused once: 1 + 1 + 2 + 2
-    assert threads == {threading.get_ident()}
+    assert threads == {"bac-policy"}

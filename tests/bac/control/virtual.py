@@ -26,7 +26,7 @@ class VirtualClock:
     def __init__(self, oversleep: Sequence[float] = ()) -> None:
         self.time = 100.0
         self.thought: float | None = None
-        self.closed = 0
+        self.workers: dict[str, list[VirtualWorker]] = {"policy": [], "robot": []}
         self._oversleep = list(oversleep)
 
     def now(self) -> float:
@@ -42,8 +42,14 @@ class VirtualClock:
         else:
             self.thought += seconds
 
-    def worker(self) -> VirtualWorker:
-        return VirtualWorker(self)
+    def worker(self, name: str) -> VirtualWorker:
+        self.workers[name].append(VirtualWorker(self))
+        return self.workers[name][-1]
+
+    @property
+    def open_workers(self) -> list[VirtualWorker]:
+        """Those that were not closed exactly once."""
+        return [worker for workers in self.workers.values() for worker in workers if worker.num_closed != 1]
 
 
 class VirtualWorker:
@@ -52,13 +58,14 @@ class VirtualWorker:
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
         self._done: tuple[float, Outcome] | None = None
+        self.num_closed = 0
 
     def submit(self, work: Callable[[], Any]) -> None:
         assert self._done is None, "one piece of work at a time"
         self._clock.thought, value, error = 0.0, None, None
         try:
             value = work()
-        except Exception as raised:
+        except BaseException as raised:
             error = raised
         seconds, self._clock.thought = self._clock.thought, None
         self._done = self._clock.time + seconds, Outcome(value, error, seconds)
@@ -69,8 +76,12 @@ class VirtualWorker:
         (_, outcome), self._done = self._done, None
         return outcome
 
+    def wait(self, until_s: float) -> Outcome | None:
+        self._clock.time = min(until_s, max(self._clock.time, self._done[0] if self._done else inf))
+        return self.outcome()
+
     def close(self) -> None:
-        self._clock.closed += 1
+        self.num_closed += 1
 
 
 class Odometer:
