@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
+import sys
 import warnings
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bac.caching.interceptors.patch import Interceptor, stacked
 from bac.caching.interceptors.run import DenoisingRun, Orders
+from bac.caching.interceptors.turn import Turn
 from bac.errors import RunError
 from bac.guarding.monitor import Alarm, Monitor, Report
 from bac.guarding.probe import Probe
@@ -42,24 +43,25 @@ class GuardInterceptor(Interceptor):
         self.batch_dim = batch_dim
         self._has_warned = False
         self._range: tuple[Tensor, Tensor] | None = None
-        self._lock = threading.Lock()
+        self._turn = Turn()
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if isinstance(self.original, Replayer) and self.original.on_demand:  # a recording is no chunk of the robot
             return self.original(*inputs, **options)
-        if not self._lock.acquire(blocking=False):  # a second thread or a nested call, which the run itself refuses
-            return self.original(*inputs, **options)
+        this_call = sys._getframe()
         try:
+            if self._turn.take(this_call) is not None:  # a second thread or a nested call, which the run itself refuses
+                return self.original(*inputs, **options)
             return self._look_at(*inputs, **options)
         finally:
-            self._lock.release()
+            self._turn.leave(this_call)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GuardInterceptor:
         clone = GuardInterceptor.__new__(GuardInterceptor)
         memo[id(self)] = clone
-        kept = {name: value for name, value in vars(self).items() if name != "_lock"}
+        kept = {name: value for name, value in vars(self).items() if name != "_turn"}
         vars(clone).update(copy.deepcopy(kept, memo))
-        clone._lock = threading.Lock()
+        clone._turn = Turn()
         return clone
 
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ from bac.caching.estimators import Taylor
 from bac.caching.interceptors.cached import CachedBlock
 from bac.caching.interceptors.patch import interceptors, stacked
 from bac.caching.interceptors.run import DenoisingRun, Orders
+from bac.caching.interceptors.turn import Turn
 from bac.errors import MismatchError, RunError, ScheduleError
 from bac.guarding import calibrate, report
 from bac.guarding.guard import identity
@@ -78,6 +79,24 @@ def test_a_second_thread_is_refused_as_without_a_guard():
     leave.set()
     first.join()
     assert predict(policy, CALM) == 4
+
+
+def test_ctrl_c_as_a_chunk_begins_or_ends_leaves_the_guard_on_duty(monkeypatch):
+    """A guard that still holds its turn would let every later chunk pass unseen."""
+    policy = guarded()
+    for method in ("take", "leave"):
+        whole = getattr(Turn, method)
+
+        def interrupted(turn, frame, whole=whole):
+            whole(turn, frame)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Turn, method, interrupted)
+            predict(policy, CALM)
+    before = report(policy).num_chunks
+    assert predict(policy, CALM) == 4
+    assert report(policy).num_chunks == before + 1
 
 
 def test_an_exception_in_a_probed_run_leaves_the_policy_usable():

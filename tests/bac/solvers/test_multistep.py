@@ -59,7 +59,7 @@ def test_coefficients_of_another_length_are_refused_with_what_they_stand_for():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_coefficients_that_are_not_finite_are_refused(value):
-    with pytest.raises(ScheduleError, match=rf"coefficients of step 0: must be finite, got \(1.0, {value}, 0.0\)"):
+    with pytest.raises(ScheduleError, match=rf"coefficients of step 0: must be finite.* got \(1.0, {value}, 0.0\)"):
         Multistep(((1.0, value, 0.0),))
 
 
