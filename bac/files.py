@@ -80,6 +80,27 @@ def draft_beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
 
 
+@contextmanager
+def drafted(path: str | Path) -> Iterator[Path]:
+    """Within the context, a new name beside `path` to write to, with the same suffix; at the end it takes its place.
+
+    If the context raises, the old file is as it was, and nothing is left behind.
+
+    Raises:
+        FileError: The folder or the disk does not take it.
+    """
+    target = Path(path)
+    draft = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+    with reporting(target):
+        try:
+            yield draft
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
 def put_folder(draft: Path, target: Path) -> None:
     """Give a folder its final name. What had that name before is at `draft` afterwards, if there was something.
 

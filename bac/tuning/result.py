@@ -9,7 +9,7 @@ from typing import Any
 
 from bac.denoising import Denoising
 from bac.errors import BacError
-from bac.files import write_json
+from bac.files import drafted, write_json
 from bac.tuning.budget import Budget
 from bac.tuning.distance import Distance
 from bac.tuning.machine import Machine
@@ -149,7 +149,8 @@ def draw(tuned: Tuned, path: str | Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="latency of a chunk, p50 [ms]", ylabel=quantity)
     axes.set_title(tuned.budget.asked, fontsize=10)
     axes.legend(fontsize=7, frameon=False)
-    figure.savefig(path, dpi=130)
+    with drafted(path) as draft:
+        figure.savefig(draft, dpi=130)
 
 
 def _plain(trial: Trial) -> dict[str, Any]:

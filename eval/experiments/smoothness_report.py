@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bac.files import write_text
 from eval.report.drawing import BLACK, BLUE, ORANGE, key, picture
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
@@ -19,7 +20,7 @@ def publish(rows: Sequence[Mapping[str, Any]], folder: str | None) -> None:
         return
     write_json(Path(folder) / "table.json", list(rows))
     write_json(Path(folder) / "provenance.json", provenance())
-    (Path(folder) / "table.md").write_text(table(rows) + "\n")
+    write_text(Path(folder) / "table.md", table(rows) + "\n")
     draw(Path(folder) / "jerk.png", rows)
 
 

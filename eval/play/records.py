@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from bac.files import write_text
 from eval.play.rollout import EpisodeResult
 
 logger = logging.getLogger(__name__)
@@ -51,5 +52,5 @@ class EpisodeLog(Generic[AnyResult]):
         whole, _, torn = text.rpartition("\n")
         if torn:
             logger.warning("%s: the last line is torn (%d characters), cut it off", self.path, len(torn))
-            self.path.write_text(whole + "\n" if whole else "")
+            write_text(self.path, whole + "\n" if whole else "")
         return [line for line in whole.split("\n") if line]

@@ -19,6 +19,8 @@ from matplotlib.text import Text  # noqa: E402
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
+from bac.files import drafted
+
 BLUE, ORANGE, GREEN, PINK, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#222222"
 SKY, AMBER = "#56B4E9", "#E69F00"
 STYLE = {
@@ -48,7 +50,8 @@ def picture(path: Path, rows: int = 1, columns: int = 1, **options: Any):
         try:
             yield figure, grid
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
+            with drafted(path) as draft:
+                figure.savefig(draft)
         finally:
             plt.close(figure)
 

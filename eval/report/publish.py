@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import bac
+from bac.files import drafted, write_text
 from bac.recording import record_features
 from eval.compared.comparison import Comparison
 from eval.measure.intervals import Estimate, mean_score, success_rate
@@ -81,8 +82,8 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
         judged_by_score=settings.judged_by_score,
         realtime=realtime,
     )
-    (folder / "table.md").write_text(table)
-    (folder / "report.md").write_text(report_text(comparison, table, source, folder))
+    write_text(folder / "table.md", table)
+    write_text(folder / "report.md", report_text(comparison, table, source, folder))
     return rows
 
 
@@ -90,7 +91,7 @@ def _write_episodes(comparison: Comparison, path: Path) -> None:
     """Write every episode as a line of CSV. `waiting` counts the control steps that pass while a chunk is made."""
     cells = [(cell, 0) for cell in comparison.cells]
     cells += [(cell, comparison.think_steps(cell)) for cell in comparison.realtime_cells]
-    with path.open("w", newline="") as file:
+    with drafted(path) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["method", "waiting", "seed", "success", "score", "num_control_steps"])
         for cell, waiting in cells:

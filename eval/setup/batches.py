@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bac.files import drafted
+
 Batch = dict[str, torch.Tensor]
 
 
@@ -13,7 +15,9 @@ def kept(path: Path, make: Callable[[], Batch]) -> Batch:
     """Read the batch from a file; if there is no file, make the batch and write it first."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **{key: values.numpy() for key, values in make().items()})
+        batch = make()
+        with drafted(path) as draft:  # half a file would be read the next time
+            np.savez(draft, **{key: values.numpy() for key, values in batch.items()})
     with np.load(path) as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 

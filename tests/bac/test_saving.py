@@ -139,3 +139,20 @@ def test_a_probe_refuses_what_could_not_be_written_and_says_why(tmp_path, monkey
             patched.setattr("bac.files.os.fsync", fails_at(0, OSError(error, name), lambda _: None))
             files.probe(tmp_path / "bac.json")
     assert sorted(child.name for child in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_draft_takes_the_place_of_the_file_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "front.png"
+    path.write_text(OLD_PICTURE)
+    with pytest.raises(KeyboardInterrupt), files.drafted(path) as draft:
+        draft.write_text("half a picture")
+        raise KeyboardInterrupt
+    assert path.read_text() == OLD_PICTURE
+    with files.drafted(path) as draft:
+        assert draft.suffix == ".png"  # pictures are written in the format of their suffix
+        draft.write_text("a new picture")
+    assert path.read_text() == "a new picture"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+OLD_PICTURE = "the old picture"

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator
 
+from bac.files import write_text
 from eval.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, picture, plain_log_axis
 from eval.setup.files import write_json
 
@@ -17,7 +18,7 @@ def publish(table: Mapping[str, Any], folder: Path, source: Mapping[str, Any]) -
     write_json(folder / "table.json", table)
     write_json(folder / "provenance.json", {**source, "latency": "one thread, float32, all methods interleaved"})
     draw(table, folder / "batched.png")
-    (folder / "README.md").write_text(readme(table, source))
+    write_text(folder / "README.md", readme(table, source))
 
 
 def draw(table: Mapping[str, Any], path: Path) -> None:

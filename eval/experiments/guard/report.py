@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import bac
+from bac.files import write_text
 from eval.report.drawing import BLUE, GREY, ORANGE, picture
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
@@ -19,7 +20,7 @@ def write(
     document = {"task": task, "guard": known, "rows": list(shifts), "cost": cost, "provenance": provenance()}
     write_json(folder / "table.json", document)
     guard.save(folder / "guard.json")
-    (folder / "table.md").write_text(table(shifts))
+    write_text(folder / "table.md", table(shifts))
     draw(folder / "shifts.png", task, guard, shifts)
 
 

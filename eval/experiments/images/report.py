@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from bac.files import write_text
 from eval.experiments.images.experiment import AIM_SHARE, NONE, ImageRow, Shown, best_of
 from eval.experiments.images.methods import FEWER
 from eval.report.drawing import picture
@@ -32,7 +33,7 @@ def publish(folder: Path, shown: Sequence[Shown], *, num_images: int) -> None:
     rows = [its.row for its in shown]
     record = {"provenance": provenance(), "num_images": num_images, "rows": [asdict(row) for row in rows]}
     write_json(folder / "rows.json", record)
-    (folder / "table.md").write_text("\n".join(lines(rows)) + "\n")
+    write_text(folder / "table.md", "\n".join(lines(rows)) + "\n")
     for solver in dict.fromkeys(row.solver for row in rows):
         name = solver.lower().replace("++", "").replace("-", "_")
         draw_methods([its for its in shown if its.row.solver == solver], folder / f"{name}.png")

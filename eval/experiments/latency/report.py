@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bac.files import drafted, write_text
 from eval.experiments.latency.ways import Way
 from eval.measure.latency import Latency
 from eval.setup.files import write_json
@@ -29,7 +30,7 @@ def table(ways: Mapping[str, Way], latencies: Mapping[str, Latency]) -> Iterator
 def write(records: Sequence[Record], path: Path, *, figure: bool) -> None:
     """Write the JSON, a table (.md) and, if asked for, a figure (.png) beside it."""
     write_json(path, records[0] if len(records) == 1 else {"settings": records})
-    path.with_suffix(".md").write_text(markdown(records))
+    write_text(path.with_suffix(".md"), markdown(records))
     if figure:
         draw(records, path.with_suffix(".png"))
 
@@ -66,7 +67,8 @@ def draw(records: Sequence[Record], path: Path) -> None:
         axes.set_title(f"{size}; x: over eager dense")
         where = f"batch {setting['batch_size']}, {setting['dtype']}, {setting['device']}"
         axes.set_xlabel(f"latency p50, to p95 [ms]: {where}")
-    figure.savefig(path, dpi=110)
+    with drafted(path) as draft:
+        figure.savefig(draft, dpi=110)
 
 
 def _draw_bars(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:

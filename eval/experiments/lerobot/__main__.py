@@ -7,6 +7,7 @@ from typing import Any
 import hydra
 import torch
 
+from bac.files import write_text
 from eval.experiments.lerobot.experiment import RowMaker, speed_rows, table
 from eval.experiments.lerobot.real_sizes import POLICIES
 from eval.measure.latency import measure
@@ -38,7 +39,7 @@ def main(config: Any) -> None:
     folder = Path(config.output)
     record = {name: {**latency.to_dict(), "share": rows[name].share} for name, latency in latencies.items()}
     write_json(folder / f"{config.model}.json", {"rows": record, "made": made})
-    folder.joinpath(f"{config.model}.md").write_text("\n".join([about, "", *lines, ""]))
+    write_text(folder / f"{config.model}.md", "\n".join([about, "", *lines, ""]))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from bac.files import drafted
 from bac.tuning.batches import in_parts, num_rows
 from bac.tuning.bench import Bench
 from bac.tuning.families import Family, best_start, families, searched
@@ -123,7 +124,8 @@ class Joint:
         count = num_rows(self.observations[purpose])
         path = self.folder / f"reference-{cell.name}-{purpose.replace(' ', '_')}-{count}.npy"
         if not path.exists():
-            np.save(path, self._chunks(cell, purpose).numpy())
+            with drafted(path) as draft:
+                np.save(draft, self._chunks(cell, purpose).numpy())
         return torch.from_numpy(np.load(path))
 
     def _visited(self, name: str, first_seed: int, count: int) -> Batch:

@@ -7,6 +7,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
+from bac.files import write_text
 from eval.experiments.reference.rows import GROUPS
 from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, Label, key, picture, place_labels, plain_log_axis
 from eval.setup.files import write_json
@@ -26,7 +27,7 @@ def publish(folder: Path, task: str, table: Sequence[Row]) -> None:
     """Write ``table.json``, ``table.md``, ``front.png`` and ``provenance.json`` of one policy."""
     write_json(folder / "table.json", list(table))
     write_json(folder / "provenance.json", provenance())
-    (folder / "table.md").write_text("\n".join(markdown(table)) + "\n")
+    write_text(folder / "table.md", "\n".join(markdown(table)) + "\n")
     draw_front(folder / "front.png", task, table)
 
 
