@@ -15,7 +15,7 @@ from bac.caching.schedule import Schedule
 from bac.denoising import Denoising
 from bac.errors import MismatchError, ScheduleError, UnsupportedPolicyError
 from bac.plan.replay import Replay
-from bac.solvers.interceptor import swaps_for
+from bac.solvers import solver_interceptor
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def check_fits(denoising: Denoising, host: Host, *, strict: bool) -> None:
         raise UnsupportedPolicyError(
             f"{type(host.policy).__name__}: has no reset(), so {estimator.name} would carry one episode into the next"
         )
-    swaps_for(host, denoising.solver, denoising.timesteps, denoising.num_steps)
+    solver_interceptor(host, denoising.solver, denoising.timesteps, denoising.num_steps)
     if strict:
         _check_fingerprint(denoising, host)
 

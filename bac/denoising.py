@@ -33,6 +33,8 @@ class Denoising:
     Attributes:
         solver: A value of `bac.solvers`, or its name (``"DPM-Solver++"``). None keeps the policy's own.
         timesteps: The solver's noise levels in order of evaluation, `[K]`, decreasing; empty if `solver` is None.
+            Whole numbers for a diffusion policy, those of its training; shares of noise in (0, 1] for flow matching,
+            such as ``(0.8, 0.2, 0.05)``, whichever way the policy itself counts.
         num_steps: Denoising steps K. None leaves the policy's number.
         schedule: When blocks update: a `bac.Schedule`, or a rule of `bac.published` that decides during the run. None
             computes every block at every step.
@@ -45,7 +47,7 @@ class Denoising:
     """
 
     solver: Solver | None = None
-    timesteps: tuple[int, ...] = ()
+    timesteps: tuple[float, ...] = ()
     num_steps: int | None = None
     schedule: Schedule | OnlineRule | None = None
     estimator: Estimator | None = None
@@ -255,13 +257,19 @@ def load(path: str | Path) -> Denoising:
     return Denoising.from_document(read_denoising(path), str(path))
 
 
-def _checked_timesteps(given: Any) -> tuple[int, ...]:
+def _checked_timesteps(given: Any) -> tuple[float, ...]:
+    """Timesteps as whole numbers if all of them are (NumPy and JSON may give 91.0), otherwise as shares of noise."""
     values = tuple(given)
     numbers = [value for value in values if isinstance(value, (int, float, np.number)) and not isinstance(value, bool)]
-    whole = tuple(int(value) for value in numbers if float(value).is_integer())  # NumPy and JSON may give 91.0
-    if len(whole) < len(values) or any(value < 0 for value in whole) or list(whole) != sorted(set(whole), reverse=True):
-        raise ScheduleError(f"timesteps: must be whole numbers from 0 on, each below the one before, got {values}")
-    return whole
+    shares = tuple(float(value) for value in numbers)
+    are_whole = all(share.is_integer() for share in shares)
+    allowed = all(share >= 0 if are_whole else 0 < share <= 1 for share in shares)
+    if len(shares) < len(values) or not allowed or list(shares) != sorted(set(shares), reverse=True):
+        raise ScheduleError(
+            f"timesteps: must be whole numbers from 0 on, each below the one before, got {values}; those of a "
+            "flow-matching policy are shares of noise in (0, 1], such as (0.8, 0.2, 0.05)"
+        )
+    return tuple(map(int, shares)) if are_whole else shares
 
 
 def _solver_document(solver: Solver | None) -> dict[str, Any] | None:
@@ -284,7 +292,7 @@ def _schedule(document: Any, fingerprint: Fingerprint | None, estimator: str) ->
     return Schedule(document["num_steps"], steps, fingerprint, estimator)
 
 
-def _of_name(name: str, timesteps: tuple[int, ...]) -> Estimator | None:
+def _of_name(name: str, timesteps: tuple[float, ...]) -> Estimator | None:
     """The estimator that a name describes in full; None if it needs fitted parameters or is unknown."""
     try:
         return estimator_named(name, timesteps)

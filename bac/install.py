@@ -8,7 +8,8 @@ Up to four interceptors are stacked on the sampler, called from the top::
     solver    sets noise scheduler and number of steps for the call               (bac.solvers)
     sampler   the policy's own method
 
-More interceptors shadow every block, and every call whose result does not change within a run.
+More interceptors shadow every block, every call whose result does not change within a run, and the calls through which
+a flow-matching loop hands over sample, time and velocity.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bac.caching.schedule import Schedule
 from bac.denoising import Denoising
 from bac.plan.executor import Replayer
 from bac.plan.replay import Replay
-from bac.solvers.interceptor import SolverInterceptor, Swap, swaps_for
+from bac.solvers.flow_interceptor import FlowInterceptor, places, solver_interceptor
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,18 @@ def install(
         The run that all interceptors share.
     """
     fallback = None if on_top is None else on_top.fallback
-    swaps = swaps_for(host, denoising.solver, denoising.timesteps, denoising.num_steps)
+    solver = solver_interceptor(host, denoising.solver, denoising.timesteps, denoising.num_steps)
     run = _on_blocks(host, denoising, exact=replay is None or replay.exact, fallback=fallback)
     owner, attribute = host.sampler_owner, host.sampler_attribute
     # Bottom up: the interceptor put on last is called first.
-    if swaps:
-        put_on(owner, attribute, SolverInterceptor(swaps))
+    if solver is not None:
+        put_on(owner, attribute, solver)
+    if isinstance(solver, FlowInterceptor):
+        for site, place in places(host, solver.run):
+            put_on(site.owner, site.attribute, place)
     put_on(owner, attribute, RunScope(run, host.denoiser, denoising))
     if replay is not None:
-        attributes = [swap for swap in swaps if isinstance(swap, Swap)]
+        attributes = () if solver is None else solver.swaps
         held = [swap.value for swap in attributes if not isinstance(swap.value, int)]
         swapped = [(swap.owner, swap.attribute) for swap in attributes]
         put_on(
@@ -96,8 +100,8 @@ def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Sched
     schedule, estimator = denoising.schedule, denoising.estimator_on(host.timesteps)
     gate = None if host.evaluation is None else Gate(host.evaluation.applies)
     if schedule is None and denoising.num_steps is not None:  # the blocks count, lest other steps are made in silence
-        every = tuple(range(denoising.num_steps))
-        schedule = Schedule(denoising.num_steps, dict.fromkeys((block.name for block in host.blocks), every))
+        every = tuple(range(denoising.num_steps + (0 if host.flow is None else host.flow.num_extra)))
+        schedule = Schedule(len(every), dict.fromkeys((block.name for block in host.blocks), every))
     if schedule is None:
         run = DenoisingRun((), host.num_steps or 1, host.num_contexts)
     elif isinstance(schedule, OnlineRule):

@@ -1,23 +1,29 @@
 """FEWER: solvers that come close to the policy's actions in fewer denoising steps.
 
 `multistep` advances a sample by coefficients fitted to the policy; `fitting` solves for them in closed form;
-`diffusers` has DPM-Solver++ at chosen timesteps; `interceptor` puts a solver on a sampler.
+`diffusers` has DPM-Solver++ at chosen timesteps; `interceptor` puts a solver on a sampler. Flow-matching loops have no
+solver to replace: `flow` steers them by an effective velocity, and `flow_interceptor` puts that on.
 """
 
+from bac.solvers.adams_bashforth import FLOW_SOLVERS, AdamsBashforth
 from bac.solvers.diffusers import SOLVERS, DPMSolver, injects_noise, solvers_of
 from bac.solvers.fitting import Fitter, recorded
+from bac.solvers.flow_interceptor import solver_interceptor
 from bac.solvers.multistep import Multistep
 from bac.solvers.naming import solver_named
 from bac.solvers.solver import Solver
 
 __all__ = [
+    "FLOW_SOLVERS",
     "SOLVERS",
+    "AdamsBashforth",
     "DPMSolver",
     "Fitter",
     "Multistep",
     "Solver",
     "injects_noise",
     "recorded",
+    "solver_interceptor",
     "solver_named",
     "solvers_of",
 ]

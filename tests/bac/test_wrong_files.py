@@ -76,7 +76,7 @@ PARTS = "a part is missing or of another type ("
         ({"timesteps": [9, 3, 1]}, "timesteps: must be 2, one for each row of coefficients, got 3"),
         ({"solver": "DPM-Solver++"}, PARTS),
         ({"solver": {}}, PARTS),
-        ({"solver": {"name": "Euler"}}, "solver: must be one of DPM-Solver++ 1, DPM-Solver++, fitted multistep"),
+        ({"solver": {"name": "Heun"}}, "solver: must be one of DPM-Solver++ 1, DPM-Solver++, fitted multistep"),
         ({"solver": {"name": "fitted multistep"}}, "solver: fitted multistep needs its coefficients"),
         ({"solver": {"name": "fitted multistep", "coefficients": [[1, None, 0]]}}, PARTS),
         (
