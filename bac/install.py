@@ -98,16 +98,20 @@ def install(
 def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Schedule | None) -> DenoisingRun:
     """Put interceptors on all blocks, on the constant calls, and on the calls that mark evaluations and contexts."""
     schedule, estimator = denoising.schedule, denoising.estimator_on(host.timesteps)
+    after = host.flow.num_extra if host.flow is not None and denoising.solver is not None else 0
     gate = None if host.evaluation is None else Gate(host.evaluation.applies)
-    if schedule is None and denoising.num_steps is not None:  # the blocks count, lest other steps are made in silence
-        every = tuple(range(denoising.num_steps + (0 if host.flow is None else host.flow.num_extra)))
-        schedule = Schedule(len(every), dict.fromkeys((block.name for block in host.blocks), every))
+    if (
+        schedule is None and denoising.num_steps is not None and host.blocks
+    ):  # the blocks count, lest other steps are made in silence
+        every = tuple(range(denoising.num_steps))
+        schedule = Schedule(denoising.num_steps, dict.fromkeys((block.name for block in host.blocks), every))
     if schedule is None:
         run = DenoisingRun((), host.num_steps or 1, host.num_contexts)
     elif isinstance(schedule, OnlineRule):
         run = _on_asking_blocks(host, schedule, estimator, gate)
     else:
-        run = _on_scheduled_blocks(host, schedule, fallback or schedule, estimator, gate)
+        both = (_updating_after(schedule, after), _updating_after(fallback or schedule, after))
+        run = _on_scheduled_blocks(host, *both, estimator, gate)
     for site in host.constants:
         put_on(site.owner, site.attribute, Once(run, gate))
     for hoist in () if exact else host.hoists:
@@ -117,6 +121,14 @@ def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Sched
     if host.contexts is not None:
         put_on(host.contexts.owner, host.contexts.attribute, NamedContexts(run))
     return run
+
+
+def _updating_after(schedule: Schedule, count: int) -> Schedule:
+    """The same schedule with updates in evaluations after the solver's last step, which are no steps of its own."""
+    first = schedule.num_steps
+    extra = tuple(range(first, first + count))
+    updates = {name: (*steps, *extra) for name, steps in schedule.update_steps.items()}
+    return Schedule(first + count, updates, schedule.fingerprint, schedule.estimator) if count else schedule
 
 
 def _on_scheduled_blocks(

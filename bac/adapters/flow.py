@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from bac.caching.block import Site
+from bac.errors import ScheduleError
 
 Arguments = tuple[Any, ...]
 
@@ -103,9 +104,19 @@ def _with(index: int, name: str, value: Any, inputs: Arguments, options: dict[st
 
 
 def place(owner: Any, attribute: str = "forward", *, sample: str = "", time: str = "", answers: bool = False) -> Place:
-    """The usual place; see `Through`. Parameter names are read from the owner's class, so that a wrapped owner does."""
-    parameters = tuple(inspect.signature(getattr(type(owner), attribute)).parameters)
-    return Place(Site(owner, attribute), Through(parameters[1:], sample, time, answers))
+    """The usual place; see `Through`.
+
+    Raises:
+        ScheduleError: The call has no parameter of one of these names.
+    """
+    # From the class, because an interceptor on the owner has another signature.
+    names = tuple(inspect.signature(getattr(type(owner), attribute)).parameters)[1:]
+    for name in filter(None, (sample, time)):
+        if name not in names:
+            raise ScheduleError(
+                f"{type(owner).__name__}.{attribute}: has no parameter {name!r}; it has {', '.join(names)}"
+            )
+    return Place(Site(owner, attribute), Through(names, sample, time, answers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +154,8 @@ class Flow:
         guidance: Object and attribute that hold LeRobot's processor of real-time chunking, if the loop has one.
         guidance_argument: Keyword argument that hands that processor to the sampler instead.
         num_extra: Evaluations of a run after the last step.
+        num_steps_at: Object and attribute from which the sampler reads K anew in every run; for a policy that no
+            adapter knows.
     """
 
     places: tuple[Place, ...] = ()
@@ -155,6 +168,7 @@ class Flow:
     guidance: tuple[Any, str] | None = None
     guidance_argument: str = ""
     num_extra: int = 0
+    num_steps_at: tuple[Any, str] | None = None
 
     def told(self, noise: float) -> float:
         """The time that the denoiser is told, as the policy counts it, at a share of noise."""
