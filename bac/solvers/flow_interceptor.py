@@ -108,10 +108,19 @@ def solver_interceptor(
             f"solver: {type(host.policy).__name__} is a flow-matching policy, which takes Euler, Adams-Bashforth or "
             f"the coefficients of a fitted multistep, got {solver.name}"
         )
-    run = FlowRun(flow, timesteps, solver.rows(timesteps))
+    return flow_interceptor(host, FlowRun(flow, timesteps, solver.rows(timesteps)), solver.name)
+
+
+def flow_interceptor(host: Host, run: FlowRun, name: str) -> FlowInterceptor:
+    """The interceptor of a flow-matching sampler for a solver's run.
+
+    Raises:
+        ScheduleError: The policy does not take the number of steps.
+    """
+    flow = host.flow or Flow()
     # A stepper of the policy's own says how many steps there are.
-    swaps = () if flow.steppers and not host.takes_fewer_steps else swaps_for(host, None, (), len(timesteps))
-    return FlowInterceptor(run, flow, swaps, solver.name)
+    swaps = () if flow.steppers and not host.takes_fewer_steps else swaps_for(host, None, (), len(run.rows))
+    return FlowInterceptor(run, flow, swaps, name)
 
 
 def places(host: Host, run: FlowRun) -> tuple[tuple[Site, PlaceInterceptor], ...]:
