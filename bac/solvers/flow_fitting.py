@@ -1,7 +1,10 @@
 """Fits a few-step solver to a flow-matching policy: its coefficients in closed form, its times by coordinate search.
 
 The reference is a fine run of the same denoiser, through the same loop: a hundred steps by effective velocity. The
-policy's own ten steps are an error away from the flow that they integrate, and a solver fitted to them would copy it.
+policy's own ten steps are an error away from the flow that they integrate, and a solver fitted to them would copy it;
+that is the other reference, for guided runs and for whoever wants the same actions. A loop that mixes predicted clean
+actions with its first noise, as X-VLA's, follows no flow, so its own steps are its reference.
+
 A fit at given times costs as many evaluations as it has steps; the reference is made once. A search tries some thirty
 times of its steps, on a grid: late steps are worth more than even ones, and which is a matter of the policy.
 """
@@ -22,7 +25,7 @@ from bac.solvers.adams_bashforth import AdamsBashforth, FlowSolver
 from bac.solvers.fitting import solve
 from bac.solvers.flow import FlowRun
 from bac.solvers.flow_interceptor import FlowInterceptor, flow_interceptor, flowing
-from bac.solvers.multistep import Multistep
+from bac.solvers.multistep import Coefficients, Multistep
 from bac.solvers.solver import Solver
 
 NUM_FINE = 100  # steps of the reference
@@ -64,7 +67,8 @@ class FlowFitter:
     Args:
         host: The untouched policy; it has a `flow`.
         run: Makes the denoising runs of all observations to fit on, always on the same noise and in the same order.
-        num_fine: Steps of the reference.
+        num_steps: Steps of the reference; None for a hundred, or for the policy's own if it follows no flow.
+        own: Whether the reference is the policy's own solver, at its own even times.
 
     Attributes:
         num_evaluations: Evaluations of the denoiser so far, the reference's included; each of all observations.
@@ -73,7 +77,7 @@ class FlowFitter:
         ScheduleError: The policy has no flow that takes solvers.
     """
 
-    def __init__(self, host: Host, run: Run, num_fine: int = NUM_FINE) -> None:
+    def __init__(self, host: Host, run: Run, num_steps: int | None = None, *, own: bool | None = None) -> None:
         if host.flow is None:
             raise ScheduleError(
                 f"{type(host.policy).__name__}: only a flow-matching policy that takes solvers can be fitted to "
@@ -81,18 +85,22 @@ class FlowFitter:
             )
         self.host, self._run, self.num_evaluations = host, run, 0
         self._flow: Flow = host.flow
-        times = _told(self._flow, [(num_fine - step) / num_fine for step in range(num_fine)])
-        self._fine = _Recording(self._flow, times)
-        self._make(self._fine, num_fine)
+        own = self._flow.clean if own is None else own
+        count = num_steps or (host.num_steps if own and host.num_steps else NUM_FINE)
+        even = [(count - step) / count for step in range(count)]
+        times = even if own else _told(self._flow, even)
+        rows = own_rows(self._flow, times) if own else AdamsBashforth(2).rows(times)
+        self._reference = _Recording(self._flow, times, rows)
+        self._make(self._reference, count)
 
     def fit(self, times: Sequence[float]) -> FlowFit:
         """Solve for the coefficients at these times, in closed form.
 
         Args:
-            times: Shares of noise, decreasing, and among those of the reference: 0.8 is one of a hundred.
+            times: Shares of noise, decreasing.
         """
         told = _told(self._flow, times)
-        fitting = _Fitting(self._flow, told, self._targets(told), self._fine.num_runs == 1)
+        fitting = _Fitting(self._flow, told, self._targets(told), self._reference.num_runs == 1)
         for _ in (0,) if fitting.at_once else told:
             self._make(fitting, len(told))
             if not fitting.at_once:
@@ -104,8 +112,8 @@ class FlowFitter:
         told = _told(self._flow, times)
         run = _Recording(self._flow, told, solver.rows(told))
         self._make(run, len(told))
-        kept = _kept(self._flow, self._fine.last)
-        distance = run.last[..., kept].double() - self._fine.last[..., kept].double()
+        kept = _kept(self._flow, self._reference.last)
+        distance = run.last[..., kept].double() - self._reference.last[..., kept].double()
         assert isinstance(solver, Solver)
         return FlowFit(solver, tuple(times), distance.flatten(1).square().mean(1).sqrt())
 
@@ -130,11 +138,8 @@ class FlowFitter:
         return tried[best]
 
     def _targets(self, times: Sequence[float]) -> list[Tensor]:
-        """The fine run's samples where the steps ought to end."""
-        known = self._fine.samples
-        if unknown := [time for time in times[1:] if _key(time) not in known]:
-            raise ScheduleError(f"times: must be some of the reference's {len(known)} even ones, got {unknown[0]}")
-        return [*(known[_key(time)] for time in times[1:]), self._fine.last]
+        """The reference's samples where the steps ought to end, on straight lines between those that it has."""
+        return [*(self._reference.sample_at(time) for time in times[1:]), self._reference.last]
 
     def _make(self, run: FlowRun, num_steps: int) -> None:
         interceptor: FlowInterceptor = flow_interceptor(self.host, run, "fitting")
@@ -151,9 +156,19 @@ def start(num_steps: int) -> tuple[float, ...]:
     return tuple(round(20 * time) / 20 for time in spread)
 
 
-def _key(noise: float) -> float:
-    """A share of noise without the rounding of differences such as 1 - 0.8."""
-    return round(noise, 6)
+def own_rows(flow: Flow, times: Sequence[float]) -> tuple[Coefficients, ...]:
+    """The policy's own solver as coefficients, at these times.
+
+    It is Euler's method, except where the loop mixes the predicted clean actions with its first noise. That noise is
+    what the clean actions of the step before leave of the sample.
+    """
+    if not flow.clean:
+        return AdamsBashforth(1).rows(times)
+    rows: list[Coefficients] = []
+    for here, after in zip(times, (*times[1:], 0.0), strict=True):
+        kept = after / here
+        rows.append((1 - after, 0.0, kept, -kept * (1 - here), 0.0)[: 5 if rows else 3])
+    return tuple(rows)
 
 
 def _told(flow: Flow, times: Sequence[float]) -> tuple[float, ...]:
@@ -169,25 +184,30 @@ def _kept(flow: Flow, sample: Tensor) -> list[int]:
 class _Recording(FlowRun):
     """Keeps the samples of all its runs: at every time, and at the end."""
 
-    def __init__(self, flow: Flow, times: Sequence[float], rows: Sequence[tuple[float, ...]] | None = None) -> None:
-        self._seen: dict[float, list[Tensor]] = {}
+    def __init__(self, flow: Flow, times: Sequence[float], rows: Sequence[Coefficients]) -> None:
+        self._seen: list[list[Tensor]] = [[] for _ in times]
         self._ends: list[Tensor] = []
-        super().__init__(flow, times, AdamsBashforth(2).rows(times) if rows is None else rows)
+        super().__init__(flow, times, rows)
 
     @property
     def num_runs(self) -> int:
         return len(self._ends)
 
     @property
-    def samples(self) -> dict[float, Tensor]:
-        return {time: torch.cat(samples) for time, samples in self._seen.items()}
-
-    @property
     def last(self) -> Tensor:
         return torch.cat(self._ends)
 
+    def sample_at(self, noise: float) -> Tensor:
+        """The sample at a share of noise, between the two steps around it."""
+        place = next((step for step, known in enumerate(self.noise) if known < noise + 1e-6), len(self.noise))
+        after = self.last if place == len(self.noise) else torch.cat(self._seen[place])
+        low = 0.0 if place == len(self.noise) else self.noise[place]
+        if noise - low < 1e-6 or place == 0:
+            return after
+        return torch.lerp(after, torch.cat(self._seen[place - 1]), (noise - low) / (self.noise[place - 1] - low))
+
     def combine(self, terms: Sequence[Tensor]) -> Tensor:
-        self._seen.setdefault(_key(self.noise[self._step]), []).append(terms[2])
+        self._seen[self._step].append(terms[2])
         after = super().combine(terms)
         if self._step == len(self.rows) - 1:
             self._ends.append(after)

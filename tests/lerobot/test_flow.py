@@ -14,6 +14,7 @@ from bac.adapters.flow import Through
 from bac.caching.interceptors.patch import stack_on
 from bac.errors import ScheduleError, UnsupportedPolicyError
 from bac.solvers import Multistep
+from bac.solvers.flow_fitting import own_rows
 from bac.solvers.flow_interceptor import FlowInterceptor
 from tests.contracts_flow import TIMES, FlowContract, Step, assert_close, denoising, spy
 from tests.lerobot import models, test_action_heads, test_multi_task_dit, test_pi, test_smolvla, test_wall_x
@@ -109,13 +110,8 @@ class TestXVLA(FlowContract):
         return step.output, (step.sample - (1 - noise) * step.output) / noise
 
     def own(self, policy: nn.Module) -> bac.Denoising:
-        """The first noise is what the clean actions of the step before leave of the sample."""
         times = [1 - step / 7 for step in range(7)]
-        rows: list[tuple[float, ...]] = []
-        for here, after in zip(times, [*times[1:], 0.0], strict=True):
-            kept = after / here
-            rows.append((1 - after, 0.0, kept, -kept * (1 - here), 0.0)[: 5 if rows else 3])
-        return bac.Denoising(Multistep(tuple(rows)), times)
+        return bac.Denoising(Multistep(own_rows(find_host(policy).flow, times)), times)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")  # it asks for autocast on a device that is not there

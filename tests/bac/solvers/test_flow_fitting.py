@@ -104,9 +104,11 @@ def test_the_fine_run_is_the_flow_itself():
     noise = torch.randn(32, 3)
     observed = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
     exact = observed + WIDTH * noise
-    assert (fitter._fine.last - exact).abs().max() < 2e-3
+    assert (fitter._reference.last - exact).abs().max() < 2e-3
     policy.num_steps = 100
-    assert (fitter._fine.last - exact).square().mean() < 0.1 * (policy.sample(observed, noise) - exact).square().mean()
+    assert (fitter._reference.last - exact).square().mean() < 0.1 * (
+        policy.sample(observed, noise) - exact
+    ).square().mean()
 
 
 def test_the_errors_of_a_fit_are_those_of_its_runs():
@@ -155,9 +157,23 @@ def test_fitting_leaves_the_policy_as_it_was_also_when_a_run_fails():
     assert (dict(vars(policy.head)), sorted(vars(policy))) == before
 
 
-def test_times_that_the_reference_does_not_know_are_refused():
-    with pytest.raises(ScheduleError, match="must be some of the reference's 100 even ones, got 0.123"):
-        fitter_of(Policy()).fit((0.8, 0.123))
+def test_times_between_those_of_the_reference_lie_on_its_straight_lines():
+    fitter = fitter_of(Policy(), own=True)
+    samples = [fitter._reference.sample_at(time) for time in (0.5, 0.45, 0.4)]
+    torch.testing.assert_close(samples[1], (samples[0] + samples[2]) / 2)
+    last = fitter._reference.last
+    torch.testing.assert_close(
+        fitter._reference.sample_at(0.025), 0.25 * fitter._reference.sample_at(0.1) + 0.75 * last
+    )
+
+
+def test_a_fit_to_the_policys_own_steps_copies_them():
+    policy = Policy()
+    fitter = fitter_of(policy, own=True)
+    torch.manual_seed(0)
+    own = policy.predict_action_chunk(torch.randn(32, 3, generator=torch.Generator().manual_seed(1)))
+    torch.testing.assert_close(fitter._reference.last, own, rtol=1e-5, atol=1e-6)
+    assert fitter.num_evaluations == 10 and fitter.fit((0.8, 0.2, 0.05)).error < 1e-5
 
 
 def test_a_policy_without_such_a_loop_is_refused():
