@@ -20,6 +20,7 @@ from bac.plugin import unwrap, wrap
 from bac.recording import record_features
 from bac.solvers import SOLVERS, Fitter, Multistep, injects_noise, recorded, solvers_of
 from bac.tuning.batches import Batch, merged, rows_of
+from bac.tuning.reference import fine_run
 from bac.tuning.timing import Call, in_turns
 
 TINY = 1e-12  # smallest error, so that zero has a logarithm
@@ -60,7 +61,8 @@ class Bench:
     """Runs ways to denoise on one policy and leaves it as it was.
 
     The reference is the policy as it is given. If its solver injects noise, the reference of other solvers is
-    first-order DPM-Solver++ at all of its timesteps, because only runs that share their draws can be compared.
+    first-order DPM-Solver++ at all of its timesteps, because only runs that share their draws can be compared. The
+    reference of a flow-matching policy is a fine run of the flow (`fine`).
 
     Args:
         policy: An untouched policy, in eval mode.
@@ -84,6 +86,7 @@ class Bench:
         self.takes_fewer_steps = self.host.takes_fewer_steps
         self.grid = tuple(int(t) for t in self.host.timesteps) if self.solvers else ()
         self.dense = Denoising(num_steps=self.num_steps)
+        self.fine = fine_run(self.host)
         self._injects_noise = injects_noise(self.host)
         self._errors: dict[tuple[Denoising, str], Tensor] = {}
         self._fitted: dict[tuple[int, ...], Multistep] = {}
@@ -91,7 +94,7 @@ class Bench:
 
     def reference_of(self, denoising: Denoising) -> Denoising:
         """The way to denoise whose actions are the reference for this one."""
-        return self.dense if denoising.solver is None else self._dense_run
+        return self.fine or (self.dense if denoising.solver is None else self._dense_run)
 
     @property
     def _dense_run(self) -> Denoising:

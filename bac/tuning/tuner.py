@@ -17,6 +17,7 @@ from bac.tuning.batches import Batch, num_rows, rows_of
 from bac.tuning.bench import Bench
 from bac.tuning.budget import Budget, BudgetError
 from bac.tuning.families import Family, best_start, families, fixed, searched
+from bac.tuning.flow import FlowWays
 from bac.tuning.machine import Machine
 from bac.tuning.result import Trial, Tuned
 from bac.version import __version__
@@ -48,9 +49,13 @@ def tune(
     families of ways to denoise are fewer steps and reuse. Fewer steps come from DPM-Solver++, first and second order,
     and from a multistep solver with fitted coefficients (`bac.solvers.fitting`). One search places both their timesteps
     and the update steps. Among the ways that meet a latency, the one with the least typical error on the fitting
-    observations wins, so there it is never worse than tuned fewer steps. For other policies (flow matching), the
-    families are fewer steps of the policy's own solver, and reuse on its own steps. Tuning takes a few minutes on one
-    core, most of them in the search.
+    observations wins, so there it is never worse than tuned fewer steps.
+
+    For flow-matching policies, the families are fewer steps of the policy's own solver, at even and at searched times,
+    a multistep solver with coefficients and times fitted (`bac.solvers.flow_fitting`), and reuse on the policy's own
+    steps. Their errors are differences to a fine run of the same denoiser, so that of ``dense`` says how far the
+    policy's own steps are from the flow that they integrate. Tuning takes a few minutes on one core, most of them in
+    the search.
 
     Args:
         policy: An untouched policy, in eval mode, with its reference solver and steps: a fine, deterministic solver
@@ -120,6 +125,7 @@ class _Tuning:
     ) -> None:
         self.bench, self.budget, self.rounds, self.evaluations, self.bar = bench, budget, rounds, evaluations, bar
         self.sweeps = tuple(count for count in sweeps if count < bench.num_steps)
+        self.flow_ways = FlowWays(bench, evaluations)
         self.trials: dict[Denoising, Trial] = {}
         self.machine = Machine(0.0, 0.0, 0.0)
         self.slower = 1.0  # largest p95 / expected latency among the finalists that were too slow
@@ -192,6 +198,9 @@ class _Tuning:
                     self._add(family.name, family.make(best_start(self.bench, family, calibration, count)))
             for name, way in fixed(self.bench, calibration, count):
                 if self._affordable(way):
+                    self._add(name, way)
+            if self._affordable(Denoising(num_steps=count)):
+                for name, way in self.flow_ways(count):
                     self._add(name, way)
         if self._affordable(self.bench.dense):
             self._add("dense", self.bench.dense)
