@@ -110,7 +110,7 @@ class FlowRun:
 
     def see(self, sample: Tensor) -> None:
         """See `bac.adapters.flow.Stage`."""
-        self._sample = sample.detach()
+        self._sample = sample
         if self._first is None:
             self._first = self._sample
 
@@ -136,13 +136,13 @@ class FlowRun:
     def advance(self, sample: Tensor, velocity: Tensor) -> Tensor:
         """End the step: the next sample, in float32 at least."""
         noise, x = self.noise[self.step], _precise(sample)
-        v = self.sign * _precise(velocity.detach())
+        v = self.sign * _precise(velocity)
         return self._next(x - noise * v, x + (1.0 - noise) * v, x)
 
     def _clean_answer(self, predicted: Tensor) -> Tensor:
         """End the step: what the loop takes for clean, so that mixing it with the first sample gives the next one."""
         assert self._sample is not None and self._first is not None
-        noise, clean, x = self.noise[self.step], _precise(predicted.detach()), _precise(self._sample)
+        noise, clean, x = self.noise[self.step], _precise(predicted), _precise(self._sample)
         after = self._next(clean, (x - (1.0 - noise) * clean) / noise, x)
         share = self._own[self._step]  # of the first sample, in the loop's next mixture
         answer = (after - share * _precise(self._first)) / (1.0 - share)

@@ -207,7 +207,7 @@ class _Recording(FlowRun):
         return torch.lerp(after, torch.cat(self._seen[place - 1]), (noise - low) / (self.noise[place - 1] - low))
 
     def combine(self, terms: Sequence[Tensor]) -> Tensor:
-        self._seen[self._step].append(terms[2])
+        self._seen[self._step].append(terms[2].detach())
         after = super().combine(terms)
         if self._step == len(self.rows) - 1:
             self._ends.append(after)

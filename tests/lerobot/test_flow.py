@@ -205,7 +205,7 @@ def test_rk4_is_refused_with_the_reason():
         bac.wrap(policy, denoising(3))
 
 
-def test_a_solver_of_diffusion_policies_is_refused():
+def test_trap_11_a_solver_of_diffusion_policies_is_refused():
     with pytest.raises(ScheduleError, match="is a flow-matching policy, which takes Euler, Adams-Bashforth or"):
         bac.wrap(models.smolvla(), bac.Denoising(solver="DPM-Solver++", timesteps=(3, 2)))
     with pytest.raises(ScheduleError, match=r"shares of noise in \(0, 1\]"):

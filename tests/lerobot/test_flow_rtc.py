@@ -42,7 +42,7 @@ def guided_calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-def test_the_guided_velocity_is_what_the_solver_takes_at_the_true_time(policy, monkeypatch):
+def test_trap_9_the_guided_velocity_is_what_the_solver_takes_at_the_true_time(policy, monkeypatch):
     calls = guided_calls(monkeypatch)
     bac.wrap(policy, denoising(3), replay=False)
     found = chunk(policy, left_over())

@@ -143,6 +143,14 @@ def test_steps_are_counted_and_another_number_of_them_is_an_error():
         run.answer(x)
 
 
+def test_gradients_pass_through_it_as_through_the_loop():
+    """v = 3 x: a step of Euler's from t to u multiplies by 1 - 3 (t - u), and one of the loop's is never made."""
+    x = torch.ones(1, 1, requires_grad=True)
+    end = loop(run_of(FALLING, (0.8, 0.2), EULER.rows((0.8, 0.2))), FALLING, x, lambda x, t: 3 * x, 2)
+    (slope,) = torch.autograd.grad(end.sum(), x)
+    assert slope.item() == pytest.approx((1 - 3 * 0.6) * (1 - 3 * 0.2), abs=1e-6)
+
+
 def test_nothing_of_a_run_outlives_it():
     run = run_of(FALLING, (0.8, 0.2), EULER.rows((0.8, 0.2)))
     run.see(torch.ones(1, 1))

@@ -86,7 +86,7 @@ def test_a_flow_that_is_linear_is_fitted_exactly_with_any_number_of_steps(num_st
     assert fitter.fit(start(num_steps)).error < 1e-5 < 1e-2 < fitter.at(AdamsBashforth(1), start(num_steps)).error
 
 
-def test_where_a_run_forks_the_closed_form_beats_euler_and_late_times_beat_even_ones():
+def test_trap_2_at_the_same_times_the_closed_form_beats_euler_and_at_even_ones_it_loses():
     policy = Policy()
     policy.head = Forking()
     fitter, late, even, euler = fitter_of(policy), (0.8, 0.2, 0.05), (1.0, 0.67, 0.33), AdamsBashforth(1)
@@ -167,7 +167,7 @@ def test_times_between_those_of_the_reference_lie_on_its_straight_lines():
     )
 
 
-def test_a_fit_to_the_policys_own_steps_copies_them():
+def test_trap_1_the_policys_own_steps_are_another_reference_and_a_fit_to_them_copies_them():
     policy = Policy()
     fitter = fitter_of(policy, own=True)
     torch.manual_seed(0)
