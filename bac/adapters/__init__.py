@@ -17,6 +17,7 @@ from bac.adapters import torch as torch_adapter
 from bac.adapters.flow import Flow
 from bac.adapters.host import Host, dotted_name
 from bac.caching.block import Block
+from bac.caching.interceptors.patch import interceptors
 from bac.errors import UnsupportedPolicyError
 
 ADAPTERS = {**diffusion_policy.ADAPTERS, **lerobot.ADAPTERS, diffusers.PIPELINE: diffusers.host}
@@ -77,7 +78,8 @@ def find_host(policy: Any, blocks: Sequence[Block] | None = None, flow: Flow | N
 def _unknown_host(policy: nn.Module, blocks: Sequence[Block] | None, flow: Flow | None) -> Host:
     name = type(policy).__name__
     found = tuple(blocks or torch_adapter.transformer_blocks(policy) or diffusers.blocks_within(policy))
-    if not found and flow is None:
+    described = flow is not None or any(True for _ in interceptors(policy))  # the latter was, when it was wrapped
+    if not found and not described:
         raise UnsupportedPolicyError(
             f"{name}: found no nn.TransformerDecoderLayer and no known model of diffusers in it. Name the blocks "
             "yourself: bac.wrap(policy, schedule, blocks=[bac.Block(name, kind, layer, owner, attribute), ...])"

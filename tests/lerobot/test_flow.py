@@ -13,8 +13,8 @@ from bac.adapters import find_host
 from bac.adapters.flow import Through
 from bac.caching.interceptors.patch import stack_on
 from bac.errors import ScheduleError, UnsupportedPolicyError
-from bac.solvers import Multistep
-from bac.solvers.flow_fitting import own_rows
+from bac.solvers import AdamsBashforth, Multistep
+from bac.solvers.flow_fitting import FlowFitter, own_rows
 from bac.solvers.flow_interceptor import FlowInterceptor
 from tests.contracts_flow import TIMES, FlowContract, Step, assert_close, denoising, spy
 from tests.lerobot import models, test_action_heads, test_multi_task_dit, test_pi, test_smolvla, test_wall_x
@@ -260,3 +260,26 @@ def test_trap_7_xvlas_grippers_are_found_and_passed_on_as_predicted_last(name):
     policy = heads.make(heads.XVLA)
     policy.model.action_space, policy.model.dim_action = space, space.dim_action
     assert find_host(policy).flow.as_predicted == tuple(space.gripper_idx)
+
+
+FITTED = {
+    "smolvla": TestSmolVLA,
+    "groot": TestGroot,  # with buckets of times
+    "fastwam": TestFastWAM,  # whose observations come in runs of their own
+    "xvla": TestXVLA,  # whose own steps are the reference
+}
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+@pytest.mark.parametrize("name", FITTED)
+def test_a_fit_ends_nearer_to_the_reference_than_the_policys_solver_at_the_same_times(name):
+    contract, times = FITTED[name], (0.8, 0.2)
+    policy = contract.kit.make_policy()
+    fitter = FlowFitter(find_host(policy), lambda: contract().predict(policy, 3), 20)
+    fit = fitter.fit(times)
+    assert len(fit.errors) == 3
+    # What the fit says of its error is what a run with its coefficients has.
+    torch.testing.assert_close(fitter.at(fit.solver, times).errors, fit.errors, rtol=1e-3, atol=1e-6)
+    assert fit.error < 0.75 * fitter.at(AdamsBashforth(1), times).error
+    bac.wrap(policy, bac.Denoising(fit.solver, times), replay=False)
+    assert torch.isfinite(contract().predict(policy, 3)).all()

@@ -31,7 +31,7 @@ class Policy(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head, self.num_steps = Head(), 4
-        self.told: list[float] = []
+        self.register_buffer("noise", NOISE.clone())
 
     def reset(self) -> None:
         pass
@@ -40,7 +40,7 @@ class Policy(nn.Module):
         return [1 - (1 - step / num_steps) ** 2 for step in range(num_steps + 1)]
 
     def predict_action_chunk(self, batch: Tensor) -> Tensor:
-        times, x = self.times(self.num_steps), NOISE.expand(len(batch), -1)
+        times, x = self.times(self.num_steps), self.noise.expand(len(batch), -1)
         for here, after in zip(times, times[1:], strict=False):
             x = x + (after - here) * self.head(batch, x, torch.full((len(batch),), here))
         return x
@@ -70,6 +70,19 @@ def test_it_takes_a_solver_with_steps_of_its_own_width(policy):
     assert dict(vars(policy.head)) == before and not list(interceptors(policy))
     assert torch.equal(policy.predict_action_chunk(observed), own)
     torch.testing.assert_close(twin.predict_action_chunk(observed), 0.5 * observed)
+
+
+def test_it_is_described_and_replayed_like_any_other(policy):
+    ways = bac.Denoising(solver="Euler", timesteps=(0.8, 0.2))
+    bac.wrap(policy, ways, flow=described(policy), replay=False)
+    with torch.no_grad():
+        expected = policy.predict_action_chunk(torch.ones(2, 2))
+        bac.wrap(policy, ways, flow=described(policy), replay=bac.Replay(record="first"))
+        for _ in range(2):
+            assert torch.equal(policy.predict_action_chunk(torch.ones(2, 2)), expected)
+    report = str(bac.describe(policy))
+    assert "follows Euler, 2 steps" in report and "Euler at 0.8, 0.2; swaps in for the call: num_steps = 2" in report
+    assert bac.describe(policy).num_replays == 1
 
 
 def test_its_coefficients_are_followed_to_the_letter(policy):
