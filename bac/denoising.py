@@ -31,7 +31,8 @@ class Denoising:
     """A way to denoise. Frozen, checked when made, and drawn when printed.
 
     Attributes:
-        solver: A value of `bac.solvers`, or its name (``"DPM-Solver++"``). None keeps the policy's own.
+        solver: A value of `bac.solvers`, or its name: ``"DPM-Solver++"``, or ``"Euler"`` for flow matching. None keeps
+            the policy's own.
         timesteps: The solver's noise levels in order of evaluation, `[K]`, decreasing; empty if `solver` is None.
             Whole numbers for a diffusion policy, those of its training; shares of noise in (0, 1] for flow matching,
             such as ``(0.8, 0.2, 0.05)``, whichever way the policy itself counts.

@@ -66,6 +66,20 @@ class Place:
     site: Site
     passes: Passes
 
+    def check(self) -> None:
+        """Refuse a call that is not as described: of another version of the policy, say.
+
+        Raises:
+            ScheduleError: There is no such call, or it lacks a parameter.
+        """
+        name = f"{type(self.site.owner).__name__}.{self.site.attribute}"
+        if not callable(getattr(self.site.owner, self.site.attribute, None)):
+            raise ScheduleError(f"{name}: there is no such method, through which sample or time could pass")
+        if isinstance(self.passes, Through):
+            for wanted in filter(None, (self.passes.sample, self.passes.time)):
+                if wanted not in self.passes.names:
+                    raise ScheduleError(f"{name}: has no parameter {wanted!r}; it has {', '.join(self.passes.names)}")
+
 
 @dataclass(frozen=True)
 class Through:
@@ -104,18 +118,10 @@ def _with(index: int, name: str, value: Any, inputs: Arguments, options: dict[st
 
 
 def place(owner: Any, attribute: str = "forward", *, sample: str = "", time: str = "", answers: bool = False) -> Place:
-    """The usual place; see `Through`.
-
-    Raises:
-        ScheduleError: The call has no parameter of one of these names.
-    """
+    """The usual place; see `Through`. Whether the call has such parameters is asked when a solver is put on it."""
     # From the class, because an interceptor on the owner has another signature.
-    names = tuple(inspect.signature(getattr(type(owner), attribute)).parameters)[1:]
-    for name in filter(None, (sample, time)):
-        if name not in names:
-            raise ScheduleError(
-                f"{type(owner).__name__}.{attribute}: has no parameter {name!r}; it has {', '.join(names)}"
-            )
+    called = getattr(type(owner), attribute, None)
+    names = () if called is None else tuple(inspect.signature(called).parameters)[1:]
     return Place(Site(owner, attribute), Through(names, sample, time, answers))
 
 

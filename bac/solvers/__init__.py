@@ -8,6 +8,7 @@ solver to replace: `flow` steers them by an effective velocity, and `flow_interc
 from bac.solvers.adams_bashforth import FLOW_SOLVERS, AdamsBashforth
 from bac.solvers.diffusers import SOLVERS, DPMSolver, injects_noise, solvers_of
 from bac.solvers.fitting import Fitter, recorded
+from bac.solvers.flow_fitting import FlowFit, FlowFitter
 from bac.solvers.flow_interceptor import solver_interceptor
 from bac.solvers.multistep import Multistep
 from bac.solvers.naming import solver_named
@@ -19,6 +20,8 @@ __all__ = [
     "AdamsBashforth",
     "DPMSolver",
     "Fitter",
+    "FlowFit",
+    "FlowFitter",
     "Multistep",
     "Solver",
     "injects_noise",

@@ -115,9 +115,11 @@ def flow_interceptor(host: Host, run: FlowRun, name: str) -> FlowInterceptor:
     """The interceptor of a flow-matching sampler for a solver's run.
 
     Raises:
-        ScheduleError: The policy does not take the number of steps.
+        ScheduleError: The policy does not take the number of steps, or a place is not as described.
     """
     flow = host.flow or Flow()
+    for place in flow.places:
+        place.check()
     # A stepper of the policy's own says how many steps there are.
     swaps = () if flow.steppers and not host.takes_fewer_steps else swaps_for(host, None, (), len(run.rows))
     return FlowInterceptor(run, flow, swaps, name)

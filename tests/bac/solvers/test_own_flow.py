@@ -110,5 +110,9 @@ def test_a_description_without_its_sample_or_with_another_number_of_steps_says_s
 
 
 def test_a_name_that_the_call_does_not_have_is_refused(policy):
+    way = bac.Denoising(solver="Euler", timesteps=(0.8, 0.2))
     with pytest.raises(ScheduleError, match=r"Head.forward: has no parameter 'x'; it has observed, noisy, when"):
-        place(policy.head, sample="x")
+        bac.wrap(policy, way, flow=Flow((place(policy.head, sample="x"),)), replay=False)
+    with pytest.raises(ScheduleError, match=r"Head.turn: there is no such method"):
+        bac.wrap(policy, way, flow=Flow((place(policy.head, "turn", sample="x"),)), replay=False)
+    assert not list(interceptors(policy))
