@@ -16,7 +16,7 @@ from bac.denoising import Denoising
 from bac.errors import MismatchError, ScheduleError, UnsupportedPolicyError
 from bac.fingerprint import Fingerprint
 from bac.plan.replay import Replay
-from bac.solvers.interceptor import swaps_for
+from bac.solvers import solver_interceptor
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def check_fits(denoising: Denoising, host: Host, *, strict: bool) -> None:
             f"{type(host.policy).__name__}: has no reset(), so {estimator.name} would carry one episode into the next"
         )
     _check_timesteps(denoising, host)
-    swaps_for(host, denoising.solver, denoising.timesteps, denoising.num_steps)
+    solver_interceptor(host, denoising.solver, denoising.timesteps, denoising.num_steps)
     if strict:
         found = host.fingerprint()
         _check_fingerprint(denoising, host, found)

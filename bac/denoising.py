@@ -17,12 +17,22 @@ from bac.caching.estimators import Estimator
 from bac.caching.estimators.fitted import Fitted
 from bac.caching.interceptors.online import OnlineRule
 from bac.caching.schedule import Schedule, check_count
+from bac.document import (
+    estimator_document,
+    read_estimator,
+    read_fingerprint,
+    read_measured,
+    read_schedule,
+    read_solver,
+    schedule_document,
+    solver_document,
+)
 from bac.errors import ScheduleError
-from bac.files import FORMAT, VERSION, as_it_is, as_number, one_sentence, part, read_denoising, write_json
+from bac.files import FORMAT, VERSION, as_it_is, one_sentence, part, read_denoising, write_json
 from bac.fingerprint import Fingerprint
 from bac.measured import Measured
-from bac.published.naming import estimator_named, fitted_class
-from bac.solvers import DRAWING, SOLVERS, Ancestral, Multistep, Solver, solver_named
+from bac.published.naming import estimator_named
+from bac.solvers import Multistep, Solver, solver_named
 
 AS_LOADED = "as loaded"
 
@@ -32,8 +42,11 @@ class Denoising:
     """A way to denoise. Frozen, checked when made, and drawn when printed.
 
     Attributes:
-        solver: A value of `bac.solvers`, or its name (``"DPM-Solver++"``). None keeps the policy's own.
+        solver: A value of `bac.solvers`, or its name: ``"DPM-Solver++"``, or ``"Euler"`` for flow matching. None keeps
+            the policy's own.
         timesteps: The solver's noise levels in order of evaluation, `[K]`, decreasing; empty if `solver` is None.
+            Whole numbers for a diffusion policy, those of its training; shares of noise in (0, 1] for flow matching,
+            such as ``(0.8, 0.2, 0.05)``, whichever way the policy itself counts.
         num_steps: Denoising steps K. None leaves the policy's number.
         schedule: When blocks update: a `bac.Schedule`, or a rule of `bac.published` that decides during the run. None
             computes every block at every step.
@@ -47,7 +60,7 @@ class Denoising:
     """
 
     solver: Solver | None = None
-    timesteps: tuple[int, ...] = ()
+    timesteps: tuple[float, ...] = ()
     num_steps: int | None = None
     schedule: Schedule | OnlineRule | None = None
     estimator: Estimator | None = None
@@ -201,11 +214,11 @@ class Denoising:
         return {
             "format": FORMAT,
             "version": VERSION,
-            "solver": _solver_document(self.solver),
+            "solver": solver_document(self.solver),
             "timesteps": list(self.timesteps),
             "num_steps": self.num_steps,
-            "schedule": _schedule_document(self.schedule),
-            "estimator": None if self.schedule is None else _estimator_document(self),
+            "schedule": schedule_document(self.schedule),
+            "estimator": None if self.schedule is None else estimator_document(self.estimator_name, self.estimator),
             "precision": self.precision,
             "fingerprint": None if self.fingerprint is None else self.fingerprint.to_dict(),
             "measured": None if self.measured is None else self.measured.to_dict(),
@@ -223,21 +236,21 @@ class Denoising:
             ScheduleError: A part is missing, of another type, or breaks a rule.
         """
         with one_sentence(origin):
-            fingerprint = part(document, "fingerprint", _fingerprint)
-            name, estimator = part(document, "estimator", _estimator)
+            fingerprint = part(document, "fingerprint", read_fingerprint)
+            name, estimator = part(document, "estimator", read_estimator)
             timesteps = part(document, "timesteps", tuple)
             num_steps = part(document, "num_steps", as_it_is)
             if timesteps and num_steps is None:  # no file was written so
                 raise ScheduleError(f"num_steps: must be the number of timesteps, {len(timesteps)}, got null")
             return cls(
-                solver=part(document, "solver", _solver),
+                solver=part(document, "solver", read_solver),
                 timesteps=timesteps,
                 num_steps=num_steps,
-                schedule=part(document, "schedule", lambda given: _schedule(given, fingerprint, name)),
+                schedule=part(document, "schedule", lambda given: read_schedule(given, fingerprint, name)),
                 estimator=estimator,
                 precision=document.get("precision", AS_LOADED),
                 fingerprint=fingerprint,
-                measured=_measured(document.get("measured")),  # older files lack it
+                measured=read_measured(document.get("measured")),  # older files lack it
             )
 
     @property
@@ -266,94 +279,28 @@ def load(path: str | Path) -> Denoising:
     return Denoising.from_document(read_denoising(path), str(path))
 
 
-def _checked_timesteps(given: Any) -> tuple[int, ...]:
+def _checked_timesteps(given: Any) -> tuple[float, ...]:
+    """Timesteps as whole numbers if all of them are (NumPy and JSON may give 91.0), otherwise as shares of noise."""
     values = tuple(given)
     numbers = [value for value in values if isinstance(value, (int, float, np.number)) and not isinstance(value, bool)]
-    whole = tuple(int(value) for value in numbers if _is_whole(value))  # NumPy and JSON may give 91.0
-    if len(whole) < len(values) or any(value < 0 for value in whole) or list(whole) != sorted(set(whole), reverse=True):
+    shares = tuple(int(value) if _is_whole(value) else float(value) for value in numbers)
+    are_whole = all(isinstance(share, int) for share in shares)
+    allowed = all(share >= 0 if are_whole else 0 < share <= 1 for share in shares)
+    if len(shares) < len(values) or not allowed or list(shares) != sorted(set(shares), reverse=True):
         raise ScheduleError(
-            f"timesteps: must be whole numbers from 0 on, each below the one before, got {values!s:.80}"
+            f"timesteps: must be whole numbers from 0 on, each below the one before, got {values!s:.80}; those of a "
+            "flow-matching policy are shares of noise in (0, 1], such as (0.8, 0.2, 0.05)"
         )
-    return whole
+    return shares if are_whole else tuple(map(float, shares))
 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) or float(value).is_integer()
 
 
-def _solver_document(solver: Solver | None) -> dict[str, Any] | None:
-    if solver is None:
-        return None
-    if not isinstance(solver, Multistep) and solver not in (*SOLVERS, *DRAWING):
-        raise ScheduleError(f"solver: no file holds {solver.name}; give it again: bac.Denoising(solver, timesteps)")
-    fitted = {"coefficients": [list(row) for row in solver.coefficients]} if isinstance(solver, Multistep) else {}
-    drawn = {"scales": list(solver.scales)} if isinstance(solver, Ancestral) else {}
-    return {"name": solver.name, **fitted, **drawn}
-
-
-def _schedule_document(schedule: Schedule | None) -> dict[str, Any] | None:
-    if schedule is None:
-        return None
-    return {"num_steps": schedule.num_steps, "update_steps": {k: list(v) for k, v in schedule.update_steps.items()}}
-
-
-def _fingerprint(document: Any) -> Fingerprint | None:
-    return None if document is None else Fingerprint.from_dict(document)
-
-
-def _measured(document: Any) -> Measured | None:
-    return None if document is None else Measured.from_dict(document)
-
-
-def _solver(document: Any) -> Solver | None:
-    if document is None:
-        return None
-    name = part(document, "name", as_it_is)
-    fitted = {name: part(document, name, read) for name, read in _FITTED.items() if name in document}
-    return solver_named(name, **fitted)
-
-
-def _row(given: Any) -> Any:
-    """Numbers; null where the solver has none."""
-    return None if given is None else [as_number(value) for value in given]
-
-
-def _rows(given: Any) -> Any:
-    """Coefficients row by row; null where the solver has none."""
-    return None if given is None else [_row(row) for row in given]
-
-
-_FITTED = {"coefficients": _rows, "scales": _row}
-
-
-def _schedule(document: Any, fingerprint: Fingerprint | None, estimator: str) -> Schedule | None:
-    if document is None:
-        return None
-    steps = part(document, "update_steps", lambda given: {name: tuple(values) for name, values in given.items()})
-    return Schedule(part(document, "num_steps", as_it_is), steps, fingerprint, estimator)
-
-
-def _of_name(name: str, timesteps: tuple[int, ...]) -> Estimator | None:
+def _of_name(name: str, timesteps: tuple[float, ...]) -> Estimator | None:
     """The estimator that a name describes in full; None if it needs fitted parameters or is unknown."""
     try:
         return estimator_named(name, timesteps)
     except ScheduleError:
         return None
-
-
-def _estimator_document(denoising: Denoising) -> dict[str, Any]:
-    name, estimator = denoising.estimator_name, denoising.estimator
-    if estimator is None:
-        return {"name": name}
-    if isinstance(estimator, Fitted):
-        return {"name": name, "parameters": estimator.to_document()}
-    raise ScheduleError(f"estimator: no file holds the options of {estimator}; give it again when the file is loaded")
-
-
-def _estimator(document: Any) -> tuple[str, Estimator | None]:
-    """Name and, if its parameters are stored, the estimator. `estimator_on` makes any other from its name."""
-    if document is None:
-        return "hold", None
-    name, parameters = part(document, "name", as_it_is), document.get("parameters")
-    cls = fitted_class(name) if isinstance(name, str) else None
-    return name, None if cls is None or parameters is None else part(document, "parameters", cls.from_document)

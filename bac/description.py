@@ -97,6 +97,8 @@ def _options(host: Host) -> Iterator[str]:
         yield "replay: bac.wrap(policy) makes the same actions, faster"
     if host.takes_solvers:
         yield "fewer steps of a fitted solver: bac.tune(policy, batches, target_hz=25)"
+    if host.flow is not None:
+        yield "fewer steps at chosen times: bac.wrap(policy, bac.Denoising(solver='Euler', timesteps=(0.8, 0.2, 0.05)))"
     elif host.takes_fewer_steps:
         yield "fewer of its own steps: bac.wrap(policy, bac.Denoising(num_steps=...))"
     yield f"reuse of {len(host.blocks)} blocks: bac.calibrate(policy, batches), then bac.adaptive_schedule"

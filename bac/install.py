@@ -8,7 +8,8 @@ Up to four interceptors are stacked on the sampler, called from the top::
     solver    sets noise scheduler and number of steps for the call               (bac.solvers)
     sampler   the policy's own method
 
-More interceptors shadow every block, and every call whose result does not change within a run.
+More interceptors shadow every block, every call whose result does not change within a run, and the calls through which
+a flow-matching loop hands over sample, time and velocity.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bac.caching.schedule import Schedule
 from bac.denoising import Denoising
 from bac.plan.executor import Replayer
 from bac.plan.replay import Replay
-from bac.solvers.interceptor import SolverInterceptor, Swap, swaps_for
+from bac.solvers.flow_interceptor import FlowInterceptor, places, solver_interceptor
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,18 @@ def install(
         The run that all interceptors share.
     """
     fallback = None if on_top is None else on_top.fallback
-    swaps = swaps_for(host, denoising.solver, denoising.timesteps, denoising.num_steps)
+    solver = solver_interceptor(host, denoising.solver, denoising.timesteps, denoising.num_steps)
     run = _on_blocks(host, denoising, exact=replay is None or replay.exact, fallback=fallback)
     owner, attribute = host.sampler_owner, host.sampler_attribute
     # Bottom up: the interceptor put on last is called first.
-    if swaps:
-        put_on(owner, attribute, SolverInterceptor(swaps))
+    if solver is not None:
+        put_on(owner, attribute, solver)
+    if isinstance(solver, FlowInterceptor):
+        for site, place in places(host, solver.run):
+            put_on(site.owner, site.attribute, place)
     put_on(owner, attribute, RunScope(run, host.denoiser, denoising))
     if replay is not None:
-        attributes = [swap for swap in swaps if isinstance(swap, Swap)]
+        attributes = () if solver is None else solver.swaps
         held = [swap.value for swap in attributes if not isinstance(swap.value, int)]
         swapped = [(swap.owner, swap.attribute) for swap in attributes]
         put_on(
@@ -94,8 +98,11 @@ def install(
 def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Schedule | None) -> DenoisingRun:
     """Put interceptors on all blocks, on the constant calls, and on the calls that mark evaluations and contexts."""
     schedule, estimator = denoising.schedule, denoising.estimator_on(host.timesteps)
+    after = host.flow.num_extra if host.flow is not None and denoising.solver is not None else 0
     gate = None if host.evaluation is None else Gate(host.evaluation.applies)
-    if schedule is None and denoising.num_steps is not None:  # the blocks count, lest other steps are made in silence
+    if (
+        schedule is None and denoising.num_steps is not None and host.blocks
+    ):  # the blocks count, lest other steps are made in silence
         every = tuple(range(denoising.num_steps))
         schedule = Schedule(denoising.num_steps, dict.fromkeys((block.name for block in host.blocks), every))
     if schedule is None:
@@ -103,7 +110,8 @@ def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Sched
     elif isinstance(schedule, OnlineRule):
         run = _on_asking_blocks(host, schedule, estimator, gate)
     else:
-        run = _on_scheduled_blocks(host, schedule, fallback or schedule, estimator, gate)
+        both = (_updating_after(schedule, after), _updating_after(fallback or schedule, after))
+        run = _on_scheduled_blocks(host, *both, estimator, gate)
     for site in host.constants:
         put_on(site.owner, site.attribute, Once(run, gate))
     for hoist in () if exact else host.hoists:
@@ -113,6 +121,14 @@ def _on_blocks(host: Host, denoising: Denoising, *, exact: bool, fallback: Sched
     if host.contexts is not None:
         put_on(host.contexts.owner, host.contexts.attribute, NamedContexts(run))
     return run
+
+
+def _updating_after(schedule: Schedule, count: int) -> Schedule:
+    """The same schedule with updates in evaluations after the solver's last step, which are no steps of its own."""
+    first = schedule.num_steps
+    extra = tuple(range(first, first + count))
+    updates = {name: (*steps, *extra) for name, steps in schedule.update_steps.items()}
+    return Schedule(first + count, updates, schedule.fingerprint, schedule.estimator) if count else schedule
 
 
 def _on_scheduled_blocks(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from bac.adapters import find_host
+from bac.adapters.flow import Flow
 from bac.caching.block import Block
 from bac.caching.interceptors.online import OnlineRule
 from bac.caching.interceptors.patch import stack_on, take_off_all
@@ -31,6 +32,7 @@ def wrap(
     replay: bool | Replay = True,
     guard: Guard | None = None,
     blocks: Sequence[Block] | None = None,
+    flow: Flow | None = None,
     strict: bool = True,
 ) -> Policy:
     """Let a policy denoise another way, in place: fewer steps, reuse, replay, or all three.
@@ -51,6 +53,9 @@ def wrap(
             `bac.guarding.calibrate`. `bac.plan.record` records the plan of its fallback ahead; otherwise the first
             run that falls back records it.
         blocks: The blocks to cache, in order of evaluation, where `bac` does not find them itself.
+        flow: Where sample, time and velocity pass in the policy's sampler, if it is a flow-matching one that `bac` does
+            not know: a `bac.adapters.flow.Flow`. It then takes solvers, such as
+            ``bac.Denoising(solver="Euler", timesteps=(0.8, 0.2, 0.05))``.
         strict: Refuse a `what` that was made for another policy class, solver, timestep list, noise levels, kind of
             prediction, clip or dtype, and coefficients that were fitted to other weights. For other weights, a schedule
             or a solver gets one warning.
@@ -67,7 +72,7 @@ def wrap(
     if what is None and replay is False:
         raise ScheduleError("what: None computes every block, which only replay speeds up; leave replay=False out")
     denoising = Denoising.of(what)
-    host = find_host(policy, blocks)
+    host = find_host(policy, blocks, flow)
     check_fits(denoising, host, strict=strict)
     options = replay_for(host, denoising, replay)
     on_top = None if guard is None else on_duty(guard, denoising, host, strict=strict)

@@ -14,8 +14,10 @@ from torch import nn
 
 from bac.adapters import diffusers, diffusion_policy, lerobot
 from bac.adapters import torch as torch_adapter
+from bac.adapters.flow import Flow
 from bac.adapters.host import Host, dotted_name
 from bac.caching.block import Block
+from bac.caching.interceptors.patch import interceptors
 from bac.errors import UnsupportedPolicyError
 
 ADAPTERS = {**diffusion_policy.ADAPTERS, **lerobot.ADAPTERS, diffusers.PIPELINE: diffusers.host}
@@ -32,7 +34,7 @@ class ActionChunkPolicy(Protocol):
         """Observations to action chunk: one denoising run."""
 
 
-def find_host(policy: Any, blocks: Sequence[Block] | None = None) -> Host:
+def find_host(policy: Any, blocks: Sequence[Block] | None = None, flow: Flow | None = None) -> Host:
     """Take a policy apart.
 
     Args:
@@ -40,6 +42,8 @@ def find_host(policy: Any, blocks: Sequence[Block] | None = None) -> Host:
             `predict_action_chunk` that holds PyTorch transformer layers or a model of diffusers. Or a pipeline of
             diffusers.
         blocks: Use these blocks, in order of evaluation, instead of looking for some.
+        flow: Where sample, time and velocity pass in a flow-matching sampler that no adapter knows. Such a policy needs
+            no blocks.
 
     Raises:
         UnsupportedPolicyError: No block or no sampler was found, or the class is known not to fit.
@@ -56,9 +60,13 @@ def find_host(policy: Any, blocks: Sequence[Block] | None = None) -> Host:
         raise UnsupportedPolicyError(
             f"policy: must be an nn.Module or a pipeline of diffusers, got {type(policy).__name__}"
         )
-    host = adapter(policy) if adapter else _unknown_host(policy, blocks)
+    host = adapter(policy) if adapter else _unknown_host(policy, blocks, flow)
     if blocks:
         host = replace(host, blocks=tuple(blocks))
+    if flow is not None:
+        owner, name = at = flow.num_steps_at or host.num_steps_at or (None, "")
+        known = host.num_steps if owner is None else int(getattr(owner, name))
+        host = replace(host, flow=flow, num_steps=known, num_steps_at=None if owner is None else at)
     names = [block.name for block in host.blocks]
     if len(set(names)) < len(names):
         raise UnsupportedPolicyError(
@@ -67,10 +75,11 @@ def find_host(policy: Any, blocks: Sequence[Block] | None = None) -> Host:
     return host
 
 
-def _unknown_host(policy: nn.Module, blocks: Sequence[Block] | None) -> Host:
+def _unknown_host(policy: nn.Module, blocks: Sequence[Block] | None, flow: Flow | None) -> Host:
     name = type(policy).__name__
     found = tuple(blocks or torch_adapter.transformer_blocks(policy) or diffusers.blocks_within(policy))
-    if not found:
+    described = flow is not None or any(True for _ in interceptors(policy))  # the latter was, when it was wrapped
+    if not found and not described:
         raise UnsupportedPolicyError(
             f"{name}: found no nn.TransformerDecoderLayer and no known model of diffusers in it. Name the blocks "
             "yourself: bac.wrap(policy, schedule, blocks=[bac.Block(name, kind, layer, owner, attribute), ...])"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bac.adapters.flow import Flow
 from bac.caching.block import Block, Site
 from bac.caching.interceptors.once import Hoist
 from bac.fingerprint import Fingerprint, trained_noise, weights_hash
@@ -38,6 +39,9 @@ class Host:
         num_steps_at: Object and attribute from which the sampler reads K anew in every run. Set only if K steps are K
             evaluations and the policy's own solver can space any number of steps.
         num_steps_argument: Instead: keyword argument by which the policy hands K to its sampler.
+        num_steps_default: The sampler has a default for that argument, so the policy may leave it out.
+        flow: Where sample, time and velocity pass, if the sampler is a flow-matching loop that takes solvers.
+        why_no_solver: The reason why the sampler takes no solver, if one is worth telling.
         num_contexts: Evaluations of the denoiser per denoising step, one after the other.
         contexts: The call that names the context of the next evaluations, if the number of contexts may change from
             run to run.
@@ -66,6 +70,9 @@ class Host:
     takes_solvers: bool = False
     num_steps_at: tuple[Any, str] | None = None
     num_steps_argument: str | None = None
+    num_steps_default: bool = False
+    flow: Flow | None = None
+    why_no_solver: str = ""
     num_contexts: int = 1
     contexts: Site | None = None
     batch_dim: int = 0

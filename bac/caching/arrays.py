@@ -158,12 +158,13 @@ def _checksum(arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _identity(path: str | Path) -> tuple[int, int] | None:
+def _identity(path: str | Path) -> tuple[int, int, int] | None:
+    """What tells a folder from the one that takes its place; its number alone does not, as it is given again."""
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
 def _flush(folder: Path) -> None:

@@ -76,7 +76,7 @@ class _StepRecorder(Interceptor):
 
 
 @contextmanager
-def recorded(host: Host, solver: Solver | None = None, timesteps: Sequence[int] = ()) -> Iterator[dict[int, Tensor]]:
+def recorded(host: Host, solver: Solver | None = None, timesteps: Sequence[float] = ()) -> Iterator[dict[int, Tensor]]:
     """Record the samples of the runs within the context, by timestep; the final sample is at `END`.
 
     Args:

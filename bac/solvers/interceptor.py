@@ -40,10 +40,12 @@ class Argument:
     Attributes:
         name: Name of the argument.
         value: Value during the call.
+        is_optional: A caller may leave it out.
     """
 
     name: str
     value: Any
+    is_optional: bool = False
 
 
 class SolverInterceptor(Interceptor):
@@ -57,10 +59,12 @@ class SolverInterceptor(Interceptor):
 
     def __init__(self, swaps: Sequence[Swap | Argument]) -> None:
         self.swaps = tuple(swap for swap in swaps if isinstance(swap, Swap))
-        self.arguments = {swap.name: swap.value for swap in swaps if isinstance(swap, Argument)}
+        arguments = [swap for swap in swaps if isinstance(swap, Argument)]
+        self.arguments = {swap.name: swap.value for swap in arguments}
+        self.required = tuple(swap.name for swap in arguments if not swap.is_optional)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        if missing := [name for name in self.arguments if name not in options]:
+        if missing := [name for name in self.required if name not in options]:
             raise RunError(
                 f"{missing[0]}: the sampler must be called with it as a keyword, got {', '.join(options) or 'none'}; "
                 "call it through the policy: predict_action_chunk, select_action"
@@ -111,9 +115,15 @@ def swaps_for(
     name = type(host.policy).__name__
     if solver is not None:
         if not host.takes_solvers:
+            why = host.why_no_solver or "bac knows no place for another"
             raise ScheduleError(
-                f"solver: {name} has a solver of its own that cannot be replaced (flow matching, say), got "
+                f"solver: {name} has a solver of its own that cannot be replaced ({why}), got "
                 f"{solver.name}; cache it as it is: bac.wrap(policy, schedule)"
+            )
+        if any(not float(timestep).is_integer() for timestep in timesteps):
+            raise ScheduleError(
+                f"timesteps: of {name} they are whole numbers, those of its training; shares of noise are for "
+                f"flow-matching policies, got {tuple(timesteps)}"
             )
         return scheduler_swaps(host, solver.scheduler(host.sampler_owner.noise_scheduler, timesteps), len(timesteps))
     if num_steps is None:
@@ -121,7 +131,7 @@ def swaps_for(
     if host.num_steps_at is not None:  # even if it is the policy's number now, which the user may change later
         return (Swap(*host.num_steps_at, num_steps),)
     if host.num_steps_argument is not None:
-        return (Argument(host.num_steps_argument, num_steps),)
+        return (Argument(host.num_steps_argument, num_steps, host.num_steps_default),)
     if num_steps == host.num_steps:
         return ()
     if host.num_steps is None:  # only the run knows its number of steps, and checks it

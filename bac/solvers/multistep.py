@@ -75,6 +75,11 @@ class Multistep:
         self.check(timesteps)
         return MultistepScheduler(trained, timesteps, self.coefficients)
 
+    def rows(self, times: Sequence[float]) -> tuple[Coefficients, ...]:
+        """See `bac.solvers.adams_bashforth.FlowSolver.rows`."""
+        self.check(times)
+        return self.coefficients
+
     def __str__(self) -> str:
         head = f"{'step':>4} " + " ".join(f"{term:>12}" for term in TERMS)
         lines = [

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bac.errors import ScheduleError
+from bac.solvers.adams_bashforth import FLOW_SOLVERS
 from bac.solvers.ancestral import Ancestral
 from bac.solvers.diffusers import DRAWING, SOLVERS
 from bac.solvers.multistep import Multistep
 from bac.solvers.solver import Solver
 
-_BY_NAME: dict[str, Solver] = {solver.name: solver for solver in (*SOLVERS, *DRAWING)}
+_BY_NAME: dict[str, Solver] = {solver.name: solver for solver in (*SOLVERS, *DRAWING, *FLOW_SOLVERS)}
 Rows = Sequence[Sequence[float]]
 
 
@@ -18,8 +19,8 @@ def solver_named(name: str, coefficients: Rows | None = None, scales: Sequence[f
     """The solver with this name.
 
     Args:
-        name: ``DPM-Solver++``, ``DPM-Solver++ 1``, ``DDPM``, ``SDE-DPM-Solver++``, ``fitted multistep`` or
-            ``fitted ancestral``.
+        name: ``DPM-Solver++``, ``DPM-Solver++ 1``, ``DDPM``, ``SDE-DPM-Solver++``, ``Euler``, ``Adams-Bashforth``,
+            ``fitted multistep`` or ``fitted ancestral``.
         coefficients: Coefficients of a fitted solver, `[K, 5]`; see `bac.solvers.Multistep`.
         scales: Noise scales of the fitted ancestral solver, `[K]`; see `bac.solvers.Ancestral`.
 

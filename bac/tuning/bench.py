@@ -3,7 +3,8 @@
 The reference is the policy as it is configured. If its solver draws noise during the run, the actions given the
 observation are a distribution, and ways to denoise are compared by the distance between distributions
 (`bac.tuning.distance`). A deterministic path through such a policy can lead to other actions, however fine its steps.
-If the policy draws nothing but its initial noise, chunks from the same noise are compared.
+If the policy draws nothing but its initial noise, chunks from the same noise are compared. The reference of a
+flow-matching policy is a fine run of its flow (`Bench.fine`), which the policy's own steps approximate.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from bac.solvers import (
 )
 from bac.tuning.batches import Batch, merged, num_rows, rows_of, tiled
 from bac.tuning.distance import Distance, bootstrap, distance, energy_distances
+from bac.tuning.reference import fine_run
 from bac.tuning.timing import Call, in_turns
 
 TINY = 1e-12  # smallest error, so that zero has a logarithm
@@ -102,6 +104,7 @@ class Bench:
         self.takes_fewer_steps = self.host.takes_fewer_steps
         self.grid = tuple(int(t) for t in self.host.timesteps) if self.solvers else ()
         self.dense = Denoising(num_steps=self.num_steps)
+        self.fine = fine_run(self.host)
         self.draws_noise = injects_noise(self.host)
         self._errors: dict[tuple[Denoising, str], Tensor] = {}
         self._fitted: dict[tuple[int, ...], Multistep] = {}
@@ -114,7 +117,9 @@ class Bench:
 
     @property
     def reference_name(self) -> str:
-        """The policy's own solver and steps in words: ``DDPMScheduler, 100 steps``."""
+        """What errors are measured to, in words: ``DDPMScheduler, 100 steps``."""
+        if self.fine is not None:
+            return f"a fine run of the flow, {self.fine.num_evaluations} steps"
         return f"{self.host.solver or 'its own solver'}, {self.num_steps} steps"
 
     @property
@@ -170,10 +175,10 @@ class Bench:
         return Measured(self.quantity, error, low, high, floor, shift, spread, count, draws, self.reference_name)
 
     def _reference(self, purpose: str, count: int, shift: int) -> Tensor:
-        """Chunks of the policy itself; see `draws`."""
+        """Chunks of the policy itself, or of a fine run of its flow; see `draws`."""
         key = purpose, count, shift
         if key not in self._references:
-            self._references[key] = self.draws(self.dense, *key)
+            self._references[key] = self.draws(self.fine or self.dense, *key)
         return self._references[key]
 
     def fitted(self, timesteps: tuple[int, ...]) -> Multistep:

@@ -19,6 +19,7 @@ from bac.tuning.bench import Bench
 from bac.tuning.budget import Budget, BudgetError
 from bac.tuning.distance import Distance
 from bac.tuning.families import Family, best_start, families, fixed, searched
+from bac.tuning.flow import FlowWays
 from bac.tuning.machine import Machine
 from bac.tuning.result import Trial, Tuned
 from bac.version import __version__
@@ -50,15 +51,20 @@ def tune(
     One half of the observations fits, the other half only judges. The reference is the policy as it is configured: its
     solver, its steps, its noise. If its solver draws noise during the run (DDPM), its actions given an observation are
     a distribution, and every way to denoise is judged by the energy distance to it (`bac.tuning.distance`). Otherwise
-    (DDIM, flow matching), it is judged by the action error on the same noise.
+    (DDIM), it is judged by the action error on the same noise.
 
     The families of ways to denoise are fewer steps and reuse. If the policy has a noise scheduler of diffusers, fewer
     steps come from DPM-Solver++, first and second order, and from a multistep solver with fitted coefficients
     (`bac.solvers.fitting`); if the policy draws noise, also from DDPM, SDE-DPM-Solver++ and an ancestral solver with
     fitted coefficients and noise (`bac.solvers.regression`). One search places both their timesteps and the update
     steps. Among the ways that meet a latency, the one that is nearest to the reference on the fitting observations
-    wins. For other policies (flow matching), the families are fewer steps of the policy's own solver, and reuse on its
-    own steps. Tuning takes a few minutes on one core, most of them in the search.
+    wins.
+
+    For flow-matching policies, the families are fewer steps of the policy's own solver, at even and at searched times,
+    a multistep solver with coefficients and times fitted (`bac.solvers.flow_fitting`), and reuse on the policy's own
+    steps. Their errors are differences to a fine run of the same denoiser, so that of ``dense`` says how far the
+    policy's own steps are from the flow that they integrate. Tuning takes a few minutes on one core, most of them in
+    the search.
 
     Args:
         policy: An untouched policy, in eval mode, with the solver and the steps that it was judged with. Do not
@@ -129,6 +135,7 @@ class _Tuning:
     ) -> None:
         self.bench, self.budget, self.rounds, self.evaluations, self.bar = bench, budget, rounds, evaluations, bar
         self.sweeps = tuple(count for count in sweeps if count < bench.num_steps)
+        self.flow_ways = FlowWays(bench, evaluations)
         self.trials: dict[Denoising, Trial] = {}
         self.machine = Machine(0.0, 0.0, 0.0)
         self.deterministic: Distance | None = None  # of the deterministic path, if the policy draws noise
@@ -204,6 +211,9 @@ class _Tuning:
                     self._add(family.name, family.make(best_start(self.bench, family, calibration, count)))
             for name, way in fixed(self.bench, calibration, count):
                 if self._affordable(way):
+                    self._add(name, way)
+            if self._affordable(Denoising(num_steps=count)):
+                for name, way in self.flow_ways(count):
                     self._add(name, way)
         if self._affordable(self.bench.dense):
             self._add("dense", self.bench.dense)

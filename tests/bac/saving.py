@@ -90,8 +90,12 @@ def main(folder: Path, kills: int, reading_s: float) -> None:
         path, seen = folder / kind.name, {OLD: 0, NEW: 0}
         kind.save(OLD, path)
         child, end = _child_saves(kind, path), time.monotonic() + reading_s
-        while time.monotonic() < end:
-            seen[kind.load(path)] += 1
+        try:
+            while time.monotonic() < end:
+                seen[kind.load(path)] += 1
+        except BaseException:
+            os.kill(child, signal.SIGKILL)  # it would save for ever, and keep our output open
+            raise
         for kill in range(kills):
             time.sleep(0.002 + 0.003 * kill)
             os.kill(child, signal.SIGKILL)

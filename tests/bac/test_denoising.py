@@ -149,8 +149,8 @@ def test_pickle_and_deepcopy_keep_it():
         ({"solver": "DPM-Solver++"}, "a solver needs them: bac.Denoising(solver='DPM-Solver++', timesteps=(91, 47"),
         ({"timesteps": (9, 3)}, "timesteps: belong to a solver, and a solver needs them"),
         (
-            {"solver": "Euler", "timesteps": (3,)},
-            "solver: must be one of DPM-Solver++ 1, DPM-Solver++, DDPM, SDE-DPM-Solver++, fitted multistep",
+            {"solver": "Heun", "timesteps": (3,)},
+            "solver: must be one of DPM-Solver++ 1, DPM-Solver++, DDPM, SDE-DPM-Solver++, Euler, Adams-Bashforth",
         ),
         ({"solver": "fitted multistep", "timesteps": (3,)}, "solver: fitted multistep needs its coefficients"),
         ({"solver": FITTED, "timesteps": (9, 3, 1)}, "timesteps: must be 2, one for each row of coefficients, got 3"),
@@ -220,3 +220,21 @@ def test_it_draws_itself():
         "  layers.0.ffn  #.",
     ]
     assert str(bac.Denoising(num_steps=7)) == "Denoising: own solver, 7 steps"
+
+
+FITTED = Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1)))
+
+
+def test_shares_of_noise_stay_as_they_are_and_whole_numbers_become_whole(tmp_path):
+    for given, kept in (((0.8, 0.05), (0.8, 0.05)), ((1.0, 0.2), (1.0, 0.2)), ((91.0, 3), (91, 3))):
+        way = bac.Denoising(FITTED, given)
+        way.save(tmp_path / "bac.json")
+        assert way.timesteps == bac.load(tmp_path / "bac.json").timesteps == kept
+        assert [type(value) for value in way.timesteps] == [type(value) for value in kept]
+        assert bac.load(tmp_path / "bac.json") == way
+
+
+@pytest.mark.parametrize("given", [(0.5, 0.0), (1.5, 0.5), (0.2, 0.8), (0.5, 0.5), (-0.5, -0.7), (True, 0.5)])
+def test_trap_3_shares_of_noise_lie_between_0_and_1_and_fall(given):
+    with pytest.raises(ScheduleError, match=r"shares of noise in \(0, 1\], such as \(0.8, 0.2, 0.05\)"):
+        bac.Denoising(FITTED, given)

@@ -77,10 +77,7 @@ TYPE = "is of another type than it must be ("
         ({"timesteps": [9, 3, 1]}, "timesteps: must be 2, one for each row of coefficients, got 3"),
         ({"solver": "DPM-Solver++"}, "must be an object with name, got str"),
         ({"solver": {}}, "name: is missing"),
-        (
-            {"solver": {"name": "Euler"}},
-            "solver: must be one of DPM-Solver++ 1, DPM-Solver++, DDPM, SDE",
-        ),
+        ({"solver": {"name": "Heun"}}, "solver: must be one of DPM-Solver++ 1, DPM-Solver++, DDPM, SDE"),
         ({"solver": {"name": "fitted multistep"}}, "solver: fitted multistep needs its coefficients"),
         ({"solver": {"name": "fitted multistep", "coefficients": [[1, None, 0]]}}, f"coefficients: {TYPE}"),
         (

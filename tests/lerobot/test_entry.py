@@ -22,6 +22,7 @@ from bac.errors import MismatchError, RunError, ScheduleError
 from bac.guarding import report
 from bac.solvers import Multistep
 from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
+from tests.contracts_flow import TIMES, denoising
 from tests.lerobot import checkpoints, models
 from tests.policies.models import observations, small_policy
 
@@ -120,6 +121,22 @@ def test_a_policy_beside_which_its_tuned_solver_lies_denoises_with_that(checkpoi
     monkeypatch.setenv("BAC_GUARD", "dense")
     with pytest.raises(ScheduleError, match="reuses nothing, so there is nothing to watch"):
         load(checkpoint)
+
+
+def test_a_flow_matching_policy_beside_which_a_fitted_solver_lies_makes_its_few_steps(tmp_path):
+    options = {"objective": "flow_matching", "num_integration_steps": 7}
+    path = checkpoints.multi_task_dit(tmp_path, **options)
+    denoising(3).save(path / "bac.json")
+    loaded = factory.get_policy_class("multi_task_dit").from_pretrained(path)
+    window = models.observation(2, steps=2, image=False)
+    window["observation.state"] = window["observation.state"][..., :2]
+    times: list[float] = []  # as the network embeds them; the module's own call is given those of the loop
+    hook = loaded.noise_predictor.time_mlp.register_forward_pre_hook(lambda _, given: times.append(float(given[0][0])))
+    found = find_host(loaded).predict_seeded(window, 0)
+    hook.remove()
+    assert times == pytest.approx([1 - time for time in TIMES[3]])
+    by_hand = bac.wrap(bac.unwrap(loaded), denoising(3), replay=False)
+    assert torch.equal(find_host(by_hand).predict_seeded(window, 0), found)
 
 
 def test_without_a_schedule_policies_are_loaded_as_they_are(checkpoint, load):

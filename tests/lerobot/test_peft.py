@@ -19,6 +19,7 @@ import bac
 from bac.caching.interceptors.patch import interceptors
 from bac.cli import checkpoint as cli
 from bac.cli import doctor
+from tests.contracts_flow import denoising
 from tests.lerobot import checkpoints, models
 
 peft = pytest.importorskip("peft")
@@ -80,6 +81,15 @@ def test_with_an_adapter_updating_everywhere_is_bit_equal_to_no_wrapping(adapter
     assert not list(interceptors(plain))
     with plain.disable_adapter():
         assert not torch.equal(cached, chunk(plain)), "the adapter does nothing, so this test shows nothing"
+
+
+def test_with_an_adapter_a_fitted_solver_makes_its_few_steps(adapter, monkeypatch):
+    denoising(3).save(adapter / "bac.json")
+    found = chunk(load(adapter))
+    monkeypatch.setenv("BAC", "off")
+    plain = load(adapter)
+    bac.wrap(plain.get_base_model(), denoising(3), replay=False)
+    assert torch.equal(chunk(plain), found)
 
 
 def test_the_bac_command_sees_the_policy_with_its_adapter(adapter, monkeypatch):

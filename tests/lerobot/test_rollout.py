@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+
+import bac
 
 pytest.importorskip("num2words", reason="LeRobot's smolvla needs it")
 
@@ -47,7 +50,10 @@ def drive(checkpoint: Path, site: Path, folder: Path, *options: str, **environme
     return said, bench.events(diary)
 
 
-@pytest.mark.parametrize("engine", [(), ("--inference.type=rtc", "--inference.rtc.execution_horizon=6")])
+ENGINES = [(), ("--inference.type=rtc", "--inference.rtc.execution_horizon=6")]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_robot_is_driven_by_a_policy_that_follows_its_schedule(checkpoint, site, tmp_path, engine):
     said, diary = drive(checkpoint, site, tmp_path, *engine)
     assert FOLLOWS in said and "16 of 56 updates in 8 blocks and 7 denoising steps" in said
@@ -55,6 +61,17 @@ def test_a_robot_is_driven_by_a_policy_that_follows_its_schedule(checkpoint, sit
     assert "error" not in said.lower()
     assert diary[0] == "connect" and diary[-1] == "disconnect"
     assert "Rollout finished" in said
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_robot_is_driven_by_a_solver_of_few_steps(checkpoint, site, tmp_path, engine):
+    few = shutil.copytree(checkpoint, tmp_path / "few")
+    bac.Denoising(solver="Euler", timesteps=(0.8, 0.2, 0.05)).save(few / "bac.json")
+    said, diary = drive(few, site, tmp_path, *engine)
+    assert FOLLOWS in said and "Euler, 3 steps" in said
+    assert ("RTC inference thread started" in said) == bool(engine)
+    assert "error" not in said.lower()
+    assert diary[-1] == "disconnect"
 
 
 def test_switched_off_the_same_command_drives_the_policy_as_it_is(checkpoint, site, tmp_path):

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 class TestWallX(AdapterContract):
     num_steps = 10
     blocks_per_layer = 2
+    takes_fewer_steps = True
     goes_into_eval_mode = True
 
     def make_policy(self) -> nn.Module:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bac.adapters.flow import Flow
 from bac.adapters.host import Host
 from bac.adapters.layers import alternating, memory_projections
 from bac.adapters.lerobot.flow import rising
 
 
-def host_of(policy: Any, head: Any, sampler_attribute: str, cross: Sequence[bool]) -> Host:
+def host_of(policy: Any, head: Any, sampler_attribute: str, cross: Sequence[bool], flow: Flow) -> Host:
     """The head's sampler and layers.
 
     Args:
         head: Module with the denoiser as ``model``.
         sampler_attribute: Its method that makes a denoising run.
         cross: For each layer, whether it attends to the observation.
+        flow: Where sample, time and velocity pass.
     """
     layers, num_steps = head.model.transformer_blocks, int(head.num_inference_timesteps)
     return Host(
@@ -31,5 +33,6 @@ def host_of(policy: Any, head: Any, sampler_attribute: str, cross: Sequence[bool
         solver="Euler",
         timesteps=rising(num_steps),
         num_steps_at=(head, "num_inference_timesteps"),
+        flow=flow,
         constants=memory_projections(layers, cross),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bac.adapters.flow import Flow, place
 from bac.adapters.host import Host
 from bac.adapters.layers import FEED, SELF, blocks
 from bac.adapters.lerobot.flow import falling
@@ -29,6 +30,12 @@ def host(policy: Any) -> Host:
         solver="Euler",
         timesteps=falling(num_steps),
         num_steps_at=(policy.config, "num_denoise_steps"),
+        flow=Flow(
+            (
+                place(model, "embed_suffix", sample="noisy_actions", time="timestep"),
+                place(model.action_out_proj, answers=True),
+            )
+        ),
         evaluation=Site(network, "forward", _brings_a_cache),
     )
 

@@ -1,6 +1,16 @@
-"""Noise levels of flow-matching samplers, as fingerprints hold them."""
+"""What LeRobot's flow-matching samplers have in common."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from bac.adapters.flow import Flow, place
+
+
+def openpi(model: Any) -> Flow:
+    """The loop of pi0, pi05 and SmolVLA: one method takes sample and time and returns the velocity."""
+    step = place(model, "denoise_step", sample="x_t", time="timestep", answers=True)
+    return Flow((step,), guidance=(model, "rtc_processor"))
 
 
 def falling(num_steps: int) -> tuple[float, ...]:

@@ -7,8 +7,13 @@ self-attention writes the keys and values of the finished chunk, so it must be c
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from bac.adapters.flow import Flow, Stage, Stepper
 from bac.adapters.host import Host
 from bac.adapters.layers import CROSS, FEED, SELF, blocks
 from bac.caching.block import Site
@@ -34,6 +39,10 @@ def host(policy: Any) -> Host:
         num_steps=len(timesteps),
         solver=type(scheduler).__name__,
         timesteps=timesteps,
+        flow=Flow(
+            steppers=(Stepper(policy, "_action_scheduler", partial(_Steps, policy._action_scheduler)),),
+            num_extra=1,  # at time 0, only to keep the finished actions
+        ),
         evaluation=Site(denoiser, "forward", _denoises_actions),
         constants=tuple(site for layer in denoiser.blocks for site in _text_projections(layer)),
         update_last=tuple(block.name for block in found if block.kind is SELF),
@@ -48,3 +57,18 @@ def _text_projections(layer: Any) -> tuple[Site, ...]:
 
 def _denoises_actions(inputs: tuple[Any, ...], options: dict[str, Any]) -> bool:
     return bool(options.get("action_mode")) and options.get("update_cache") != _KEEPS_OBSERVED
+
+
+class _Steps:
+    """Stands in for the scheduler of the actions: the times are the stage's, and so is the step."""
+
+    def __init__(self, own: Any, stage: Stage) -> None:
+        self._stage = stage
+        self.timesteps = torch.tensor(stage.times) * int(own.num_train_timesteps)
+
+    def set_timesteps(self, *_: Any, **__: Any) -> None:
+        """Begin a run. The times do not change."""
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **_: Any) -> Tensor:
+        """The stage's step, from the guided velocity, rounded once to the sample's dtype."""
+        return self._stage.advance(sample, model_output).to(sample.dtype)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from bac.adapters.flow import Flow, Place, Stage, place
 from bac.adapters.host import Host
 from bac.adapters.layers import CROSS, FEED, SELF, blocks
 from bac.adapters.lerobot.flow import rising
+from bac.caching.block import Site
 from bac.errors import UnsupportedPolicyError
 
 
@@ -40,4 +43,25 @@ def host(policy: Any) -> Host:
         solver="Euler",
         timesteps=rising(num_steps),
         num_steps_at=(config, "num_inference_steps"),
+        flow=Flow(
+            (
+                place(expert, "forward_with_context", sample="actions", answers=True),
+                Place(Site(expert, "prepare_modulation_cache"), _at_our_times),
+                Place(Site(expert, "get_or_prepare_modulation_cache"), _under_our_key),
+            ),
+            rising=True,
+            guidance=(policy, "rtc_processor"),
+        ),
     )
+
+
+def _at_our_times(stage: Stage, original: Callable[..., Any], inputs: tuple[Any, ...], options: Any) -> Any:
+    """Modulations of all steps are computed before the loop, from a list of times, one tensor `[B]` for each step."""
+    times = inputs[0] if inputs else options["timesteps"]
+    return original([time.new_full(time.shape, told) for time, told in zip(times, stage.times, strict=True)])
+
+
+def _under_our_key(stage: Stage, original: Callable[..., Any], inputs: tuple[Any, ...], options: Any) -> Any:
+    """The expert keeps modulations by number of steps, not by their times: with ours in the key none is mistaken."""
+    key = options.get("cache_key")
+    return original(*inputs, **{**options, "cache_key": key and (*key, stage.times)})

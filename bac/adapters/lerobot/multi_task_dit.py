@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from bac.adapters.diffusion_policy import noise_schedule
+from bac.adapters.flow import Flow, place
 from bac.adapters.host import Host
 from bac.adapters.layers import FEED, SELF, blocks
 from bac.adapters.lerobot.flow import rising
@@ -20,6 +21,7 @@ def host(policy: Any) -> Host:
     denoiser, objective = policy.noise_predictor, policy.objective
     attention = "attn" if denoiser.use_rope else "multihead_attn"
     solver, timesteps = _solver(objective)
+    step = place(denoiser, sample="x", time="timestep", answers=True)
     return Host(
         policy=policy,
         predict=lambda batch: _predict(policy, batch),
@@ -34,10 +36,15 @@ def host(policy: Any) -> Host:
         noise_scheduler=objective.noise_scheduler if objective.config.is_diffusion else None,
         takes_solvers=objective.config.is_diffusion,
         num_steps_at=(objective.config, "num_integration_steps") if solver == "Euler" else None,
+        flow=Flow((step,), rising=True) if solver == "Euler" else None,
+        why_no_solver=_FOUR if solver == "RK4" else "",
         weights=policy,
         hoists=tuple(_modulation(layer, denoiser.timestep_embed_dim) for layer in denoiser.transformer_blocks),
         uncovered="adaLN modulation; with exact=False only its share of the timestep",
     )
+
+
+_FOUR = 'RK4 evaluates the denoiser four times a step, at times of its own; set integration_method="euler"'
 
 
 def _modulation(layer: Any, num_time: int) -> Hoist:

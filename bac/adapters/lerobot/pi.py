@@ -6,7 +6,7 @@ from typing import Any
 
 from bac.adapters.host import Host
 from bac.adapters.layers import FEED, SELF, blocks
-from bac.adapters.lerobot.flow import falling
+from bac.adapters.lerobot.flow import falling, openpi
 
 
 def host(policy: Any) -> Host:
@@ -25,4 +25,5 @@ def host(policy: Any) -> Host:
         solver="Euler",
         timesteps=falling(num_steps),
         num_steps_at=(policy.config, "num_inference_steps"),
+        flow=openpi(policy.model),
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from bac.adapters.host import Host
 from bac.adapters.layers import CROSS, FEED, SELF
-from bac.adapters.lerobot.flow import falling
+from bac.adapters.lerobot.flow import falling, openpi
 from bac.caching.block import Block, Site
 from bac.errors import UnsupportedPolicyError
 
@@ -56,6 +56,7 @@ def host(policy: Any) -> Host:
         solver="Euler",
         timesteps=falling(num_steps),
         num_steps_at=(policy.config, "num_steps"),
+        flow=openpi(model),
         in_place=True,
         evaluation=Site(model, "denoise_step"),
         constants=tuple(Site(module) for attention in attending for module in (attention.k_proj, attention.v_proj)),

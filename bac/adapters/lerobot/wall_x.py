@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from bac.adapters.flow import Flow, place
 from bac.adapters.host import Host
 from bac.adapters.layers import FEED, SELF, layer_blocks
 from bac.adapters.lerobot.flow import rising
@@ -25,7 +26,7 @@ def host(policy: Any) -> Host:
         raise UnsupportedPolicyError(
             f'WallXPolicy: decodes tokens one after the other in prediction_mode="{mode}"; set it to "diffusion"'
         )
-    network = policy.model.model
+    network, actions = policy.model.model, policy.model.action_preprocessor
     predict = type(policy.model).predict  # from the class: a wrapped instance has an interceptor here
     num_steps = int(inspect.signature(predict).parameters["num_inference_timesteps"].default)
     return Host(
@@ -45,4 +46,13 @@ def host(policy: Any) -> Host:
         num_steps=num_steps,
         solver="Euler",
         timesteps=rising(num_steps),
+        num_steps_argument="num_inference_timesteps",
+        num_steps_default=True,
+        flow=Flow(
+            (
+                place(actions, "step", sample="noisy_action", time="timestep"),
+                place(actions.action_proj_back, answers=True),
+            ),
+            rising=True,
+        ),
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from bac.adapters.flow import Flow, place
 from bac.adapters.host import Host
 from bac.adapters.layers import FEED, SELF, blocks
 from bac.adapters.lerobot.flow import falling
@@ -24,4 +27,19 @@ def host(policy: Any) -> Host:
         solver="CleanActionInterpolation",
         timesteps=falling(num_steps),
         num_steps_argument="steps",
+        flow=Flow(
+            (
+                place(policy.model.action_space, "preprocess", sample="action"),
+                place(denoiser, time="t", answers=True),
+            ),
+            clean=True,
+            as_predicted=_hidden(policy.model.action_space, policy.model.dim_action),
+        ),
     )
+
+
+def _hidden(action_space: Any, width: int) -> tuple[int, ...]:
+    """Channels that are zeroed before the denoiser sees them: grippers, which it predicts as logits."""
+    ones = torch.ones(1, 1, width)
+    _, seen = action_space.preprocess(ones[:, 0], ones)
+    return tuple((seen[0, 0] == 0).nonzero().flatten().tolist())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bac.errors import RunError, ScheduleError
-from bac.solvers import DPMSolver, Multistep, solver_named
+from bac.solvers import FLOW_SOLVERS, DPMSolver, Multistep, solver_named
 from bac.solvers.multistep import MultistepScheduler, level, predictions
 from tests.bac.solvers.samplers import Sampler, trained
 
@@ -81,14 +81,15 @@ def test_printed_it_is_a_table_of_its_terms():
 
 def test_a_name_finds_its_solver():
     assert [solver_named(name) for name in ("DPM-Solver++", "DPM-Solver++ 1")] == [DPMSolver(2), DPMSolver(1)]
+    assert [solver_named(name) for name in ("Euler", "Adams-Bashforth")] == list(FLOW_SOLVERS)
     assert solver_named("fitted multistep", [[1, 0, 0]]) == Multistep(((1.0, 0.0, 0.0),))
 
 
 def test_what_no_name_says_is_refused():
     with pytest.raises(
-        ScheduleError, match=r"must be one of DPM-Solver\+\+ 1, .*, fitted multistep, fitted ancestral, got 'Euler'"
+        ScheduleError, match=r"must be one of DPM-Solver\+\+ 1, .*, Euler, .*, fitted ancestral, got 'Heun'"
     ):
-        solver_named("Euler")
+        solver_named("Heun")
     with pytest.raises(ScheduleError, match=r"fitted multistep needs its coefficients; bac\.tune\(policy, batches"):
         solver_named("fitted multistep")
     with pytest.raises(ScheduleError, match=r"fitted ancestral needs its coefficients; bac\.tune\(policy, batches"):

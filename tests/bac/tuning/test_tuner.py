@@ -11,6 +11,7 @@ from bac.caching.interceptors.patch import interceptors
 from bac.errors import CalibrationError
 from bac.tuning import BudgetError
 from bac.tuning.bench import Bench, Quantiles
+from bac.tuning.flow import FITTED, OWN
 from bac.tuning.machine import Machine
 from bac.tuning.tuner import split
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
@@ -223,13 +224,14 @@ def test_a_flow_policy_s_own_solver_with_fewer_steps_is_a_rival_too(monkeypatch)
     batches = [models.observation(2), models.observation(2)]
     tuned = bac.tune(policy, batches, target_latency_s=5.0, sweeps=(2, 5), **{**OPTIONS, "evaluations": 0})
     looked_at = {(trial.family, trial.denoising.num_steps) for trial in tuned.trials}
-    assert looked_at == {("fewer steps", 2), ("fewer steps", 5)}
+    assert looked_at == {(family, count) for family in ("fewer steps", OWN, FITTED) for count in (2, 5)}
     assert tuned.chosen.typical_error == min(trial.typical_error for trial in tuned.trials)
-    bac.wrap(policy, tuned.denoising, replay=False)
+    own = next(trial.denoising for trial in tuned.trials if trial.family == "fewer steps")
+    bac.wrap(policy, own, replay=False)
     found = find_host(policy).predict_seeded(batches[0], 0)
     policy = bac.unwrap(policy)
     assert policy.config.num_steps == 7
-    policy.config.num_steps = tuned.denoising.num_steps
+    policy.config.num_steps = own.num_steps
     assert torch.equal(found, find_host(policy).predict_seeded(batches[0], 0))
 
 

@@ -1,0 +1,56 @@
+"""Fewer steps for flow-matching policies: own steps at searched times, and fitted ones, each judged by the fine run.
+
+The policy's own solver, Euler's, is the rival: at times as well chosen it must still be beaten. A fitted solver of one
+step is not offered, because one step was far worse than two in closed loop wherever we have measured it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property, partial
+
+from bac.adapters import find_host
+from bac.denoising import Denoising
+from bac.solvers import AdamsBashforth
+from bac.solvers.flow_fitting import FlowFitter, start
+from bac.tuning.batches import merged, num_rows
+from bac.tuning.bench import Bench
+
+EULER = AdamsBashforth(1)
+MOST = 30  # times to try in a search
+STEPS = range(2, 7)  # to offer; the error hardly falls any more beyond
+DRAWS = 16  # runs to fit on, at least: more were no better where we have measured it
+OWN, FITTED = "fewer steps, tuned times", "fewer steps, tuned times, fitted"
+
+
+class FlowWays:
+    """Ways to denoise with fewer steps, for one bench.
+
+    Args:
+        bench: The bench; the policy's `flow` may be None, and then there are no ways.
+        evaluations: Runs that the search may make for each; 0 leaves it out, and the times are those it would begin at.
+    """
+
+    def __init__(self, bench: Bench, evaluations: int) -> None:
+        self._bench, self._most = bench, min(MOST, evaluations)
+
+    def __call__(self, num_steps: int) -> Iterator[tuple[str, Denoising]]:
+        """Names and ways to denoise with so many steps."""
+        if self._bench.host.flow is None or num_steps not in STEPS:
+            return
+        fitter = self._fitter
+        for name, make in ((OWN, partial(fitter.at, EULER)), (FITTED, fitter.fit)):
+            found = fitter.search(make, num_steps, self._most) if self._most else make(start(num_steps))
+            yield name, Denoising(found.solver, found.times)
+
+    @cached_property
+    def _fitter(self) -> FlowFitter:
+        bench = self._bench
+        once = merged(bench.batches["fit"])
+        batch = merged([once] * -(-DRAWS // num_rows(once)))  # of few observations, several draws of noise each
+
+        def run() -> None:
+            # Find the host again here: its `predict` may be the very method that is now shadowed.
+            find_host(bench.policy).predict_seeded(batch, bench.seed)
+
+        return FlowFitter(bench.host, run)
