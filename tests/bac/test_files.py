@@ -102,6 +102,7 @@ def test_a_file_is_plain_json_that_says_format_and_version(tmp_path):
             "timesteps": [99.0, 0.5],
             "noise_levels": [0.9, 0.1],
         },
+        "measured": None,
     }
 
 
