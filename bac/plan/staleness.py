@@ -59,6 +59,10 @@ class Staleness:
             object and name.
         reads: What the code of a run names.
         ignored: Places that changed before without effect.
+
+    Attributes:
+        tensors: Every tensor that lies in a watched place.
+        weights: The weights that the recorded run read.
     """
 
     def __init__(
@@ -70,11 +74,12 @@ class Staleness:
         reads: Reads | None = None,
         ignored: Collection[Spot] = (),
     ) -> None:
-        self._reads = reads or Reads()
+        self.reads = reads or Reads()
         self._ignored = ignored
-        self._look = partial(_places, owner, held, swapped, self._reads)
-        self._names = self._reads.names
+        self._look = partial(_places, owner, held, swapped, self.reads)
+        self._names = self.reads.names
         self._watch = Watch(self._look())
+        self.weights: list[Tensor] = []
         self._weights = Weights()
         self.tensors = [value for place in self._watch.places for value in place.values if isinstance(value, Tensor)]
 
@@ -83,7 +88,8 @@ class Staleness:
         before = {place.key: place for place in self._watch.places}
         now = [place.within(before[place.key], self._ignored) for place in self._look() if place.key in before]
         self._watch = Watch([place for place in now if place is not None])
-        self._weights = Weights(weights)
+        self.weights = list(weights)
+        self._weights = Weights(self.weights)
 
     def difference(self) -> Change | None:
         """The change since `settle`; None if there is none."""

@@ -43,7 +43,10 @@ class Watch:
         self._live = [place.holder for place in roots]
         self._copies = [_copy(place, whole, copies) for place in roots]
         rest = [place for place in places if id(place.holder) not in copies]
-        self._open = [place for place in rest if not place.is_complete and place.known is not None]
+        partial = [place for place in rest if not place.is_complete and place.known is not None]
+        self._freed = [place for place in partial if place.free]
+        self._keys = [mapping_of(place.holder).keys() for place in partial if not place.free]
+        self._known = [place.known for place in partial if not place.free]
         sized = [place for place in rest if place.is_complete and place.known is not None]
         self._sized, self._sizes = [mapping_of(place.holder) for place in sized], [place.size for place in sized]
         exact = [_exactly(place, copies) for place in places if id(place.holder) in copies]
@@ -63,7 +66,8 @@ class Watch:
             return (
                 self._live == self._copies
                 and list(map(len, self._sized)) == self._sizes
-                and all(map(Place.has_its_names, self._open))
+                and self._keys == self._known
+                and all(map(Place.has_its_names, self._freed))
                 and self._often.are_same()
                 and self._rare[turn].are_same()
             )
