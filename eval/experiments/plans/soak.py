@@ -153,7 +153,8 @@ class _Pair:
         )
         if not torch.equal(found, expected):
             is_stale = torch.equal(found, _predict(self._reference(self._before), batch, seed, modes))
-            where = f"chunk {self.outcome.num_chunks}, after {self._last}"
+            off = float((found - expected).abs().max() / expected.abs().max())
+            where = f"chunk {self.outcome.num_chunks}, after {self._last}, off by {off:.1e} of the largest action"
             (self.outcome.stale if is_stale else self.outcome.foreign).append(where)
 
     def _begin(self) -> None:
