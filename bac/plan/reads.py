@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
+IMPLICIT = frozenset({"forward", "__call__", "__getattr__", "__getattribute__"})  # read without being named
 _LONGEST_NAME = 40  # a longer string in the code is a message, not a name
 
 

@@ -8,6 +8,9 @@ A plan has weights, solver and settings baked in. `Staleness` looks at everythin
 - class attributes and global variables that the executed code names;
 - the version, the address and some numbers of every weight.
 
+The code of functions, class attributes that no code names, and most of what belongs to Python, PyTorch and `bac` are
+compared in turns (`bac.plan.watch`): a change there is noticed within eight chunks, any other one by the next chunk.
+
 What the run itself replaces (a noise scheduler's timesteps) is left out. Nobody can see from Python: a variable of a
 closure, an item of a container of more than 500, the inside of a C++ extension, a file, an environment variable, and a
 write to a few numbers of a weight through ``parameter.data``. Call `bac.wrap` again after such a change.
@@ -22,12 +25,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bac.plan.places import Place, Watch
-from bac.plan.reads import Reads
+from bac.plan.places import Place
+from bac.plan.reads import IMPLICIT, Reads
 from bac.plan.walk import Walk
+from bac.plan.watch import Watch
 from bac.plan.weights import Weights
 
-Spot = tuple[str, Any]  # path of a holder, and a name in it; the name None stands for new and lost names
+Spot = tuple[str, Any]  # path of a holder, and a name in it; the name None stands for new and lost items of a list
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Staleness:
             object and name.
         reads: What the code of a run names.
         ignored: Places that changed before without effect.
+
+    Attributes:
+        tensors: Every tensor that lies in a watched place.
+        weights: The weights that the recorded run read.
     """
 
     def __init__(
@@ -66,11 +74,12 @@ class Staleness:
         reads: Reads | None = None,
         ignored: Collection[Spot] = (),
     ) -> None:
-        self._reads = reads or Reads()
+        self.reads = reads or Reads()
         self._ignored = ignored
-        self._look = partial(_places, owner, held, swapped, self._reads)
-        self._names = self._reads.names
+        self._look = partial(_places, owner, held, swapped, self.reads)
+        self._names = self.reads.names
         self._watch = Watch(self._look())
+        self.weights: list[Tensor] = []
         self._weights = Weights()
         self.tensors = [value for place in self._watch.places for value in place.values if isinstance(value, Tensor)]
 
@@ -79,7 +88,8 @@ class Staleness:
         before = {place.key: place for place in self._watch.places}
         now = [place.within(before[place.key], self._ignored) for place in self._look() if place.key in before]
         self._watch = Watch([place for place in now if place is not None])
-        self._weights = Weights(weights)
+        self.weights = list(weights)
+        self._weights = Weights(self.weights)
 
     def difference(self) -> Change | None:
         """The change since `settle`; None if there is none."""
@@ -90,9 +100,14 @@ class Staleness:
         return None if written is None else Change(written)
 
     def _is_named(self, path: str, name: Any) -> bool:
-        """Whether the code names what changed: the attribute, or the attribute whose item it is."""
+        """Whether the code reads what changed: the attribute, or the attribute whose item it is."""
         holder = path.partition("[")[0].rpartition(".")[2]
-        return name is not None and (name in self._names or holder in self._names)
+        return holder in self._names or name in self._names or _is_implicit(name)
+
+
+def _is_implicit(name: Any) -> bool:
+    """Whether Python or PyTorch reads an attribute without any code that names it."""
+    return name in IMPLICIT or (isinstance(name, str) and name.startswith("__") and name.endswith("__"))
 
 
 def _places(

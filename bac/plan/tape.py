@@ -190,7 +190,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Refusal(f"{func} writes into something other than its first argument")
         root = self.meta[self._value(target)].root
         if root in self.inputs or root in self.borrowed:
-            what = "an argument" if root in self.inputs else "a parameter or buffer"
+            what = "an argument" if root in self.inputs else "a parameter, a buffer or a cache of the policy"
             raise Refusal(f"{func} writes into {what}")
         whole, part = self.meta[root], Meta.of(target, root)
         if part == whole:

@@ -1,14 +1,18 @@
 """Finds the places (`bac.plan.places`) that a denoising run may read, from its modules on.
 
 Of every module all attributes are watched, of other objects those that the executed code names (`bac.plan.reads`).
-Containers are entered, so are objects within them, down to `_DEPTH`.
+Containers are entered, so are objects within them, down to `_DEPTH`. Compared in turns are the code of functions, class
+attributes that no code names, and what belongs to Python, PyTorch and `bac`. The ``forward`` of every class, and
+`torch.nn.functional`, are compared each time.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -17,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from bac.caching.interceptors.patch import Interceptor
 from bac.plan.places import Place
-from bac.plan.reads import Reads
+from bac.plan.reads import IMPLICIT, Reads
 
 _DEPTH = 5  # holders within a module's attribute; a node of OmegaConf lies three deep
 _MOST_ITEMS = 500  # a larger container, such as a vocabulary, is not entered
@@ -26,6 +30,7 @@ _MOST_PLACES = 50_000
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 # What PyTorch keeps in every module besides its numbers. The replayer looks at the hooks among them itself.
 _BOOKKEEPING = frozenset(vars(nn.Module()))
+_BASIC = {*sys.stdlib_module_names, "torch", "bac"}
 _MADE_BY_PYTHON = 1 << 9  # flag of classes whose attributes can be set (Py_TPFLAGS_HEAPTYPE)
 _CLOSED = (
     str, bytes, int, float, complex, type(None), type, ModuleType, BuiltinFunctionType, MethodType,
@@ -72,7 +77,8 @@ class Walk:
             return
         if isinstance(thing, FunctionType):
             if not str(thing.__module__).startswith("torch."):
-                self.places.append(Place.of_attributes(path, thing, ("__code__",)))
+                place = Place.of_attributes(path, thing, ("__code__",))
+                self.places.append(replace(place, rare=frozenset(place.names)))
         elif isinstance(thing, (dict, list, tuple, set, deque)):
             self._container(path, thing, depth)
         elif depth == 0 or not isinstance(thing, frozenset):
@@ -82,8 +88,9 @@ class Walk:
         """All attributes of every class met so far, and of its bases; containers if the code names them."""
         for cls in dict.fromkeys(base for met in list(self._types) for base in met.__mro__):
             if cls.__flags__ & _MADE_BY_PYTHON:
+                rare = vars(cls).keys() - IMPLICIT - (frozenset() if _is_basic(cls.__module__) else self._names)
                 place = Place.of_mapping(cls.__qualname__, cls, vars(cls))
-                self.places.append(place)
+                self.places.append(replace(place, rare=frozenset(rare)))
                 for name in self._names.intersection(vars(cls)):
                     self.thing(f"{cls.__qualname__}.{name}", vars(cls)[name], depth=1, whole=False)
 
@@ -99,7 +106,7 @@ class Walk:
         for namespace, chosen in found.values():
             path = str(namespace.get("__name__", "globals"))
             place = Place.of_mapping(path, namespace, sorted(chosen), sized=False)
-            self.places.append(place)
+            self.places.append(replace(place, rare=frozenset(place.names)) if _is_basic(path) else place)
             for name, value in place.named():
                 self.thing(f"{path}.{name}", value, depth=1, whole=False)
 
@@ -135,6 +142,11 @@ class Walk:
         if isinstance(thing, nn.Module):
             self._types[type(thing)] = None
         return False
+
+
+def _is_basic(module: str) -> bool:
+    """Whether a module belongs to Python, PyTorch or `bac`, whose variables hardly anybody replaces."""
+    return module.partition(".")[0] in _BASIC and module != "torch.nn.functional"
 
 
 def _slots(cls: type) -> Iterator[str]:

@@ -34,7 +34,10 @@ INTERPRETED = {
     "groot": (lambda: heads.make(heads.Groot), "a shape depends"),
     "eo1": (lambda: heads.make(backbones.EO1), "a shape depends"),
     "fastwam": (lambda: heads.make(backbones.FastWAM), "returns dict, not one tensor"),
-    "lingbot_va": (lambda: heads.make(backbones.LingBotVA), "writes into a parameter or buffer"),
+    "lingbot_va": (
+        lambda: heads.make(backbones.LingBotVA),
+        "writes into a parameter, a buffer or a cache of the policy",
+    ),
 }
 
 

@@ -30,7 +30,7 @@ def write_through_data(policy: SmallPolicy, number: int) -> None:
 
 def replace_parameter(policy: SmallPolicy, number: int) -> None:
     """Put another parameter in its place."""
-    policy.embed.bias = nn.Parameter(policy.embed.bias.detach() + 0.01 * number)
+    policy.embed.bias = nn.Parameter(policy.embed.bias.detach() + 0.01 * number, requires_grad=False)
 
 
 def swap_layers(policy: SmallPolicy, number: int) -> None:

@@ -5,9 +5,12 @@ when the caches are as cold as in use, and divided by the time of that chunk. Wi
 revision of this repository is timed in the same rounds, after a chunk of its own.
 """
 
+import inspect
 import statistics
 import subprocess
+import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,12 @@ import bac.plan
 import policies
 from bac.caching.interceptors.patch import stacked
 from bac.plan.executor import Replayer
+from bac.plan.plan import Plan
 from eval.experiments.lerobot import real_sizes
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
-STALENESS = "bac/plan/staleness.py"
+MODULES = ("reads", "places", "walk", "watch", "weights", "staleness")  # of the check; each may import those before it
 CHECKPOINT = Path("policies/checkpoints/pusht")
 
 
@@ -64,7 +68,7 @@ def measure(policy: nn.Module, batch: dict[str, Tensor], rounds: int, before: st
     (plan,) = replayer.plans
     checks: dict[str, Callable[[], object]] = {"now": plan.staleness.difference}
     if before is not None:
-        checks["before"] = _check_of(before, replayer)
+        checks["before"] = _check_of(before, replayer, plan)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in checks}
     for _ in range(rounds):
         for name, check in checks.items():
@@ -79,13 +83,24 @@ def measure(policy: nn.Module, batch: dict[str, Tensor], rounds: int, before: st
     return {**found, "rounds": rounds, "replays": replayer.num_replays}
 
 
-def _check_of(revision: str, replayer: Replayer) -> Callable[[], object]:
+def _check_of(revision: str, replayer: Replayer, plan: Plan) -> Callable[[], object]:
     """The check as it was in another revision, on the same policy."""
-    text = subprocess.run(["git", "show", f"{revision}:{STALENESS}"], check=True, capture_output=True, text=True).stdout
-    module: dict[str, Any] = {"__name__": "bac.plan.staleness_before"}
-    exec(compile(text, f"{revision}:{STALENESS}", "exec"), module)  # this repository's own file
-    check = module["Staleness"](replayer.owner, replayer.held, replayer.swapped)
-    check.settle(replayer.owner.parameters())
+    package = types.ModuleType("plan_before")
+    package.__path__ = []
+    sys.modules[package.__name__] = package
+    for name in MODULES:
+        path = f"bac/plan/{name}.py"
+        shown = subprocess.run(["git", "show", f"{revision}:{path}"], check=False, capture_output=True, text=True)
+        if shown.returncode == 0:  # the revision has it
+            module = types.ModuleType(f"plan_before.{name}")
+            sys.modules[module.__name__] = module
+            text = shown.stdout.replace("bac.plan.", "plan_before.")
+            exec(compile(text, f"{revision}:{path}", "exec"), vars(module))  # this repository's own file
+    staleness = sys.modules["plan_before.staleness"].Staleness
+    has_reads = "reads" in inspect.signature(staleness).parameters
+    known = {"reads": plan.staleness.reads} if has_reads else {}
+    check = staleness(replayer.owner, replayer.held, replayer.swapped, **known)
+    check.settle(plan.staleness.weights if has_reads else replayer.owner.parameters())
     return check.difference
 
 

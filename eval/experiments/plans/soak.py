@@ -7,6 +7,7 @@ reused, a fresh copy of the twin, wrapped without replay, is the reference.
 
 import copy
 import gc
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -60,7 +61,9 @@ class Outcome:
         foreign: Chunks that the twin never predicted.
         stale: Chunks that the twin predicted before its last change.
         changes: How often each change was made.
-        growth_mb: Growth of the process after the first half [MB].
+        memory_mb: Memory of the process [MB], by chunks made.
+        growth_mb: Its growth after the first fifth [MB].
+        growth_mb_per_1000: Slope of a line through `memory_mb` after the first fifth [MB per 1,000 chunks].
         minutes: Time it took [min].
     """
 
@@ -70,14 +73,20 @@ class Outcome:
     foreign: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     changes: dict[str, int] = field(default_factory=dict)
+    memory_mb: dict[int, float] = field(default_factory=dict)
     growth_mb: float = 0.0
+    growth_mb_per_1000: float = 0.0
     minutes: float = 0.0
 
 
-def soak(num_chunks: int, seed: int = 0, *, minutes: float = 60) -> Outcome:
-    """Compare `num_chunks` chunks, or as many as `minutes` allow, one to six after every random change."""
+def soak(num_chunks: int, seed: int = 0, *, minutes: float = 60, look_every: int = 250) -> Outcome:
+    """Compare `num_chunks` chunks, or as many as `minutes` allow, one to six after every random change.
+
+    Args:
+        look_every: Chunks between two looks at the memory of the process.
+    """
     torch.manual_seed(seed)
-    forward, started, half_mb = nn.LayerNorm.forward, time.monotonic(), 0.0
+    forward, started = nn.LayerNorm.forward, time.monotonic()
     pair = _Pair(Random(seed))
     outcome = pair.outcome
     try:
@@ -85,14 +94,23 @@ def soak(num_chunks: int, seed: int = 0, *, minutes: float = 60) -> Outcome:
             pair.change()
             for _ in range(pair.random.randint(1, 6)):
                 pair.compare()
-            done = max(outcome.num_chunks / num_chunks, (time.monotonic() - started) / (60 * minutes))
-            if not half_mb and done >= 0.5:
-                half_mb = _resident_mb()
-        outcome.growth_mb = round(_resident_mb() - half_mb, 1)
+            if outcome.num_chunks >= len(outcome.memory_mb) * look_every:
+                outcome.memory_mb[outcome.num_chunks] = _resident_mb()
+        outcome.memory_mb[outcome.num_chunks] = _resident_mb()
+        _measure_growth(outcome)
     finally:
         nn.LayerNorm.forward = forward  # type: ignore[method-assign]
     outcome.minutes = round((time.monotonic() - started) / 60, 1)
     return outcome
+
+
+def _measure_growth(outcome: Outcome) -> None:
+    warm = {made: mb for made, mb in outcome.memory_mb.items() if made >= outcome.num_chunks / 5}
+    outcome.growth_mb = round(outcome.memory_mb[outcome.num_chunks] - next(iter(warm.values())), 1)
+    if len(warm) > 1:
+        outcome.growth_mb_per_1000 = round(
+            1000 * statistics.linear_regression(list(warm), list(warm.values())).slope, 2
+        )
 
 
 class _Pair:
@@ -135,7 +153,8 @@ class _Pair:
         )
         if not torch.equal(found, expected):
             is_stale = torch.equal(found, _predict(self._reference(self._before), batch, seed, modes))
-            where = f"chunk {self.outcome.num_chunks}, after {self._last}"
+            off = float((found - expected).abs().max() / expected.abs().max())
+            where = f"chunk {self.outcome.num_chunks}, after {self._last}, off by {off:.1e} of the largest action"
             (self.outcome.stale if is_stale else self.outcome.foreign).append(where)
 
     def _begin(self) -> None:
@@ -185,7 +204,7 @@ def _resident_mb() -> float:
     """Memory of this process [MB], after a garbage collection."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
+    return round(pages * 4096 / 1e6, 1)
 
 
 def main() -> None:

@@ -235,6 +235,45 @@ def test_an_attribute_that_the_code_names_is_never_ignored(policy):
         assert chunk(policy) == 2 * (1 + 2 * scale)
 
 
+def repeated(change, undo, policy, expected):
+    """Make a change and undo it, again and again; a chunk shows both each time."""
+    for _ in range(6):
+        change(policy)
+        assert chunk(policy) == expected
+        undo(policy)
+        assert chunk(policy) == 6
+
+
+def test_a_forward_that_is_set_and_removed_again_and_again_is_never_ignored(policy):
+    repeated(lambda p: swap_forward(p, None), lambda p: delattr(p.adapted, "forward"), policy, 10)
+
+
+def test_a_method_that_the_code_names_is_never_ignored(policy):
+    repeated(lambda p: swap_step(p, None), lambda p: delattr(p.noise_scheduler, "step"), policy, 10)
+
+
+def test_items_of_a_list_that_the_code_names_are_never_ignored(policy):
+    repeated(lambda p: p.queue.appendleft(2.0), lambda p: p.queue.popleft(), policy, 10)
+
+
+def test_an_attribute_that_comes_and_goes_is_ignored_and_another_beside_it_is_not(policy, caplog):
+    with told(caplog, "Sum._mark was added again and again"):
+        repeated(lambda p: setattr(p, "_mark", 1), lambda p: delattr(p, "_mark"), policy, 6)
+    (plan,) = bac.plan.plans(policy)
+    policy._mark = 2
+    assert chunk(policy) == 6
+    assert bac.plan.plans(policy) == (plan,)
+    policy.gain = 2.0
+    del policy._mark
+    assert chunk(policy) == 10
+
+
+def test_an_attribute_put_in_the_place_of_one_that_runs_replace_is_seen(policy):
+    del policy.noise_scheduler.num_calls
+    policy.noise_scheduler.step = lambda x: x + 3
+    assert chunk(policy) == 10
+
+
 def test_a_write_through_data_to_half_of_a_weight_is_seen_by_the_next_chunk(policy):
     policy.table.data[1024:3072] = 5
     assert chunk(policy) == 2 * (1 + 2 * 3)
@@ -306,71 +345,3 @@ def test_every_fall_back_from_replay_gives_its_reason_once(caplog, use, reason):
         use(policy)
         use(policy)
     assert caplog.text.count(reason) == 1
-
-
-def flag(read, write, value):
-    """Switch a global setting and back."""
-
-    @contextmanager
-    def switched():
-        before = read()
-        write(value)
-        try:
-            yield
-        finally:
-            write(before)
-
-    return switched
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        pytest.param(lambda: torch.autocast("cpu", torch.bfloat16), id="autocast-bfloat16"),
-        pytest.param(lambda: torch.autocast("cpu", torch.float16), id="autocast-float16"),
-        pytest.param(
-            flag(torch.are_deterministic_algorithms_enabled, torch._C._set_deterministic_algorithms, True),
-            id="deterministic",
-        ),
-        pytest.param(
-            flag(torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp, False), id="flash"
-        ),
-        pytest.param(flag(torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp, False), id="math"),
-        pytest.param(
-            flag(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False),
-            id="mha-fast-path",
-        ),
-    ],
-)
-def test_a_global_setting_that_changes_numbers_has_plans_of_its_own(policy, setting):
-    (plan,) = bac.plan.plans(policy)
-    with setting():
-        chunk(policy)
-    assert len(bac.plan.plans(policy)) == 2
-    chunk(policy)
-    assert bac.plan.plans(policy)[-1] is plan
-
-
-def test_tf32_has_plans_of_its_own():
-    matmul = torch.backends.cuda.matmul
-    before, plans = matmul.allow_tf32, []
-    matmul.allow_tf32 = False
-    policy = wrapped()
-    try:
-        for allowed in (False, True, False):
-            matmul.allow_tf32 = allowed
-            chunk(policy)
-            plans.append(bac.plan.plans(policy)[-1])
-    finally:
-        matmul.allow_tf32 = before
-    assert plans[0] is plans[2] is not plans[1]
-
-
-def test_autocast_to_float16_after_bfloat16_gives_what_an_unwrapped_policy_gives():
-    plain, wrapped_policy = Sum(), wrapped()
-    for policy in (plain, wrapped_policy):
-        policy._private = 1.00390625 + 1 / 1024  # neither dtype holds it
-        policy.adapted.weight.data.fill_(1 + 1 / 512)
-    for dtype in (torch.bfloat16, torch.float16, torch.bfloat16):
-        with torch.autocast("cpu", dtype):
-            assert [chunk(wrapped_policy) for _ in range(2)] == [chunk(plain)] * 2
