@@ -14,6 +14,7 @@ from typing import Any
 
 _PLAIN_CONTAINERS = (dict, OrderedDict, list)
 _VALUES = methodcaller("values")
+_NOTES = frozenset({"__slotnames__"})  # that Python makes on a class when an object of it is copied or pickled
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,7 @@ class Place:
 
     def has_its_names(self) -> bool:
         """Whether no name is new or lost, those apart that may come and go."""
-        return self.known is None or mapping_of(self.holder).keys() - self.free == self.known
+        return self.known is None or not self._new_or_lost()
 
     def difference(self) -> tuple[Any, str] | None:
         """A name that is new, lost or has another value (None if an item has no name), and what happened, in words."""
@@ -116,7 +117,7 @@ class Place:
         if self._has_items and len(holder) != self.size:
             return None, f"{self.path} got or lost an item"
         if not self._has_items and not self.has_its_names():
-            name = min(holder.keys() - self.free ^ self.known, key=str)
+            name = min(self._new_or_lost(), key=str)
             return name, f"{self.path}.{name} was {'added' if name in holder else 'removed'}"
         try:
             now = tuple(self.get(holder))
@@ -127,6 +128,17 @@ class Place:
         replaced = (name for name, value, was in zip(self.names, now, self.values, strict=True) if value is not was)
         name = next(replaced, self)
         return None if name is self else (name, f"{self.path}.{name} was replaced")
+
+    def with_notes(self) -> Place:
+        """The same, after Python has noted something on a class."""
+        if self.known is None or self._has_items:
+            return self
+        return replace(self, known=self.known | _NOTES.intersection(mapping_of(self.holder)))
+
+    def _new_or_lost(self) -> set[Any]:
+        """Names that are new or lost, those apart that may come and go."""
+        present = set(mapping_of(self.holder)) - self.free
+        return (present ^ (self.known or frozenset())) - _NOTES
 
     @property
     def _has_items(self) -> bool:

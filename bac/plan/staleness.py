@@ -93,9 +93,11 @@ class Staleness:
 
     def difference(self) -> Change | None:
         """The change since `settle`; None if there is none."""
-        if not self._watch.is_same() and (found := self._watch.difference()) is not None:
-            path, name, reason = found
-            return Change(reason, (path, name), self._is_named(path, name))
+        if not self._watch.is_same():
+            if (found := self._watch.difference()) is not None:
+                path, name, reason = found
+                return Change(reason, (path, name), self._is_named(path, name))
+            self._watch = Watch([place.with_notes() for place in self._watch.places])
         written = self._weights.difference()
         return None if written is None else Change(written)
 

@@ -3,7 +3,8 @@
 ``linear`` multiplies by the transpose of its weight. With a few rows of input, reading the weight across its rows
 costs a fifth to a third of the time; in column-major order, it is read along them. The weight keeps its shape and only
 gets other strides. If BLAS sums in the same order either way, the result is the same bit for bit. So far it always did
-for four rows and more; the pass tries each shape on random numbers.
+for four rows and more; the pass tries each shape on random numbers, and leaves products in 16 bits alone
+(`shows_order`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bac.plan.program import Instruction, Meta, Program, Ref
+from bac.plan.program import Instruction, Meta, Program, Ref, shows_order
 
 _MIN_ROWS = 4  # fewer rows are matrix-vector products
 
@@ -60,7 +61,7 @@ def _constant_weight(program: Program, instruction: Instruction) -> int | None:
     if any(value not in program.constants for value in instruction.inputs[1:]):
         return None
     matrix = program.constants[weight]
-    if matrix.device.type != "cpu" or not matrix.is_contiguous() or rows < _MIN_ROWS:
+    if matrix.device.type != "cpu" or not matrix.is_contiguous() or rows < _MIN_ROWS or not shows_order(matrix.dtype):
         return None
     return weight
 

@@ -7,8 +7,8 @@ observation tokens, which are the same at every step. For operators that treat e
 
 the left half folds away, all steps share the right half, and a denoising step is left with the ``cat``. Whether a row
 of a matrix product keeps its bits among fewer rows depends on BLAS, so each shape is tried on random numbers before it
-is split. Constant tokens are computed among zeros in the place of the others, so the shape of their product is the same
-as before.
+is split; a product in 16 bits never is (`shows_order`). Constant tokens are computed among zeros in the place of the
+others, so the shape of their product is the same as before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from bac.plan.program import Instruction, Meta, Program, Ref, substitute
+from bac.plan.program import Instruction, Meta, Program, Ref, shows_order, substitute
 
 aten = torch.ops.aten
 
@@ -154,6 +154,8 @@ class _Splitter:
         self, instruction: Instruction, whole: int, split: Split, dim: int, constant: tuple[bool, ...]
     ) -> tuple[Meta, ...] | None:
         meta = self.meta[whole]
+        if self.exact and instruction.operator == aten.linear.default and not shows_order(meta.dtype):
+            return None
         generator = torch.Generator().manual_seed(0)
         numbers = torch.randn(meta.shape, generator=generator).to(meta.device, meta.dtype)
         output = self._apply(instruction, whole, _like(numbers, meta))
