@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -175,6 +177,7 @@ class Replayer(Interceptor):
         self.on_demand = False
         self.answered = None
         self._lock = threading.RLock()
+        _ALIVE.add(self)
 
     def _interpret(self, reason: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Interpret a run, and note whether the sampler turns gradients off by itself."""
@@ -298,3 +301,14 @@ def _to_caller(output: Any) -> Any:
 
 def _ordinary(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
+
+
+def _renew_locks() -> None:
+    """In a forked process, the thread that holds a lock does not exist, and would never release it."""
+    for replayer in list(_ALIVE):
+        replayer._lock = threading.RLock()
+
+
+_ALIVE: WeakSet[Replayer] = WeakSet()
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,3 +209,39 @@ def test_checking_that_nothing_changed_takes_no_time():
     with Counting() as counting:
         assert replayer.plans[0].staleness.difference() is None
     assert counting.by_name == {}
+
+
+FORK = """
+import os, threading
+import torch, bac, bac.plan
+from bac.plan.executor import Replayer
+from tests.bac.models import TinyTransformerPolicy, obs
+
+policy = bac.wrap(TinyTransformerPolicy(), replay=bac.Replay(record="first"))
+recording, go_on, record = threading.Event(), threading.Event(), Replayer._record
+
+def slow(self, *args):
+    recording.set(), go_on.wait(60)
+    return record(self, *args)
+
+Replayer._record = slow
+thread = threading.Thread(target=torch.no_grad()(policy.predict_action_chunk), args=(obs(),))
+thread.start()
+assert recording.wait(60)
+torch.set_grad_enabled(False)
+Replayer._record = record
+child = os.fork()
+if not child:
+    policy.predict_action_chunk(obs()), policy.predict_action_chunk(obs())
+    os._exit(len(bac.plan.plans(policy)))
+plans = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+go_on.set(), thread.join()
+print(plans, len(bac.plan.plans(policy)))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_forked_while_a_plan_is_recorded_records_its_own():
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["1", "1"], done.stderr
