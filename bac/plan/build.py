@@ -141,7 +141,11 @@ def build(
         return Postponed("its actions are not numbers (NaN), so a later chunk is recorded"), output
     after = RandomState(leaves)
     try:
-        staleness = Staleness(owner, held, swapped, reads=reads, ignored=ignored)
+        watched = (
+            *held,
+            *leaves,
+        )  # an object among the arguments is compared by identity, so its attributes may change
+        staleness = Staleness(owner, watched, swapped, reads=reads, ignored=ignored)
         with _no_collection():
             program, recordings = _record_twice(sampler, staleness, arguments, before, output)
             with torch.inference_mode():
