@@ -6,13 +6,12 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import ceil, inf, isfinite
+from math import ceil, inf
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 
-from bac.control.checks import Range, as_chunk, check_range
+from bac.control.checks import Range, as_action, as_chunk, as_count, as_positive, as_range, check_range
 from bac.control.clock import Clock, Outcome, WallClock, Worker, prompt_threads
 from bac.control.deadline import Deadline
 from bac.control.statistics import LoopRecorder, Statistics
@@ -105,20 +104,19 @@ class ControlLoop:
     clock: Clock = field(default_factory=WallClock, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("control_hz", self.control_hz),
-            ("timeout_s", self.timeout_s),
-            ("robot_timeout_s", self.robot_timeout_s),
-        ):
-            if value is not None and not (isfinite(value) and value > 0):
-                raise ControlError(f"{name}: must be positive and finite, got {value!r}")
-        for name, count, least in (
-            ("execute_steps", self.execute_steps, 1),
-            ("blend_steps", self.blend_steps, 0),
-            ("warmup", self.warmup, 1),
-        ):
-            if count is not None and count < least:
-                raise ControlError(f"{name}: must be at least {least}, got {count}")
+        checked = {
+            "control_hz": as_positive("control_hz", self.control_hz),
+            "timeout_s": as_positive("timeout_s", self.timeout_s),
+            "blend_steps": as_count("blend_steps", self.blend_steps, 0),
+            "warmup": as_count("warmup", self.warmup, 1),
+            "action_range": as_range(self.action_range),
+        }
+        if self.robot_timeout_s is not None:
+            checked["robot_timeout_s"] = as_positive("robot_timeout_s", self.robot_timeout_s)
+        if self.execute_steps is not None:
+            checked["execute_steps"] = as_count("execute_steps", self.execute_steps, 1)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # the loop is frozen
         if self.on_miss not in ("hold", "safe"):
             raise ControlError(f'on_miss: must be "hold" or "safe", got {self.on_miss!r}')
 
@@ -312,13 +310,10 @@ class _Run:
         return self.robot("robot: observe()", self.loop.robot.observe)
 
     def _send(self, action: Actions) -> None:
-        self.robot("robot: act()", self.loop.robot.act, action)
+        self.robot("robot: act()", self.loop.robot.act, action.copy())  # a driver may scale it in place
         self.last_action = action
 
     def _safe_action(self) -> Actions:
         safe = self.loop.safe_action
         given = self.robot("safe_action()", safe, self.last_action, self.observation) if callable(safe) else safe
-        action = np.asarray(given, np.float32)
-        if action.shape != (self.action_size or action.size,) or not np.isfinite(action).all():
-            raise ControlError(f"safe_action: must be finite and [{self.action_size or 'Da'}], got {action}")
-        return action
+        return as_action(given, self.action_size)

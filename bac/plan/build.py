@@ -141,7 +141,8 @@ def build(
         return Postponed("its actions are not numbers (NaN), so a later chunk is recorded"), output
     after = RandomState(leaves)
     try:
-        staleness = Staleness(owner, held, swapped, reads=reads, ignored=ignored)
+        watched = (*held, *leaves)  # of an argument that is an object, attributes may change
+        staleness = Staleness(owner, watched, swapped, reads=reads, ignored=ignored)
         with _no_collection():
             program, recordings = _record_twice(sampler, staleness, arguments, before, output)
             with torch.inference_mode():

@@ -20,6 +20,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
+from torch.utils._device import DeviceContext
 
 from bac.caching.block import Block
 from bac.caching.interceptors.patch import Interceptor
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 CAPACITY = 8  # plans kept per policy
 _REPLAYS_PER_RECORD = 50  # a recording takes as long as some 50 replays, so it pays only if used that often
 _IDLE_CHANGES = 3  # of an attribute that no code of a run names, before it is ignored
+_DIFFERENT = 32  # signatures met once each, before this is told
 _REMEMBERED = 1000  # signatures counted before the counts are cleared
 
 _GRADIENTS = "gradients are enabled; predict under torch.no_grad() or torch.inference_mode()"
@@ -202,6 +204,8 @@ class Replayer(Interceptor):
             return "something else intercepts its blocks; if it is to stay, call bac.wrap again after it"
         if any(self._hooks):
             return _HOOKS
+        if torch._C._len_torch_function_stack() and any(map(_changes_numbers, _modes())):
+            return "a mode of PyTorch (TorchFunctionMode) is on; leave it to replay"
         if torch.compiler.is_compiling():
             return "torch.compile traces it; compile with replay=bac.Replay(exact=False, compile=True) instead"
         return None
@@ -226,6 +230,8 @@ class Replayer(Interceptor):
         self._refused.clear()
         self._hooks = None  # a replaced module has other hooks
         self._last_change = change.reason
+        if not self.sights:
+            self._tell(f"{change.reason} since it was recorded; record it again: bac.plan.record(policy, batch)")
         if change.spot is None or change.is_named:
             return
         self._idle_changes[change.spot] = times = self._idle_changes.get(change.spot, 0) + 1
@@ -241,6 +247,8 @@ class Replayer(Interceptor):
         if len(self._met) > _REMEMBERED:
             self._met.clear()
         self._met[key] = self._met.get(key, 0) + 1
+        if len(self._met) == _DIFFERENT and self.sights > 1 and max(self._met.values()) == 1:
+            self._tell("its arguments differ at every chunk, in a shape, a number or a text; give numbers as tensors")
         return self._met[key] >= self.sights
 
     def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -286,6 +294,16 @@ class Replayer(Interceptor):
     @property
     def _interpreted(self) -> str:
         return f"{type(self.owner).__name__}: a denoising run cannot be replayed, so it is interpreted"
+
+
+def _modes() -> Iterator[object]:
+    """PyTorch's modes that intercept functions, such as ``with torch.device(..)``."""
+    yield from map(torch._C._get_function_stack_at, range(torch._C._len_torch_function_stack()))
+
+
+def _changes_numbers(mode: object) -> bool:
+    """Whether a mode may. A plan has the devices of new tensors in it already."""
+    return not isinstance(mode, DeviceContext)
 
 
 def _hooks_of(owner: nn.Module) -> list[Any]:

@@ -69,6 +69,13 @@ def signature(leaves: Sequence[Any], structure: Hashable) -> Hashable:
         elif isinstance(leaf, Generator):
             parts.append((first.setdefault(id(leaf), place), leaf.device))
         else:
-            hash(leaf)  # raises here, as documented, rather than at the caller's look-up
-            parts.append((type(leaf), leaf))
+            parts.append((type(leaf), _value(leaf)))
     return structure, tuple(parts), settings()
+
+
+def _value(leaf: Any) -> Hashable:
+    """The leaf, or what tells it apart: 0.0 equals -0.0, and NaN not even itself."""
+    if isinstance(leaf, (float, complex)):
+        return repr(leaf)
+    hash(leaf)  # raises here, as documented, rather than at the caller's look-up
+    return leaf  # type: ignore[no-any-return]

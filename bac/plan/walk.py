@@ -13,6 +13,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -27,13 +28,15 @@ _DEPTH = 5  # holders within a module's attribute; a node of OmegaConf lies thre
 _MOST_ITEMS = 500  # a larger container, such as a vocabulary, is not entered
 _MOST_PLACES = 50_000
 
+_CLASS = ("__class__",)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 # What PyTorch keeps in every module besides its numbers. The replayer looks at the hooks among them itself.
 _BOOKKEEPING = frozenset(vars(nn.Module()))
 _BASIC = {*sys.stdlib_module_names, "torch", "bac"}
 _MADE_BY_PYTHON = 1 << 9  # flag of classes whose attributes can be set (Py_TPFLAGS_HEAPTYPE)
 _CLOSED = (
-    str, bytes, int, float, complex, type(None), type, ModuleType, BuiltinFunctionType, MethodType,
+    str, bytes, int, float, complex, type(None), type, ModuleType, BuiltinFunctionType,
     Tensor, Generator, torch.dtype, torch.device, Interceptor, logging.Logger,
 )  # fmt: skip
 
@@ -53,32 +56,48 @@ class Walk:
         self._types: dict[type, None] = {}
         self.places: list[Place] = []
 
-    def module(self, path: str, module: nn.Module) -> None:
-        """A module, everything that it holds, and its sub-modules."""
+    def module(self, path: str, module: nn.Module, *, is_part: bool = True) -> None:
+        """A module, everything that it holds, and its sub-modules.
+
+        Args:
+            path: The module, in words.
+            module: The module.
+            is_part: It is a registered part of the sampler's owner, so the replayer looks at its hooks itself.
+        """
         if self._met(module):
             return
         own = vars(module)
         names = [name for name in own if (id(own), name) not in self._swapped]
         self.places.append(Place.of_mapping(path, own, names))
+        self.places.append(Place.of_attributes(path, module, _CLASS))
         self.places += [Place.of_mapping(path, own[registry], own[registry]) for registry in _REGISTRIES]
+        if not is_part:
+            self.places += [Place.of_mapping(f"{path}.{hooks}", own[hooks], own[hooks]) for hooks in _HOOKS]
         for name in names:
             if name not in _BOOKKEEPING:
                 self.thing(f"{path}.{name}", own[name], depth=0)
         for name, child in own["_modules"].items():
             if child is not None:
-                self.module(f"{path}.{name}", child)
+                self.module(f"{path}.{name}", child, is_part=is_part)
 
     def thing(self, path: str, thing: Any, depth: int, *, whole: bool = True) -> None:
         """A value of any type. `whole`: all its attributes, not only those that the code names."""
         if isinstance(thing, nn.Module):
-            self.module(path, thing)
+            self.module(path, thing, is_part=False)
             return
         if depth > _DEPTH or isinstance(thing, _CLOSED) or len(self.places) > _MOST_PLACES or self._met(thing):
             return
         if isinstance(thing, FunctionType):
             if not str(thing.__module__).startswith("torch."):
-                place = Place.of_attributes(path, thing, ("__code__",))
-                self.places.append(replace(place, rare=frozenset(place.names)))
+                self._function(path, thing, depth)
+        elif isinstance(thing, MethodType):
+            self.thing(f"{path}.__self__", thing.__self__, depth + 1, whole=False)
+            self.thing(path, thing.__func__, depth + 1)
+        elif isinstance(thing, partial):
+            place = Place.of_attributes(path, thing, ("func", "args", "keywords"))
+            self.places.append(place)
+            for name, value in place.named():
+                self.thing(f"{path}.{name}", value, depth + 1, whole=False)
         elif isinstance(thing, (dict, list, tuple, set, deque)):
             self._container(path, thing, depth)
         elif depth == 0 or not isinstance(thing, frozenset):
@@ -110,6 +129,14 @@ class Walk:
             for name, value in place.named():
                 self.thing(f"{path}.{name}", value, depth=1, whole=False)
 
+    def _function(self, path: str, function: FunctionType, depth: int) -> None:
+        """Code, defaults and attributes of a function; the values of its attributes each time, the rest in turns."""
+        place = Place.of_attributes(path, function, ("__code__", "__defaults__", "__kwdefaults__"))
+        self.places.append(replace(place, rare=frozenset(place.names)))
+        self.places.append(Place.of_mapping(path, vars(function), vars(function)))
+        for name, value in list(vars(function).items()):
+            self.thing(f"{path}.{name}", value, depth + 1, whole=False)
+
     def _container(self, path: str, thing: Any, depth: int) -> None:
         if len(thing) > _MOST_ITEMS:
             return
@@ -127,9 +154,10 @@ class Walk:
         if isinstance(own, dict):
             names = [n for n in own if (whole or n in self._names) and (id(own), n) not in self._swapped]
             place = Place.of_mapping(path, own, names, sized=whole)
+            self.places.append(Place.of_attributes(path, thing, _CLASS))
         else:
             slots = [n for n in _slots(type(thing)) if (whole or n in self._names) and hasattr(thing, n)]
-            place = Place.of_attributes(path, thing, slots)
+            place = Place.of_attributes(path, thing, (*slots, *_CLASS))
         self.places.append(place)
         for name, value in place.named():
             self.thing(f"{path}.{name}", value, depth + 1, whole=False)

@@ -159,3 +159,33 @@ def test_chunks_are_taken_with_and_without_a_batch():
     rows = np.arange(6.0).reshape(2, 3)
     for value in (rows, rows[None], torch.tensor(rows), torch.tensor(rows[None], dtype=torch.bfloat16)):
         assert as_chunk(value).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, {"action": 1}, "actions", [["a", "b"]], [[1, 2], [3]], torch.zeros(1, 2, 3) * 1j, torch.eye(3).to_sparse()],
+)
+def test_a_chunk_that_holds_no_real_numbers(policy, robot, value):
+    error = stopped(spoiling(policy, lambda chunk: value), robot)
+    assert str(error).startswith("action chunk: cannot be read as real numbers")
+
+
+def test_an_action_range_of_another_size(policy, robot):
+    error = stopped(policy, robot, action_range=([0, 0, 0], [1, 1, 1]))
+    assert "action_range: must fit 2 components" in str(error)
+
+
+def test_a_driver_that_scales_an_action_in_place_changes_none_that_is_sent_later(clock, robot, monkeypatch):
+    safe = np.full(2, -1, np.float32)
+    act = robot.act
+
+    def scaled(action):
+        act(action)
+        action *= 1000
+
+    monkeypatch.setattr(robot, "act", scaled)
+    for on_miss, held in (("hold", 4), ("safe", -1)):
+        robot.acted.clear()
+        loop_of(Prophet(clock, [0.1, 0.9, 0.1]), robot, on_miss=on_miss, safe_action=safe).run(15)
+        assert robot.acted[:6] == [0, 1, 2, 3, 4, held]
+    assert safe.tolist() == [-1, -1]

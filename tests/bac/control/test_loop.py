@@ -153,6 +153,13 @@ def test_no_action_is_ever_sent_at_another_time_than_its_own(latencies, length, 
     ("options", "message"),
     [
         ({"control_hz": 0.0}, "control_hz: must be positive"),
+        ({"control_hz": "50"}, "control_hz: must be positive"),
+        ({"timeout_s": None}, "timeout_s: must be positive"),
+        ({"blend_steps": 1.5}, "blend_steps: must be at least 0 and whole"),
+        ({"action_range": 5}, r"action_range: must be \(low, high\)"),
+        ({"action_range": (1, -1)}, "action_range: low must be at most high"),
+        ({"action_range": (-1, float("nan"))}, "action_range: low must be at most high"),
+        ({"action_range": (-1, None)}, "action_range: cannot be read as real numbers"),
         ({"timeout_s": float("inf")}, "timeout_s: must be positive and finite"),
         ({"execute_steps": 0}, "execute_steps: must be at least 1"),
         ({"warmup": 0}, "warmup: must be at least 1"),
@@ -163,3 +170,11 @@ def test_what_cannot_be_is_refused_before_anything_moves(options, message):
     clock = VirtualClock()
     with pytest.raises(bac.BacError, match=message):
         loop_of(Prophet(clock, [0.1]), Odometer(clock), **options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    clock = VirtualClock()
+    options = {"control_hz": np.float32(10), "timeout_s": np.float64(1), "blend_steps": np.int64(0)}
+    robot = Odometer(clock)
+    loop_of(Prophet(clock, [0.1]), robot, **options).run(np.int64(7))
+    assert robot.acted == [0, 1, 2, 3, 4, 5, 6]
