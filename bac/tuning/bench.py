@@ -161,6 +161,11 @@ class Bench:
         reference = self._reference(purpose, JUDGING_DRAWS, APART)  # from other noise than any way's
         return distance(self.draws(denoising, purpose, JUDGING_DRAWS), reference)
 
+    def second_look(self, denoising: Denoising) -> float:
+        """Mean energy distance on the fitting observations, from other and more noise than `errors`."""
+        reference = self._reference("fit", JUDGING_DRAWS, 3 * APART)
+        return float(energy_distances(self.draws(denoising, "fit", JUDGING_DRAWS, 4 * APART), reference).mean())
+
     def measured(self, denoising: Denoising) -> Measured:
         """Measure a way to denoise on the held-out observations, for its file."""
         count = sum(map(num_rows, self.batches["held out"]))

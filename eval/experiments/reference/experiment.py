@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -13,7 +14,7 @@ from bac.tuning.bench import JUDGING_DRAWS, Bench, typical
 from bac.tuning.distance import Distance, distance
 from eval.compared.comparison import Comparison
 from eval.compared.matching import measure_cells
-from eval.experiments.reference.rows import OWN, rows
+from eval.experiments.reference.rows import OWN, chosen, rows
 from eval.measure.action_error import action_chunks
 from eval.measure.intervals import mean_score, paired_score_difference, paired_success_difference, success_rate
 from eval.play.visit import visited
@@ -53,7 +54,8 @@ class Reference:
             configure(self.policy, OWN)
             options = {"steps": self.options.steps, "updates": self.options.updates}
             write_json(path, [cell.to_document() for cell in rows(self.bench, calibration, **options)])
-        return [Cell.from_document(document) for document in json.loads(path.read_text())]
+        made = [Cell.from_document(document) for document in json.loads(path.read_text())]
+        return [*made, *(chosen(Path(file)) for file in self.options.files)]
 
     def distances(self) -> dict[str, dict[str, Any]]:
         """Distances of every row by name: ``energy`` (with interval), ``shift``, ``spread``, ``path_error``."""

@@ -9,11 +9,11 @@ from scipy.stats import spearmanr
 
 from bac.files import write_text
 from eval.experiments.reference.rows import GROUPS
-from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, Label, key, picture, place_labels, plain_log_axis
+from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, PINK, Label, key, picture, place_labels, plain_log_axis
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
-COLOURS = dict(zip(GROUPS, (GREY, BLUE, ORANGE, GREEN), strict=True))
+COLOURS = dict(zip(GROUPS, (GREY, BLUE, ORANGE, GREEN, PINK), strict=True))
 INSTRUMENTS = {  # name in the table, from a row
     "energy distance": lambda row: row["energy"][0],
     "error to the deterministic path": lambda row: row["path_error"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import bac
 from bac.caching.calibration import Calibration
@@ -14,7 +15,8 @@ from eval.setup.cells import Cell, adaptive, dense, holding, together
 OWN = dense()  # the policy as it is configured and trained: DDPM-100
 DETERMINISTIC = "deterministic steps"
 ANCESTRAL = "fitted ancestral"
-GROUPS = ("own steps", ANCESTRAL, DETERMINISTIC, "cache on own steps")
+TUNED = "bac.tune's choice"
+GROUPS = ("own steps", ANCESTRAL, DETERMINISTIC, "cache on own steps", TUNED)
 
 
 def late(num_steps: int, grid: int) -> tuple[int, ...]:
@@ -50,6 +52,12 @@ def rows(bench: Bench, calibration: Calibration, *, steps: Sequence[int], update
         yield replace(together("unified", count), family="cache on own steps")
         schedule = replace(matched_schedule(calibration, count), estimator="taylor-1", fingerprint=None)
         yield _row(f"shared, taylor-1, {count}", "cache on own steps", bac.Denoising(schedule=schedule))
+
+
+def chosen(file: Path) -> Cell:
+    """The way of a ``bac.json`` that `bac.tune` wrote."""
+    denoising = bac.load(file)
+    return _row(f"tuned: {denoising.name}", TUNED, replace(denoising, measured=None))
 
 
 def _row(name: str, group: str, denoising: bac.Denoising) -> Cell:
