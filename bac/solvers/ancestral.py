@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from bac.errors import ScheduleError
-from bac.solvers.multistep import Coefficients, Multistep, MultistepScheduler, Stepped
+from bac.solvers.multistep import LARGEST, Coefficients, Multistep, MultistepScheduler, Stepped
 
-LARGEST_SCALE = 1e3  # of noise on normalised actions
+_DEVIATIONS = 10  # of the noise; no draw is larger
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Ancestral(Multistep):
 
     Attributes:
         coefficients: As of `Multistep`, `[K, 5]`.
-        scales: Standard deviation of the noise after every step, `[K]`, in [0, 1000], normalised action units. The last
+        scales: Standard deviation of the noise after every step, `[K]`, at least 0, normalised action units. The last
             one is zero. (One for each action dimension was no better on the policies that were tried.)
 
     Raises:
@@ -48,8 +48,14 @@ class Ancestral(Multistep):
             raise ScheduleError(
                 f"scales: must be {len(self.coefficients)}, one for each step, got {len(self.scales)}; tune again"
             )
-        if not all(0 <= scale <= LARGEST_SCALE for scale in self.scales):  # NaN is neither
-            raise ScheduleError(f"scales: must be in [0, {LARGEST_SCALE:g}], got {self.scales}; tune again")
+        largest = 1.0  # magnitude of the sample, as in `Multistep`
+        for step, (row, scale) in enumerate(zip(self.coefficients, self.scales, strict=True)):
+            largest = abs(row[2]) * largest + sum(map(abs, (*row[:2], *row[3:]))) + _DEVIATIONS * scale
+            if not (scale >= 0 and largest <= LARGEST):  # NaN is neither
+                raise ScheduleError(
+                    f"scale of step {step}: must be at least 0, and keep samples below {LARGEST:g}, got {scale}; tune "
+                    "again"
+                )
 
     def scheduler(self, trained: Any, timesteps: Sequence[float]) -> AncestralScheduler:
         """See `bac.solvers.Solver.scheduler`."""
