@@ -132,21 +132,26 @@ def draw(tuned: Tuned, path: str | Path) -> None:
         figures = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise BacError("plot: needs matplotlib; pip install matplotlib, or print(tuned)") from error
+    is_signed = tuned.quantity != "action error"  # an unbiased distance may be below zero, where a logarithm ends
     figure = figures.Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
+
+    def drawable(trial: Trial) -> bool:
+        return is_signed or trial.fit_error > 0
+
     for family in dict.fromkeys(trial.family for trial in tuned.trials):
-        its = [trial for trial in tuned.trials if trial.family == family and trial.fit_error > 0]
+        its = [trial for trial in tuned.trials if trial.family == family and drawable(trial)]
         points = [1e3 * trial.p50_s for trial in its], [trial.typical_error for trial in its]
         axes.plot(*points, "o", ms=4, label=family)
-    front = [trial for trial in tuned.front if trial.fit_error > 0]
+    front = [trial for trial in tuned.front if drawable(trial)]
     line = [1e3 * trial.p50_s for trial in front], [trial.typical_error for trial in front]
     axes.plot(*line, color="0.6", lw=1, zorder=0)
     chosen = tuned.chosen
     axes.plot(1e3 * chosen.p50_s, chosen.typical_error, "o", ms=13, mfc="none", mec="black", label="chosen")
     if tuned.budget.latency_s is not None:
         axes.axvline(1e3 * tuned.budget.limit_s, color="0.4", ls=":", label="budget")
-    quantity = "action error, typical" if tuned.quantity == "action error" else tuned.quantity
-    axes.set(xscale="log", yscale="log", xlabel="latency of a chunk, p50 [ms]", ylabel=quantity)
+    quantity, scale = (tuned.quantity, "linear") if is_signed else ("action error, typical", "log")
+    axes.set(xscale="log", yscale=scale, xlabel="latency of a chunk, p50 [ms]", ylabel=quantity)
     axes.set_title(tuned.budget.asked, fontsize=10)
     axes.legend(fontsize=7, frameon=False)
     with drafted(path) as draft:

@@ -77,7 +77,8 @@ def draw_front(path: Path, task: str, table: Sequence[Row]) -> None:
             bars = [[value - low], [high - value]]
             axes.errorbar(row["sweeps"], value, bars, fmt="o", ms=4, color=COLOURS[row["group"]], elinewidth=0.7)
         plain_log_axis(axes)
-        axes.set(xlabel="evaluations of the denoiser (sweeps)", ylabel="minus the policy itself", title=task)
+        axes.set(xlabel="evaluations of the denoiser (sweeps)", ylabel="minus the policy itself")
+        axes.set_title(task, pad=22)  # above the names of the groups
         key(axes, list(COLOURS.items()))
         place_labels(axes, [Label(r["sweeps"], r["difference"][0], r["name"], "#555555", 6) for r in table[1:]])
 
