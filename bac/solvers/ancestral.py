@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bac.errors import ScheduleError
-from bac.solvers.multistep import LARGEST, Coefficients, Multistep, MultistepScheduler, Stepped
+from bac.solvers.multistep import Coefficients, Multistep, MultistepScheduler, Stepped
 
 _DEVIATIONS = 10  # of the noise; no draw is larger
 
@@ -33,29 +33,27 @@ class Ancestral(Multistep):
     Attributes:
         coefficients: As of `Multistep`, `[K, 5]`.
         scales: Standard deviation of the noise after every step, `[K]`, at least 0, normalised action units. The last
-            one is zero. (One for each action dimension was no better on the policies that were tried.)
+            one is zero. One for each action dimension was no better on the policy that was tried.
 
     Raises:
-        ScheduleError: A row has another length, a number is not finite, or a scale is negative.
+        ScheduleError: As from `Multistep`, or there is not one scale of at least 0 for each row.
     """
 
     scales: tuple[float, ...] = ()
     name = "fitted ancestral"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if len(self.scales) != len(self.coefficients):
             raise ScheduleError(
                 f"scales: must be {len(self.coefficients)}, one for each step, got {len(self.scales)}; tune again"
             )
-        largest = 1.0  # magnitude of the sample, as in `Multistep`
-        for step, (row, scale) in enumerate(zip(self.coefficients, self.scales, strict=True)):
-            largest = abs(row[2]) * largest + sum(map(abs, (*row[:2], *row[3:]))) + _DEVIATIONS * scale
-            if not (scale >= 0 and largest <= LARGEST):  # NaN is neither
-                raise ScheduleError(
-                    f"scale of step {step}: must be at least 0, and keep samples below {LARGEST:g}, got {scale}; tune "
-                    "again"
-                )
+        if not all(scale >= 0 for scale in self.scales):  # NaN is neither
+            raise ScheduleError(f"scales: must be at least 0, got {self.scales}; tune again")
+        super().__post_init__()
+
+    def largest_noise(self, step: int) -> float:
+        """See `Multistep.largest_noise`."""
+        return _DEVIATIONS * self.scales[step]
 
     def scheduler(self, trained: Any, timesteps: Sequence[float]) -> AncestralScheduler:
         """See `bac.solvers.Solver.scheduler`."""

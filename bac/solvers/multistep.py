@@ -52,12 +52,16 @@ class Multistep:
                     f"coefficients of step {step}: must be {wanted} ({', '.join(TERMS[:wanted])}), got {len(row)}"
                 )
             of_sample, *others = map(abs, (row[2], *row[:2], *row[3:]))
-            largest = of_sample * largest + sum(others)
+            largest = of_sample * largest + sum(others) + self.largest_noise(step)
             if not largest <= LARGEST:  # NaN is neither
                 raise ScheduleError(
                     f"coefficients of step {step}: must be finite and keep samples below {LARGEST:g}, got {row}; "
                     "tune again"
                 )
+
+    def largest_noise(self, step: int) -> float:
+        """The largest number that a step draws and adds; a deterministic solver draws none."""
+        return 0.0
 
     def check(self, timesteps: Sequence[float]) -> None:
         """Refuse timesteps that are not one for each step.

@@ -13,7 +13,7 @@ from bac.adapters import find_host
 from bac.denoising import Denoising
 from bac.solvers import AdamsBashforth
 from bac.solvers.flow_fitting import FlowFitter, start
-from bac.tuning.batches import merged, num_rows
+from bac.tuning.batches import merged, num_rows, tiled
 from bac.tuning.bench import Bench
 
 EULER = AdamsBashforth(1)
@@ -47,7 +47,7 @@ class FlowWays:
     def _fitter(self) -> FlowFitter:
         bench = self._bench
         once = merged(bench.batches["fit"])
-        batch = merged([once] * -(-DRAWS // num_rows(once)))  # of few observations, several draws of noise each
+        batch = tiled(once, -(-DRAWS // num_rows(once)))  # of few observations, several draws of noise each
 
         def run() -> None:
             # Find the host again here: its `predict` may be the very method that is now shadowed.
