@@ -24,7 +24,7 @@ parameters, horizon {horizon}, {n_obs_steps} observation steps, {n_action_steps}
 | Steps | {step} of {steps} updates, batch {batch_size}, AdamW + one-cycle, peak learning rate {learning_rate:g} |
 | Precision | {dtype} working weights, float32 master weights; these are the float32 exponential moving average |
 | Device | {device}, {num_threads} thread(s), {minutes:.0f} minutes |
-| Held-out action error | {held_out_error:.4f} (mean absolute, normalised to [-1, 1], DDIM-10) |
+| Held-out action error | {held_out_error:.4f} (mean absolute, normalised to [-1, 1], {measured_with}) |
 | Dense result | see `results/` |
 
 ```python

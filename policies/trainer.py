@@ -21,11 +21,13 @@ from policies.diffusion_transformer.modeling_diffusion_transformer import Diffus
 from policies.diffusion_transformer.processor_diffusion_transformer import (
     make_diffusion_transformer_pre_post_processors,
 )
+from policies.diffusion_transformer.solvers import FLOW
 from policies.master_weights import MasterWeights
 from policies.windows import Windows
 
 COLUMNS = ("step", "loss", "held_out_error", "learning_rate", "seconds")
 NUM_HELD_OUT_WINDOWS = 256
+MEASURING_STEPS = 10
 
 
 class Trainer:
@@ -48,7 +50,7 @@ class Trainer:
         if cfg.initial is not None:
             load_model(self.policy, Path(cfg.initial) / SAFETENSORS_SINGLE_FILE)
         self.averaged = DiffusionTransformerPolicy(self.config).to(cfg.device).eval()
-        self.averaged.diffusion.use_solver("DDIM", 10)
+        self.averaged.diffusion.use_solver(self._measuring_solver, MEASURING_STEPS)
         self.master = MasterWeights(self.policy, getattr(torch, cfg.dtype))
         self.optimizer = torch.optim.AdamW(
             self.master.groups(self.policy.get_optim_params()),
@@ -66,6 +68,10 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.rows: list[dict[str, float | None]] = []
+
+    @property
+    def _measuring_solver(self) -> str:
+        return FLOW if self.config.noise_scheduler_type == FLOW else "DDIM"
 
     def _cut_windows(self) -> tuple[Windows, Windows]:
         """Cut the windows to train on, and the windows of the held-out episodes, which are the last ones."""
@@ -100,7 +106,10 @@ class Trainer:
         return loss.item()
 
     def measure(self) -> float:
-        """Measure the averaged weights on held-out windows: mean absolute action error, normalised units, DDIM-10."""
+        """Mean absolute action error of the averaged weights on held-out windows, normalised units.
+
+        The solver is DDIM, or a flow's own, with `MEASURING_STEPS`.
+        """
         self.ema.copy_to(self.averaged.parameters())
         generator = torch.Generator(self.cfg.device).manual_seed(self.cfg.seed)
         count = min(NUM_HELD_OUT_WINDOWS, len(self.held_out))
@@ -170,6 +179,7 @@ class Trainer:
             "step": self.step,
             "minutes": self.seconds / 60,
             "held_out_error": self.rows[-1]["held_out_error"],
+            "measured_with": f"{self._measuring_solver}-{MEASURING_STEPS}",
         }
 
 

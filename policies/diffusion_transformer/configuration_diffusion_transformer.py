@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig, DiffuserSchedulerConfig
 
-from policies.diffusion_transformer.solvers import NOISE_SCHEDULERS, TIMESTEP_SPACINGS, UsualNoise
+from policies.diffusion_transformer.solvers import FLOW, NOISE_SCHEDULERS, TIMESTEP_SPACINGS, VELOCITY, UsualNoise
 
-PREDICTION_TYPES = ("epsilon", "sample")
+PREDICTION_TYPES = ("epsilon", "sample", VELOCITY)
+FLOW_STEPS = 10  # denoising steps of a flow-matching policy, as in pi0 and SmolVLA
 
 
 @PreTrainedConfig.register_subclass("diffusion_transformer")
@@ -37,11 +38,13 @@ class DiffusionTransformerConfig(PreTrainedConfig):
         beta_schedule: Name of diffusers' noise schedule.
         beta_start: First beta of the schedules that have one.
         beta_end: Last beta of the schedules that have one.
-        prediction_type: Prediction of the denoiser: the noise ("epsilon") or the clean actions ("sample").
+        prediction_type: Prediction of the denoiser: the noise ("epsilon"), the clean actions ("sample"), or the
+            velocity from clean actions to noise ("velocity"). The last one is flow matching; its noise scheduler is
+            "FlowMatchEuler", its noise levels are shares of noise, and no beta schedule or clip applies.
         clip_sample: Clip the estimate of the clean actions at every denoising step (DDPM, DDIM).
         clip_sample_range: Half-width of that clip, in normalised action units.
         timestep_spacing: One of `TIMESTEP_SPACINGS`; `None` takes the noise scheduler's usual one.
-        num_inference_steps: Denoising steps of a run (K); `None` takes all `num_train_timesteps`.
+        num_inference_steps: Denoising steps of a run (K); `None` takes all `num_train_timesteps`, or ten of a flow.
         do_mask_loss_for_padding: Leave actions past the end of an episode out of the loss.
         vision_backbone: torchvision ResNet for images.
         resize_shape: Height and width images are resized to [px].
@@ -118,6 +121,13 @@ class DiffusionTransformerConfig(PreTrainedConfig):
         self._check_sizes()
         _check_member("noise_scheduler_type", self.noise_scheduler_type, NOISE_SCHEDULERS)
         _check_member("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        if (self.prediction_type == VELOCITY) != (self.noise_scheduler_type == FLOW):
+            raise ValueError(
+                f"prediction_type: {VELOCITY!r} and noise_scheduler_type {FLOW!r} go together, "
+                f"got {self.prediction_type!r} and {self.noise_scheduler_type!r}"
+            )
+        if self.prediction_type == VELOCITY and self.num_inference_steps is None:
+            self.num_inference_steps = FLOW_STEPS
         if self.timestep_spacing is not None:
             _check_member("timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
         if self.resize_shape is not None and self.crop_ratio < 1.0:

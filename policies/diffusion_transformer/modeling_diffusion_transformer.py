@@ -8,9 +8,11 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.utils import populate_queues
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE
 from torch import Generator, Tensor, nn
+from torch.distributions import Beta
 
 from policies.diffusion_transformer.configuration_diffusion_transformer import DiffusionTransformerConfig
 from policies.diffusion_transformer.sampler import ActionSampler
+from policies.diffusion_transformer.solvers import VELOCITY
 from policies.diffusion_transformer.transformer import TransformerForDiffusion
 
 
@@ -185,7 +187,10 @@ class DiffusionTransformerModel(ActionSampler):
         return actions[:, start : start + self.config.n_action_steps]
 
     def compute_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean squared error of the prediction at a random noise level per row (Ho et al., 2020).
+        """Mean squared error of the prediction at a random noise level per row.
+
+        Noise levels are even for diffusion (Ho et al., 2020), and more often high for flow matching (Black et al.,
+        2024, pi0, appendix B).
 
         Args:
             batch: Observations as in `encode_observations`, "action" `[B, T, Da]` and "action_is_pad" `[B, T]`.
@@ -194,18 +199,25 @@ class DiffusionTransformerModel(ActionSampler):
             Scalar, float32.
         """
         actions = batch[ACTION].float()
-        noise = torch.randn_like(actions)
-        num_timesteps = self.noise_scheduler.config.num_train_timesteps
-        timesteps = torch.randint(0, num_timesteps, (actions.shape[0],), device=actions.device)
-        noisy = self.noise_scheduler.add_noise(actions, noise, timesteps)
+        noisy, timesteps, target = self._noised(actions, torch.randn_like(actions))
         cond = self.encode_observations(batch)
         prediction = self.transformer(noisy.to(cond.dtype), timesteps, cond).float()
-        target = noise if self.config.prediction_type == "epsilon" else actions
         loss = F.mse_loss(prediction, target, reduction="none")
         if not self.config.do_mask_loss_for_padding:
             return loss.mean()
         inside = ~batch["action_is_pad"][..., None].expand_as(loss)
         return (loss * inside).sum() / inside.sum().clamp_min(1)
+
+    def _noised(self, actions: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy actions, their timesteps, and what the denoiser should predict from them."""
+        count, num_timesteps = actions.shape[0], self.noise_scheduler.config.num_train_timesteps
+        if self.config.prediction_type == VELOCITY:
+            share = 0.001 + 0.999 * Beta(1.5, 1.0).sample((count,)).to(actions.device)
+            noisy = torch.lerp(actions, noise, share[:, None, None])
+            return noisy, share * num_timesteps, noise - actions
+        timesteps = torch.randint(0, num_timesteps, (count,), device=actions.device)
+        target = noise if self.config.prediction_type == "epsilon" else actions
+        return self.noise_scheduler.add_noise(actions, noise, timesteps), timesteps, target
 
 
 def _rgb_encoders(config: DiffusionTransformerConfig) -> nn.ModuleList:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
+from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Generator, Tensor, tensor
 
-NOISE_SCHEDULERS = ("DDPM", "DDIM", "DPM-Solver++", "DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC")
+FLOW = "FlowMatchEuler"  # of the denoisers that predict a velocity, and of no other
+VELOCITY = "velocity"
+NOISE_SCHEDULERS = ("DDPM", "DDIM", "DPM-Solver++", "DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC", FLOW)
 TIMESTEP_SPACINGS = ("leading", "trailing", "linspace")
 USUAL_SPACING = {"DDPM": "leading", "DDIM": "leading"}  # the multistep solvers use "trailing"
 
@@ -87,10 +89,17 @@ def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str 
         timestep_spacing: One of `TIMESTEP_SPACINGS`; `None` takes `USUAL_SPACING`.
 
     Raises:
-        ValueError: There is no such noise scheduler or spacing.
+        ValueError: There is no such noise scheduler or spacing, or it is not for this kind of denoiser.
     """
     if name not in NOISE_SCHEDULERS:
         raise ValueError(f"solver: must be one of {', '.join(NOISE_SCHEDULERS)}, got {name!r}")
+    if (name == FLOW) != (config.prediction_type == VELOCITY):
+        raise ValueError(
+            f"solver: {FLOW!r} is for denoisers that predict a {VELOCITY!r}, the others are for noise or clean "
+            f"actions; got {name!r} for a denoiser that predicts {config.prediction_type!r}"
+        )
+    if name == FLOW:
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
     spacing = timestep_spacing or USUAL_SPACING.get(name, "trailing")
     if spacing not in TIMESTEP_SPACINGS:
         raise ValueError(f"timestep_spacing: must be one of {', '.join(TIMESTEP_SPACINGS)}, got {spacing!r}")
@@ -140,6 +149,9 @@ def set_timesteps(
     if timesteps is not None:
         _place(noise_scheduler, timesteps)
         return
+    if isinstance(noise_scheduler, FlowMatchEulerDiscreteScheduler):  # its own spacing ends just above zero
+        noise_scheduler.set_timesteps(sigmas=[1 - step / num_inference_steps for step in range(num_inference_steps)])
+        return
     noise_scheduler.set_timesteps(num_inference_steps)
     timesteps = noise_scheduler.timesteps.tolist()
     if len(set(timesteps)) != num_inference_steps or len(timesteps) != num_inference_steps:
@@ -161,6 +173,8 @@ def check_timesteps(name: str, timesteps: Sequence[int], num_train_timesteps: in
         raise ValueError(f"timesteps: must decrease, got {list(timesteps)}")
     if not 0 <= timesteps[-1] <= timesteps[0] < num_train_timesteps:
         raise ValueError(f"timesteps: must be in 0..{num_train_timesteps - 1}, got {list(timesteps)}")
+    if name == FLOW:
+        raise ValueError("timesteps: a flow's steps are even; put others on with bac.Denoising(solver='Euler', ...)")
     if name == "UniPC":
         raise ValueError("timesteps: diffusers' UniPC places its own; take timestep_spacing, or DPM-Solver++")
 
