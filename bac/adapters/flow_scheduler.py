@@ -8,6 +8,7 @@ Such a loop asks the scheduler for its times, hands them to the denoiser as the 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from bac.adapters.flow import Flow, Stage, Stepper
 from bac.adapters.host import dotted_name
-from bac.errors import RunError
+from bac.errors import RunError, ScheduleError
 
+logger = logging.getLogger(__name__)
 EULER = "diffusers.schedulers.scheduling_flow_match_euler_discrete.FlowMatchEulerDiscreteScheduler"
 _OTHERS = {
     f"diffusers.schedulers.scheduling_{name}_multistep.{cls}MultistepScheduler"
@@ -40,8 +42,9 @@ def is_flow(scheduler: Any) -> bool:
 
 
 def why_not(scheduler: Any) -> str:
-    """The reason why another solver cannot stand in for a flow's scheduler; empty if it can."""
-    return next((why for option, why in _REFUSED.items() if scheduler.config.get(option)), "")
+    """The reason why no other solver can stand in for a flow's scheduler; empty if one can, or it is no flow's."""
+    options = scheduler.config if is_flow(scheduler) else {}
+    return next((why for option, why in _REFUSED.items() if options.get(option)), "")
 
 
 def flow_through(owner: Any, attribute: str, grid: Callable[[int], Sequence[float]]) -> Flow | None:
@@ -59,10 +62,39 @@ def flow_through(owner: Any, attribute: str, grid: Callable[[int], Sequence[floa
 
 
 def own_times(scheduler: Any, num_steps: int) -> tuple[float, ...]:
-    """The shares of noise at which a scheduler steps, `[K + 1]`. The scheduler is left unchanged."""
+    """The shares of noise at which a scheduler steps, `[K + 1]`. The scheduler is left unchanged.
+
+    Raises:
+        ScheduleError: It does not step by Euler's method.
+    """
+    _require_euler(scheduler)
     mine = copy.deepcopy(scheduler)
     mine.set_timesteps(num_steps)
     return tuple(map(float, mine.sigmas))
+
+
+def last_times(scheduler: Any, num_steps: int) -> tuple[float, ...]:
+    """The shares of noise of the last run, `[K + 1]`, where only a call decides them: by the size of a picture, say.
+
+    Raises:
+        ScheduleError: There was no run of so many steps, or its steps were not by Euler's method.
+    """
+    _require_euler(scheduler)
+    sigmas = tuple(map(float, scheduler.sigmas))
+    if len(sigmas) != num_steps + 1:
+        raise ScheduleError(
+            f"own times: a pipeline's depend on its call, got none with {num_steps} steps; make one first: "
+            f"pipe(..., num_inference_steps={num_steps})"
+        )
+    return sigmas
+
+
+def _require_euler(scheduler: Any) -> None:
+    if EULER not in map(dotted_name, type(scheduler).__mro__):
+        raise ScheduleError(
+            f"own times: only Euler's steps can be fitted to, got {type(scheduler).__name__}; fit to a fine run of "
+            "the flow: FlowFitter(host, run)"
+        )
 
 
 class FlowSteps:
@@ -89,10 +121,18 @@ class FlowSteps:
         return getattr(self._own, name)
 
     def set_timesteps(
-        self, num_inference_steps: Any = None, device: Any = None, sigmas: Any = None, mu: Any = None, **_: Any
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        sigmas: Any = None,  # diffusers' pipelines look for these two names
+        timesteps: Any = None,
+        **_: Any,
     ) -> None:
         """Begin a run. Whatever times a loop asks for, it gets the stage's."""
-        self.sigmas = torch.tensor((*self._stage.times, 0.0), device=device)
+        times = self._stage.times
+        if num_inference_steps not in (None, len(times)):
+            logger.info("%d denoising steps asked for; the solver makes its %d", num_inference_steps, len(times))
+        self.sigmas = torch.tensor((*times, 0.0), device=device)
         self.timesteps = self.sigmas[:-1] * int(self._own.config.num_train_timesteps)
         self.num_inference_steps = len(self.timesteps)
 
