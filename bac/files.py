@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bac import presets
 from bac.errors import BacError, FileError, ScheduleError
 
 FORMAT, VERSION = "bac.denoising", 2
@@ -252,13 +253,16 @@ def brief(what: object) -> str:
 
 
 def read_denoising(path: str | Path) -> dict[str, Any]:
-    """Read a ``bac.json`` of any format and convert it to the current one.
+    """Read a ``bac.json`` of any format and convert it to the current one. It may only name a preset.
 
     Raises:
         ScheduleError: The file cannot be read, or holds something else.
     """
     document = read_json(path)
     found = document.get("format"), document.get("version")
+    if found == (FORMAT, VERSION) and "preset" in document:
+        with one_sentence(path):
+            return read_json(presets.path_of(part(document, "preset", as_text)))
     if found == (FORMAT, VERSION):
         return document
     update = next((update for known, update in _OLDER.items() if known == found), None)
