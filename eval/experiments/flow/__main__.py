@@ -19,6 +19,7 @@ def main(config: Any) -> None:
     torch.set_num_threads(1)
     flow = Flow(Comparison(settings_of(config)), config.flow)
     phases = {"fit": flow.costs, "measure": flow.errors, "change": flow.changed, "play": flow.play}
+    phases |= {"distance": flow.distances, "time": flow.latencies_ms}
     for name, phase in phases.items():
         phase()
         if config.flow.phase == name:

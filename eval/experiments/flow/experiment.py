@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,8 @@ from bac.adapters import find_host
 from bac.solvers import AdamsBashforth
 from bac.solvers.flow_fitting import NUM_FINE, FlowFitter
 from bac.tuning.batches import rows_of
-from bac.tuning.bench import typical
+from bac.tuning.bench import JUDGING_DRAWS, typical
+from bac.tuning.distance import distance
 from eval.compared.comparison import Comparison
 from eval.compared.matching import measure_cells
 from eval.experiments.flow.rows import FITTED, fitted, holding_on_own, own, rows
@@ -96,9 +97,26 @@ class Flow:
         worlds = {**noisy, "observations + 0.3": shifted, "random observations": noises}
         kinds = {name: (batch, 1.0) for name, batch in worlds.items()}
         kinds |= {f"noise x {scale:g}": (self.held_out, scale) for scale in (0.5, 1.5)}
+        few = [c for c in self.cells if c.steps <= 4 and c.family in (own().family, FITTED) and "obs" not in c.name]
         return self._stored(
-            "changed", lambda cell: {name: self._errors(cell, *kind) for name, kind in kinds.items()}, few=True
+            "changed", lambda cell: {name: self._errors(cell, *kind) for name, kind in kinds.items()}, few
         )
+
+    def distances(self) -> dict[str, dict[str, Any]]:
+        """Energy distance of the played rows to the policy itself, on other noise, and the spread of their chunks."""
+
+        def draws(cell: Cell, first: int) -> Tensor:
+            with running(self.policy, cell):
+                parts = [self._predict(self.held_out, draw=draw) for draw in range(first, first + JUDGING_DRAWS)]
+            return torch.stack(parts).double()
+
+        itself = draws(own(), JUDGING_DRAWS)
+
+        def measure(cell: Cell) -> dict[str, Any]:
+            found = distance(draws(cell, 0), itself)
+            return {"energy": [found.value, found.low, found.high], "spread": found.spread}
+
+        return self._stored("distances", measure, self.played)
 
     def play(self) -> None:
         """Play the missing episodes of the rows that are to be played."""
@@ -127,26 +145,27 @@ class Flow:
     def table(self) -> list[dict[str, Any]]:
         """One row for each way."""
         errors, latencies, settings = self.errors(), self.latencies_ms(), self.comparison.settings
+        distances = self.distances()
         itself = self.comparison.results(own())
         found = []
         for cell in self.cells:
             row = {"name": cell.name, "group": cell.family, "steps": cell.steps, **errors[cell.name]}
             row["times"] = [] if cell.denoising is None else list(cell.denoising.timesteps)
             row["latency"] = latencies.get(cell.name)
+            row |= distances.get(cell.name, {})
             results = self.comparison.results(cell)
             if len(results) == settings.n:
                 row |= closed_loop(itself, results, by_score=settings.judged_by_score)
             found.append(row)
         return found
 
-    def _stored(self, name: str, measure: Callable[[Cell], Any], *, few: bool = False) -> dict[str, Any]:
-        """What is measured of every row, kept on disk as it is found; of the first four steps alone if `few`."""
+    def _stored(self, name: str, measure: Callable[[Cell], Any], cells: Sequence[Cell] = ()) -> dict[str, Any]:
+        """What is measured of rows (default: every one), by name; kept on disk as it is found."""
         path = self.folder / f"{name}.json"
         found = json.loads(path.read_text()) if path.exists() else {}
-        for cell in tqdm([c for c in self.cells if c.name not in found], name, unit="row"):
-            if not few or (cell.steps <= 4 and cell.family in (own().family, FITTED) and "obs" not in cell.name):
-                found[cell.name] = measure(cell)
-                write_json(path, found)
+        for cell in tqdm([cell for cell in cells or self.cells if cell.name not in found], name, unit="row"):
+            found[cell.name] = measure(cell)
+            write_json(path, found)
         return dict(found)
 
     def _errors(self, cell: Cell, batch: Batch, scale: float = 1.0) -> dict[str, list[float]]:
@@ -163,11 +182,11 @@ class Flow:
         with running(self.policy, cell):
             return self._predict(batch, scale).double()
 
-    def _predict(self, batch: Batch, scale: float = 1.0) -> Tensor:
+    def _predict(self, batch: Batch, scale: float = 1.0, draw: int = 0) -> Tensor:
         """One chunk for every observation, from noise that is the same for every row of the table."""
         shape = self.policy.diffusion.chunk_shape
         count = len(next(iter(batch.values())))
-        draws = [torch.randn(shape, generator=chunk_generator(FIRST_NOISE_SEED + row, 0)) for row in range(count)]
+        draws = [torch.randn(shape, generator=chunk_generator(FIRST_NOISE_SEED + row, draw)) for row in range(count)]
         self.policy.reset()
         with torch.no_grad():
             return self.policy.predict_action_chunk(batch, noise=scale * torch.stack(draws))

@@ -34,15 +34,16 @@ def publish(
 def markdown(table: Sequence[Row]) -> list[str]:
     """The table, in the order of steps: errors to both references, then success where episodes were played."""
     lines = [
-        "| way | steps | times | error to the flow, rms / typical | to its own ten steps | latency [ms] | n | "
-        "success | score | minus itself [95 %] |",
-        "|---|---:|---|---|---|---:|---:|---:|---:|---|",
+        "| way | steps | times | error to the flow, rms / typical | to its own ten steps | spread | latency [ms] "
+        "| n | success | score | minus itself [95 %] |",
+        "|---|---:|---|---|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in sorted(table, key=lambda row: row["steps"]):
         times = " ".join(f"{time:g}" for time in row["times"]) or "even"
         latency = "" if row["latency"] is None else f"{row['latency']['p50_ms']:.2f}"
         errors = " | ".join(f"{row[name][0]:.4f} / {row[name][1]:.4f}" for name in ("to_flow", "to_own"))
-        lines.append(f"| {row['name']} | {row['steps']} | {times} | {errors} | {latency} | {_played(row)} |")
+        spread = f"{row['spread']:.2f}" if "spread" in row else ""
+        lines.append(f"| {row['name']} | {row['steps']} | {times} | {errors} | {spread} | {latency} | {_played(row)} |")
     return lines
 
 
