@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from bac.adapters import torch as torch_adapter
-from bac.adapters.flow_scheduler import EULER, flow_through, is_flow, own_times, why_not
+from bac.adapters.flow_scheduler import EULER, depends_on_the_call, flow_through, is_flow, why_not
 from bac.adapters.host import Host, at, dotted_name
 
 
@@ -39,7 +39,12 @@ def host(policy: nn.Module, *, diffusion: str, denoiser: str, predict: str) -> H
 
 
 def noise_schedule(noise_scheduler: Any, num_steps: int) -> tuple[str, tuple[float, ...]]:
-    """Class name and timesteps of a noise scheduler of diffusers, which is left unchanged."""
+    """Class name and timesteps of a noise scheduler of diffusers, which is left unchanged.
+
+    No timesteps, if only a call decides them.
+    """
+    if depends_on_the_call(noise_scheduler):
+        return type(noise_scheduler).__name__, ()
     mine = copy.deepcopy(noise_scheduler)  # set_timesteps would change the policy's own
     mine.set_timesteps(num_steps)
     return type(mine).__name__, tuple(float(t) for t in mine.timesteps)
@@ -71,7 +76,7 @@ def with_noise_scheduler(host: Host) -> Host:
     found = replace(host, num_steps=num_steps, solver=solver, timesteps=timesteps, noise_scheduler=scheduler)
     if not is_flow(scheduler):
         return replace(found, takes_solvers=True)
-    flow = flow_through(owner, "noise_scheduler", partial(own_times, scheduler))
+    flow = flow_through(owner, "noise_scheduler")
     return replace(found, flow=flow, why_no_solver=why_not(scheduler), num_steps_at=(owner, "num_inference_steps"))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -27,10 +26,11 @@ _OTHERS = {
     f"diffusers.schedulers.scheduling_{name}_multistep.{cls}MultistepScheduler"
     for name, cls in (("dpmsolver", "DPMSolver"), ("unipc", "UniPC"), ("deis", "DEIS"))
 }
-_REFUSED = {
-    "invert_sigmas": "its times rise, with invert_sigmas",
-    "stochastic_sampling": "it draws noise at every step, with stochastic_sampling",
-}
+_REFUSED = (
+    ("invert_sigmas", "True", "its times rise"),
+    ("stochastic_sampling", "True", "it draws noise at every step"),
+    ("algorithm_type", "sde", "it draws noise at every step"),
+)  # options of a scheduler, the beginnings of their values, and what that means
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -44,47 +44,48 @@ def is_flow(scheduler: Any) -> bool:
 def why_not(scheduler: Any) -> str:
     """The reason why no other solver can stand in for a flow's scheduler; empty if one can, or it is no flow's."""
     options = scheduler.config if is_flow(scheduler) else {}
-    return next((why for option, why in _REFUSED.items() if options.get(option)), "")
+    found = (
+        (why, name, options.get(name)) for name, begin, why in _REFUSED if str(options.get(name)).startswith(begin)
+    )
+    return next((f"{why}, with {name}={value}" for why, name, value in found), "")
 
 
-def flow_through(owner: Any, attribute: str, grid: Callable[[int], Sequence[float]]) -> Flow | None:
+def depends_on_the_call(scheduler: Any) -> bool:
+    """Whether a scheduler has no times before a call, because the size of a picture decides them."""
+    return bool(scheduler.config.get("use_dynamic_shifting"))
+
+
+def flow_through(owner: Any, attribute: str, *, by_call: bool = False) -> Flow | None:
     """Describe a sampler that steps through a noise scheduler; None if no other solver can stand in for it.
 
     Args:
         owner: Object that holds the scheduler and reads it anew in every run.
         attribute: Its name there.
-        grid: See `Flow.grid`.
+        by_call: Whether the scheduler's own times may be others in every call.
     """
     own = getattr(owner, attribute)
     if not is_flow(own) or why_not(own):
         return None
-    return Flow(steppers=(Stepper(owner, attribute, partial(FlowSteps, own)),), grid=grid)
+    times = _last_times if by_call or depends_on_the_call(own) else _own_times
+    return Flow(steppers=(Stepper(owner, attribute, partial(FlowSteps, own)),), grid=partial(times, own))
 
 
-def own_times(scheduler: Any, num_steps: int) -> tuple[float, ...]:
-    """The shares of noise at which a scheduler steps, `[K + 1]`. The scheduler is left unchanged.
-
-    Raises:
-        ScheduleError: It does not step by Euler's method.
-    """
+def _own_times(scheduler: Any, num_steps: int) -> tuple[float, ...]:
+    """The shares of noise at which a scheduler steps, `[K + 1]`. The scheduler is left unchanged."""
     _require_euler(scheduler)
     mine = copy.deepcopy(scheduler)
     mine.set_timesteps(num_steps)
     return tuple(map(float, mine.sigmas))
 
 
-def last_times(scheduler: Any, num_steps: int) -> tuple[float, ...]:
-    """The shares of noise of the last run, `[K + 1]`, where only a call decides them: by the size of a picture, say.
-
-    Raises:
-        ScheduleError: There was no run of so many steps, or its steps were not by Euler's method.
-    """
+def _last_times(scheduler: Any, num_steps: int) -> tuple[float, ...]:
+    """The shares of noise of the last run, `[K + 1]`."""
     _require_euler(scheduler)
     sigmas = tuple(map(float, scheduler.sigmas))
     if len(sigmas) != num_steps + 1:
         raise ScheduleError(
-            f"own times: a pipeline's depend on its call, got none with {num_steps} steps; make one first: "
-            f"pipe(..., num_inference_steps={num_steps})"
+            f"own times: they depend on the call, and the last one did not make {num_steps} steps; make one that does "
+            f"before the fit: pipe(..., num_inference_steps={num_steps})"
         )
     return sigmas
 

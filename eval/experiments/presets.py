@@ -1,13 +1,13 @@
 """Few-step solvers fitted on one flow-matching policy, and judged on others: the presets of `bac.presets`.
 
 ``python -m eval.experiments.presets --fit CHECKPOINT DATA --judge CHECKPOINT DATA --output bac/presets`` fits times and
-coefficients for every number of steps, writes each as an ordinary ``bac.json``, and prints a table: the error of
-actions from a fine run of the flow, with the policy's own even steps, the preset, and what fits the judging policy
-itself. Observations are those of demonstrations, spread over all episodes.
+coefficients for every number of steps, prints a table, and writes each as an ordinary ``bac.json``. The table has the
+error of actions from a fine run of the flow: with the policy's own even steps, with the preset, and with what was
+fitted to that policy itself. Observations are those of demonstrations, spread over all episodes.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -59,12 +59,23 @@ def judged(fitter: FlowFitter, preset: FlowFit) -> list[FlowFit]:
     ]
 
 
+def judge_on(checkpoint: Path, data: Path, presets: Sequence[tuple[FlowFit, list[str]]]) -> None:
+    """Judge presets on a policy: print a row for each, and add a line to what is known of it."""
+    judge = fitter_of(checkpoint, data, NUM_JUDGED)
+    for preset, known in presets:
+        found = judged(judge, preset)
+        print(f"| {checkpoint.name} | {len(preset.times)} | {_cells(found)} |")
+        known.append(f"action error on {checkpoint.name} {found[2].error:.4f}, its own even steps {found[0].error:.4f}")
+    own = judge.at(AdamsBashforth(1), [1 - step / 10 for step in range(10)])
+    print(f"| {checkpoint.name} | 10 | {_cells([own])} | | | |")
+
+
 def _cells(fits: list[FlowFit]) -> str:
     return " | ".join(f"{fit.error:.4f} / {fit.typical_error:.4f}" for fit in fits)
 
 
 def main() -> None:
-    """Fit, write and judge the presets."""
+    """Fit, judge and write the presets."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fit", type=Path, nargs=2, required=True, metavar=("CHECKPOINT", "DATA"))
     parser.add_argument("--judge", type=Path, nargs=2, action="append", default=[], metavar=("CHECKPOINT", "DATA"))
@@ -72,20 +83,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     fitter = fitter_of(*options.fit, NUM_FITTED)
-    presets = [fitter.search(fitter.fit, num_steps) for num_steps in STEPS]
     origin = f"fitted on {options.fit[0].name}, {NUM_FITTED} observations, to a fine run of its flow"
-    for preset in presets:
-        way = bac.Denoising(
-            preset.solver, preset.times, fingerprint=Fingerprint(calibration=origin, version=__version__)
-        )
-        way.save(options.output / f"flow-{len(preset.times)}.json")
+    presets = [(fitter.search(fitter.fit, num_steps), [origin]) for num_steps in STEPS]
     print(f"| action error, rms / typical | K | {' | '.join(COLUMNS)} |\n|---|---:|{'---|' * len(COLUMNS)}")
     for checkpoint, data in options.judge:
-        judge = fitter_of(checkpoint, data, NUM_JUDGED)
-        for preset in presets:
-            print(f"| {checkpoint.name} | {len(preset.times)} | {_cells(judged(judge, preset))} |")
-        own = judge.at(AdamsBashforth(1), [1 - step / 10 for step in range(10)])
-        print(f"| {checkpoint.name} | 10 | {_cells([own])} | | | |")
+        judge_on(checkpoint, data, presets)
+    for preset, known in presets:
+        fingerprint = Fingerprint(calibration="; ".join(known), version=__version__)
+        way = bac.Denoising(preset.solver, preset.times, fingerprint=fingerprint)
+        way.save(options.output / f"flow-{len(preset.times)}.json")
 
 
 if __name__ == "__main__":

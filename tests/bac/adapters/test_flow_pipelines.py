@@ -172,7 +172,7 @@ def test_a_fit_ends_nearer_to_the_flow_than_euler_at_the_same_times():
 def test_the_own_steps_of_a_call_are_fitted_to_after_that_call():
     kit = DynamicallyShiftedFlux()
     pipe = kit.make_policy()
-    with pytest.raises(ScheduleError, match=r"depend on its call.*num_inference_steps=4\)"):
+    with pytest.raises(ScheduleError, match=r"depend on the call.*num_inference_steps=4\)"):
         FlowFitter(find_host(pipe), lambda: kit.predict(pipe), 4, own=True)
     dense = kit.predict(pipe)
     assert_close(FlowFitter(find_host(pipe), lambda: kit.predict(pipe), 4, own=True)._reference.last, dense)

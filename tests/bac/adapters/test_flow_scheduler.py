@@ -131,13 +131,33 @@ def test_its_own_times_are_those_that_the_scheduler_makes(name):
     assert_close(policy.predict_action_chunk(OBSERVED), dense)
 
 
-@pytest.mark.parametrize(
-    ("option", "reason"), [("stochastic_sampling", "draws noise at every step"), ("invert_sigmas", "its times rise")]
-)
-def test_what_is_no_plain_flow_is_refused_with_the_reason(option, reason):
-    policy = Loop(diffusers.FlowMatchEulerDiscreteScheduler(**{option: True}))
-    with pytest.raises(ScheduleError, match=f"{reason}, with {option}"):
-        bac.wrap(policy, EULER)
+def test_times_that_only_a_call_decides_are_not_asked_for_before_it():
+    policy = Loop(diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+    set_timesteps = policy.noise_scheduler.set_timesteps
+    policy.noise_scheduler.set_timesteps = lambda num_steps: set_timesteps(num_steps, mu=0.7)
+    flow = find_host(policy).flow
+    with pytest.raises(ScheduleError, match="the last one did not make 4 steps"):
+        flow.own_shares(4)
+    dense = policy.predict_action_chunk(OBSERVED)
+    bac.wrap(policy, bac.Denoising(solver="Euler", timesteps=flow.own_shares(4)[:-1]), replay=False)
+    assert_close(policy.predict_action_chunk(OBSERVED), dense)
+
+
+REFUSED = {
+    "it draws noise at every step, with stochastic_sampling=True": lambda: diffusers.FlowMatchEulerDiscreteScheduler(
+        stochastic_sampling=True
+    ),
+    "its times rise, with invert_sigmas=True": lambda: diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+    "it draws noise at every step, with algorithm_type=sde-dpmsolver": lambda: diffusers.DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, algorithm_type="sde-dpmsolver++"
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_is_no_plain_flow_is_refused_with_the_reason(reason):
+    with pytest.raises(ScheduleError, match=f"cannot be replaced .{reason}"):
+        bac.wrap(Loop(REFUSED[reason]()), EULER)
 
 
 def test_a_run_that_does_not_start_from_noise_is_refused():
