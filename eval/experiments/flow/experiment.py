@@ -47,6 +47,7 @@ class Flow:
         self.folder = comparison.settings.folder / "flow"
         self.fit = self._visited("fit", CALIBRATION_SEED, options.num_fit)
         self.held_out = self._visited("held-out", FIDELITY_SEED, options.num_held_out)
+        self._references: dict[tuple[str, str], Tensor] = {}
         configure(self.policy, own())
 
     @cached_property
@@ -83,7 +84,7 @@ class Flow:
 
     def errors(self) -> dict[str, dict[str, Any]]:
         """Action errors of every row by name, to a fine run and to the policy's own steps; see `_errors`."""
-        return self._stored("errors", lambda cell: self._errors(cell, self.held_out))
+        return self._stored("errors", lambda cell: self._errors(cell, "as fitted", self.held_out))
 
     def changed(self) -> dict[str, dict[str, Any]]:
         """Action errors where observations or noise differ from what was fitted on, by kind of change."""
@@ -99,7 +100,7 @@ class Flow:
         kinds |= {f"noise x {scale:g}": (self.held_out, scale) for scale in (0.5, 1.5)}
         few = [c for c in self.cells if c.steps <= 4 and c.family in (own().family, FITTED) and "obs" not in c.name]
         return self._stored(
-            "changed", lambda cell: {name: self._errors(cell, *kind) for name, kind in kinds.items()}, few
+            "changed", lambda cell: {name: self._errors(cell, name, *kind) for name, kind in kinds.items()}, few
         )
 
     def distances(self) -> dict[str, dict[str, Any]]:
@@ -168,13 +169,14 @@ class Flow:
             write_json(path, found)
         return dict(found)
 
-    def _errors(self, cell: Cell, batch: Batch, scale: float = 1.0) -> dict[str, list[float]]:
+    def _errors(self, cell: Cell, kind: str, batch: Batch, scale: float = 1.0) -> dict[str, list[float]]:
         """Root mean square, geometric mean and largest error of the observations, to each of the two references."""
         chunks = self._chunks(cell, batch, scale)
-        fine = holding_on_own(FINE, "fine", FITTED)
         found = {}
-        for name, reference in (("to_flow", fine), ("to_own", own())):
-            each = (chunks - self._chunks(reference, batch, scale)).square().flatten(1).mean(1).sqrt()
+        for name, itself in (("to_flow", holding_on_own(FINE, "fine", FITTED)), ("to_own", own())):
+            if (name, kind) not in self._references:
+                self._references[name, kind] = self._chunks(itself, batch, scale)
+            each = (chunks - self._references[name, kind]).square().flatten(1).mean(1).sqrt()
             found[name] = [float(each.square().mean().sqrt()), typical(each), float(each.max())]
         return found
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from bac.files import write_text
 from eval.experiments.flow.rows import EVEN, FITTED, FITTED_TO_OWN, GROUPS, SECOND, TUNED
-from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, PINK, key, picture
+from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, PINK, picture
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
@@ -67,7 +67,7 @@ def changed_markdown(changed: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def draw(path: Path, name: str, table: Sequence[Row]) -> None:
     """Draw the error to the flow, and success or score less the policy's own, against the number of steps."""
-    with picture(path, 1, 2, figsize=(9.6, 4.0)) as (_, grid):
+    with picture(path, 1, 2, figsize=(10.4, 4.6)) as (_, grid):
         errors, loss = grid[0]
         itself = next(row for row in table if row["name"] == "Euler-10")
         errors.axhline(itself["to_flow"][1], color=GREY, lw=0.8, ls=":")
@@ -77,7 +77,7 @@ def draw(path: Path, name: str, table: Sequence[Row]) -> None:
             rows = [r for r in table if r["group"] == group and r["steps"] <= 6 and "obs" not in r["name"]]
             rows.sort(key=lambda row: row["steps"])
             points = [row["steps"] for row in rows], [row["to_flow"][1] for row in rows]
-            errors.plot(*points, "o-", ms=3.5, lw=0.9, color=COLOURS[group])
+            errors.plot(*points, "o-", ms=3.5, lw=0.9, color=COLOURS[group], label=group)
             for row in (row for row in rows if "n" in row):
                 value, low, high = row["difference"]
                 bars = [[value - low], [high - value]]
@@ -85,5 +85,5 @@ def draw(path: Path, name: str, table: Sequence[Row]) -> None:
         errors.set(yscale="log", xlabel="steps", ylabel="action error to the flow, typical")
         loss.set(xlabel="steps", ylabel="minus its own ten steps")
         loss.set_xticks(range(1, 5))
-        errors.set_title(name, pad=22)
-        key(errors, list(COLOURS.items()))
+        errors.set_title(name)
+        errors.legend(fontsize=7, frameon=False)
