@@ -19,7 +19,7 @@ from bac.tuning.bench import JUDGING_DRAWS, typical
 from bac.tuning.distance import distance
 from eval.compared.comparison import Comparison
 from eval.compared.matching import measure_cells
-from eval.experiments.flow.rows import FITTED, fitted, holding_on_own, own, rows
+from eval.experiments.flow.rows import FITTED, PRESET, fitted, holding_on_own, own, rows
 from eval.measure.action_error import FIRST_NOISE_SEED
 from eval.measure.closed_loop import closed_loop
 from eval.play.visit import visited
@@ -61,6 +61,8 @@ class Flow:
             for count in self.options.few_observations:
                 few = self.fitter(rows_of(self.fit, slice(count)))
                 cells.append(fitted(f"fitted-3, {count} observations", FITTED, few, few.fit, 3))
+            for count in self.options.presets:
+                cells.append(holding_on_own(bac.Denoising.preset("flow", count), f"preset-{count}", PRESET))
             write_json(path, [cell.to_document() for cell in cells])
         return [Cell.from_document(document) for document in json.loads(path.read_text())]
 
@@ -129,7 +131,8 @@ class Flow:
     def played(self) -> list[Cell]:
         """The rows that play episodes."""
         names = set(self.options.play)
-        return [cell for cell in self.cells if cell == own() or cell.name in names or "observations" in cell.name]
+        also = "observations", "preset"
+        return [c for c in self.cells if c == own() or c.name in names or any(word in c.name for word in also)]
 
     def latencies_ms(self) -> dict[str, dict[str, float]]:
         """Median and 95th percentile of the played rows at batch 1, replayed, all interleaved [ms]."""

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from bac.files import write_text
-from eval.experiments.flow.rows import EVEN, FITTED, FITTED_TO_OWN, GROUPS, SECOND, TUNED
-from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, PINK, picture
+from eval.experiments.flow.rows import GROUPS
+from eval.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, picture
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
-COLOURS = dict(zip(GROUPS, (GREY, BLUE, PINK, GREEN, ORANGE), strict=True))
+COLOURS = dict(zip(GROUPS, (GREY, BLUE, PINK, GREEN, ORANGE, BLACK), strict=True))
 Row = Mapping[str, Any]
 
 
@@ -73,7 +73,8 @@ def draw(path: Path, name: str, table: Sequence[Row]) -> None:
         errors.axhline(itself["to_flow"][1], color=GREY, lw=0.8, ls=":")
         errors.text(1, itself["to_flow"][1], " its own ten steps", va="bottom", fontsize=7, color="#555555")
         loss.axhline(0, color=GREY, lw=0.8, ls=":")
-        for group, shift in zip((EVEN, TUNED, SECOND, FITTED, FITTED_TO_OWN), (-0.1, -0.05, 0, 0.05, 0.1), strict=True):
+        for place, group in enumerate(GROUPS):
+            shift = 0.05 * (place - 2)  # or the bars would hide each other
             rows = [r for r in table if r["group"] == group and r["steps"] <= 6 and "obs" not in r["name"]]
             rows.sort(key=lambda row: row["steps"])
             points = [row["steps"] for row in rows], [row["to_flow"][1] for row in rows]

@@ -11,7 +11,8 @@ from eval.setup.cells import FLOW, Cell, dense, holding
 
 EVEN, TUNED, SECOND = "own even steps", "own steps, tuned times", "second order, tuned times"
 FITTED, FITTED_TO_OWN = "fitted to the flow", "fitted to its own ten steps"
-GROUPS = (EVEN, TUNED, SECOND, FITTED, FITTED_TO_OWN)
+PRESET = "preset, fitted on another policy"
+GROUPS = (EVEN, TUNED, SECOND, FITTED, FITTED_TO_OWN, PRESET)
 EULER, AB2 = AdamsBashforth(1), AdamsBashforth(2)
 Make = Callable[[Sequence[float]], FlowFit]
 

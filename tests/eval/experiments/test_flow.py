@@ -11,7 +11,9 @@ from eval.play.rollout import EpisodeResult
 from eval.setup.cells import Cell, itself, made_on
 from tests.policies.models import observations, small_policy
 
-OPTIONS = SimpleNamespace(steps=[2], few_observations=[4], play=["Euler-2"], num_fit=8, num_held_out=6, rounds=2)
+OPTIONS = SimpleNamespace(
+    steps=[2], few_observations=[4], presets=[3], play=["Euler-2"], num_fit=8, num_held_out=6, rounds=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_the_policy_itself_is_at_no_distance_from_its_own_steps(flow):
     assert errors["Euler-10"]["to_own"][0] == 0.0 < errors["Euler-10"]["to_flow"][0]
     assert [cell.name for cell in flow.cells] == [
         "Euler-10", "Euler-2", "Euler-2 tuned", "AB2-2 tuned", "fitted-2", "fitted-2 to own", "Euler-50",
-        "fitted-3, 4 observations",
+        "fitted-3, 4 observations", "preset-3",
     ]  # fmt: skip
 
 
