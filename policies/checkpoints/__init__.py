@@ -2,5 +2,13 @@
 
 from pathlib import Path
 
-_NAMES = ("assembly-v3", "hammer-v3", "hammer-v3-flow", "pick-out-of-hole-v3", "pusht", "pusht-flow")
+_NAMES = (
+    "assembly-v3",
+    "hammer-v3",
+    "hammer-v3-flow",
+    "peg-insert-side-v3-flow",
+    "pick-out-of-hole-v3",
+    "pusht",
+    "pusht-flow",
+)
 CHECKPOINTS = {name: Path(__file__).parent / name for name in _NAMES}
