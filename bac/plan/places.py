@@ -111,23 +111,34 @@ class Place:
         """Whether no name is new or lost, those apart that may come and go."""
         return self.known is None or not self._new_or_lost()
 
-    def difference(self) -> tuple[Any, str] | None:
-        """A name that is new, lost or has another value (None if an item has no name), and what happened, in words."""
+    def differences(self) -> Iterator[tuple[Any, str]]:
+        """Every name that is new, lost or has another value, and what happened, in words.
+
+        The name is None if an item has none.
+        """
         holder = mapping_of(self.holder)
-        if self._has_items and len(holder) != self.size:
-            return None, f"{self.path} got or lost an item"
-        if not self._has_items and not self.has_its_names():
-            name = min(self._new_or_lost(), key=str)
-            return name, f"{self.path}.{name} was {'added' if name in holder else 'removed'}"
-        try:
-            now = tuple(self.get(holder))
-        except (AttributeError, LookupError):
-            has = hasattr if isinstance(self.get, attrgetter) else _contains
-            name = next((name for name in self.names if not has(holder, name)), None)
-            return name, f"{self.path}.{name} was removed"
-        replaced = (name for name, value, was in zip(self.names, now, self.values, strict=True) if value is not was)
-        name = next(replaced, self)
-        return None if name is self else (name, f"{self.path}.{name} was replaced")
+        if self._has_items:
+            yield from self._changed_items(holder)
+            return
+        known = self.known is not None
+        for name in sorted(self._new_or_lost() if known else (), key=str):
+            yield name, f"{self.path}.{name} was {'added' if name in holder else 'removed'}"
+        read = getattr if isinstance(self.get, attrgetter) else _item
+        for name, was in dict(self.named()).items():
+            try:
+                if read(holder, name) is not was:
+                    yield name, f"{self.path}.{name} was replaced"
+            except (AttributeError, LookupError):
+                if not known:  # else it was named above
+                    yield name, f"{self.path}.{name} was removed"
+
+    def _changed_items(self, holder: Any) -> Iterator[tuple[Any, str]]:
+        if len(holder) != self.size:
+            yield None, f"{self.path} got or lost an item"
+            return
+        for name, value, was in zip(self.names, self.get(holder), self.values, strict=True):
+            if value is not was:
+                yield name, f"{self.path}.{name} was replaced"
 
     def with_notes(self) -> Place:
         """The same, after Python has noted something on a class."""
@@ -151,8 +162,8 @@ def mapping_of(holder: Any) -> Any:
     return vars(holder) if isinstance(holder, type) else holder
 
 
-def _contains(mapping: Any, name: Any) -> bool:
-    return name in mapping
+def _item(mapping: Any, name: Any) -> Any:
+    return mapping[name]
 
 
 def _at_least_two(names: Iterable[Any]) -> tuple[Any, ...]:

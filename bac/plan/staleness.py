@@ -18,8 +18,8 @@ write to a few numbers of a weight through ``parameter.data``. Call `bac.wrap` a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -40,13 +40,12 @@ class Change:
 
     Attributes:
         reason: What happened, in words.
-        spot: Where; None for a weight.
-        is_named: Whether the executed code names the attribute, so that the run may depend on it.
+        idle: Where something changed that the executed code does not name, so that the run hardly depends on it; and
+            what happened there, in words.
     """
 
     reason: str
-    spot: Spot | None = None
-    is_named: bool = True
+    idle: Mapping[Spot, str] = field(default_factory=dict)
 
 
 class Staleness:
@@ -94,12 +93,21 @@ class Staleness:
     def difference(self) -> Change | None:
         """The change since `settle`; None if there is none."""
         if not self._watch.is_same():
-            if (found := self._watch.difference()) is not None:
-                path, name, reason = found
-                return Change(reason, (path, name), self._is_named(path, name))
+            if found := list(self._watch.differences()):
+                return self._change(found)
             self._watch = Watch([place.with_notes() for place in self._watch.places])
         written = self._weights.difference()
         return None if written is None else Change(written)
+
+    def is_restored(self) -> bool:
+        """Whether all is as it was at `settle`, what is compared in turns too. Takes as long as some chunks."""
+        return next(self._watch.differences(), None) is None and self._weights.are_same()
+
+    def _change(self, found: Sequence[tuple[str, Any, str]]) -> Change:
+        """One change out of all: the reason is one that the run may depend on, if there is one."""
+        idle = {(path, name): reason for path, name, reason in found if not self._is_named(path, name)}
+        named = (reason for path, name, reason in found if (path, name) not in idle)
+        return Change(next(named, found[0][2]), idle)
 
     def _is_named(self, path: str, name: Any) -> bool:
         """Whether the code reads what changed: the attribute, or the attribute whose item it is."""

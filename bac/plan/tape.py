@@ -34,7 +34,16 @@ class Refusal(Exception):  # noqa: N818
 
 
 class Postponed(Refusal):
-    """This run cannot be recorded, but another with arguments of the same shapes may be."""
+    """This run cannot be recorded, but another with arguments of the same shapes may be.
+
+    Args:
+        reason: Why not, as a clause of a sentence.
+        was_tried: A recording was made, which takes time.
+    """
+
+    def __init__(self, reason: str, *, was_tried: bool = False) -> None:
+        super().__init__(reason)
+        self.was_tried = was_tried
 
 
 class TensorMap(Generic[T]):

@@ -8,7 +8,7 @@ share their table of names; and what hardly ever changes, such as the code of a 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import is_
 from typing import Any
@@ -74,12 +74,11 @@ class Watch:
         except Exception:  # noqa: BLE001  (it is gone, it cannot be compared, another thread changes it)
             return False
 
-    def difference(self) -> tuple[str, Any, str] | None:
-        """Path and name of the first change, and what happened, in words; None if nothing changed."""
+    def differences(self) -> Iterator[tuple[str, Any, str]]:
+        """Path and name of every change, and what happened, in words."""
         for place in self.places:
-            if (found := place.difference()) is not None:
-                return place.path, *found
-        return None
+            for name, reason in place.differences():
+                yield place.path, name, reason
 
 
 class _Values:

@@ -229,6 +229,16 @@ def test_an_attribute_that_no_code_names_is_ignored_once_it_changes_again_and_ag
     assert bac.plan.plans(policy) == (plan,)
 
 
+def test_many_attributes_that_no_code_names_are_ignored_together(policy):
+    recorded = set()
+    for number in range(6):
+        for name in range(12):
+            setattr(policy, f"_idle{name}", number)
+        assert chunk(policy) == 6
+        recorded.update(bac.plan.plans(policy))
+    assert len(recorded) == 3  # as for a single one
+
+
 def test_an_attribute_that_the_code_names_is_never_ignored(policy):
     for scale in range(2, 12):
         policy._private = float(scale)
