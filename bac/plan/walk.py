@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 from bac.caching.interceptors.patch import Interceptor
 from bac.plan.places import Place
 from bac.plan.reads import IMPLICIT, Reads
+from bac.plan.tape import Refusal
 
 _DEPTH = 5  # holders within a module's attribute; a node of OmegaConf lies three deep
 _MOST_ITEMS = 500  # a larger container, such as a vocabulary, is not entered
@@ -63,9 +64,16 @@ class Walk:
             path: The module, in words.
             module: The module.
             is_part: It is a registered part of the sampler's owner, so the replayer looks at its hooks itself.
+
+        Raises:
+            Refusal: A module is compiled by TorchScript, or holds an object of TorchScript: packed, quantised weights.
         """
         if self._met(module):
             return
+        if isinstance(module, torch.jit.ScriptModule):
+            raise Refusal(
+                f"{path} is compiled by TorchScript, where no change can be seen; use the module it was made of"
+            )
         own = vars(module)
         names = [name for name in own if (id(own), name) not in self._swapped]
         self.places.append(Place.of_mapping(path, own, names))
@@ -85,6 +93,10 @@ class Walk:
         if isinstance(thing, nn.Module):
             self.module(path, thing, is_part=False)
             return
+        if isinstance(thing, torch.ScriptObject):
+            holder = path.rpartition(".")[0]
+            what = "weights that PyTorch packed (quantize_dynamic), where no change can be seen"
+            raise Refusal(f"{holder} holds {what}; leave that module in floating point")
         if depth > _DEPTH or isinstance(thing, _CLOSED) or len(self.places) > _MOST_PLACES or self._met(thing):
             return
         if isinstance(thing, FunctionType):

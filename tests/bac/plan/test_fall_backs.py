@@ -77,6 +77,29 @@ def test_every_fall_back_from_replay_gives_its_reason_once(caplog, use, reason):
     assert caplog.text.count(reason) == 1
 
 
+SCRIPTED = "is compiled by TorchScript, where no change can be seen; use the module it was made of"
+PACKED = "holds weights that PyTorch packed"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("compiled", "reason"),
+    [
+        (lambda module: torch.jit.script(module), f"Sum.act {SCRIPTED}"),
+        (lambda module: nn.Sequential(torch.jit.trace(module, torch.ones(1, 1))), f"Sum.act.0 {SCRIPTED}"),
+        (lambda module: torch.ao.quantization.quantize_dynamic(nn.Sequential(module)), f"packed_params {PACKED}"),
+    ],
+    ids=["script", "trace", "quantize_dynamic"],
+)
+def test_a_module_whose_inside_cannot_be_seen_is_named_with_what_to_do(compiled, reason):
+    policy = Sum()
+    policy.act = compiled(nn.Linear(1, 1).eval())
+    bac.wrap(policy, blocks=[bac.Block("same", BlockKind.FEED_FORWARD, 0, policy.block)], replay=FIRST)
+    with pytest.warns(RuntimeWarning, match=reason) as caught:
+        assert chunk(policy) == chunk(policy)
+    assert len(caught) == 1 and "Error" not in str(caught[0].message)
+
+
 def test_of_many_refused_shapes_the_least_recently_met_are_forgotten(monkeypatch):
     monkeypatch.setattr("bac.plan.executor._REMEMBERED", 3)
     policy = TickPolicy(num_steps=2)
