@@ -20,10 +20,11 @@ from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
 from bac.plan.randomness import RandomState, other_numbers
 from bac.plan.reads import Reads
+from bac.plan.refusal import Postponed, Refusal
 from bac.plan.replay import Replay
 from bac.plan.signature import flatten, fresh, replace_leaves
 from bac.plan.staleness import Spot, Staleness
-from bac.plan.tape import Postponed, Refusal, Tape, difference
+from bac.plan.tape import Tape, difference
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 

@@ -26,11 +26,11 @@ from bac.caching.interceptors.patch import Interceptor
 from bac.caching.interceptors.run import DenoisingRun, Orders
 from bac.plan.build import build
 from bac.plan.plan import Plan
+from bac.plan.refusal import Postponed, Refusal
 from bac.plan.replay import Replay
 from bac.plan.signature import flatten, replace_leaves, signature
 from bac.plan.staleness import Change, Spot
 from bac.plan.surroundings import has_mode, hooks_of
-from bac.plan.tape import Postponed, Refusal
 
 logger = logging.getLogger(__name__)
 

@@ -78,6 +78,16 @@ class Place:
         return type(self.holder) in _PLAIN_CONTAINERS and self.known is not None and self.is_complete
 
     @property
+    def is_of_attributes(self) -> bool:
+        """Whether values are looked up as attributes, through slots and base classes."""
+        return isinstance(self.get, attrgetter)
+
+    @property
+    def is_of_class(self) -> bool:
+        """Whether it is nothing but the class of an object."""
+        return self.is_of_attributes and set(self.names) == {"__class__"}
+
+    @property
     def key(self) -> tuple[int, type]:
         """Identity of the holder, and the way of reading it."""
         return id(self.holder), type(self.get)
@@ -89,7 +99,7 @@ class Place:
     def part(self, names: Collection[Any]) -> Place:
         """Some of the names, without a look at others."""
         kept = [name for name in dict.fromkeys(self.names) if name in names]
-        if isinstance(self.get, attrgetter):
+        if self.is_of_attributes:
             return Place.of_attributes(self.path, self.holder, kept)
         return Place.of_mapping(self.path, self.holder, kept, sized=False)
 
@@ -123,7 +133,7 @@ class Place:
         known = self.known is not None
         for name in sorted(self._new_or_lost() if known else (), key=str):
             yield name, f"{self.path}.{name} was {'added' if name in holder else 'removed'}"
-        read = getattr if isinstance(self.get, attrgetter) else _item
+        read = getattr if self.is_of_attributes else _item
         for name, was in dict(self.named()).items():
             try:
                 if read(holder, name) is not was:

@@ -24,26 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bac.plan.call import LITERALS, Call, Kind
 from bac.plan.program import Instruction, Meta, Program, Ref, references
+from bac.plan.refusal import Refusal
 
 aten = torch.ops.aten
 T = TypeVar("T")
-
-
-class Refusal(Exception):  # noqa: N818
-    """A run cannot be replayed. The message is the reason, as a clause of a sentence. Never leaves `bac.plan`."""
-
-
-class Postponed(Refusal):
-    """This run cannot be recorded, but another with arguments of the same shapes may be.
-
-    Args:
-        reason: Why not, as a clause of a sentence.
-        was_tried: A recording was made, which takes time.
-    """
-
-    def __init__(self, reason: str, *, was_tried: bool = False) -> None:
-        super().__init__(reason)
-        self.was_tried = was_tried
 
 
 class TensorMap(Generic[T]):

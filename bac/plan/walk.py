@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 from bac.caching.interceptors.patch import Interceptor
 from bac.plan.places import Place
 from bac.plan.reads import IMPLICIT, Reads
-from bac.plan.tape import Refusal
+from bac.plan.refusal import Refusal
 
 _DEPTH = 5  # holders within a module's attribute; a node of OmegaConf lies three deep
 _MOST_ITEMS = 500  # a larger container, such as a vocabulary, is not entered
