@@ -14,6 +14,7 @@ from typing import Any
 
 _PLAIN_CONTAINERS = (dict, OrderedDict, list)
 _VALUES = methodcaller("values")
+OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
 _NOTES = frozenset({"__slotnames__"})  # that Python makes on a class when an object of it is copied or pickled
 
 
@@ -81,11 +82,6 @@ class Place:
     def is_of_attributes(self) -> bool:
         """Whether values are looked up as attributes, through slots and base classes."""
         return isinstance(self.get, attrgetter)
-
-    @property
-    def is_of_class(self) -> bool:
-        """Whether it is nothing but the class of an object."""
-        return self.is_of_attributes and set(self.names) == {"__class__"}
 
     @property
     def key(self) -> tuple[int, type]:

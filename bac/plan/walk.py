@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bac.caching.interceptors.patch import Interceptor
-from bac.plan.places import Place
+from bac.plan.places import OF_FUNCTION, Place
 from bac.plan.reads import IMPLICIT, Reads
 from bac.plan.refusal import Refusal
 
@@ -143,7 +143,7 @@ class Walk:
 
     def _function(self, path: str, function: FunctionType, depth: int) -> None:
         """Code, defaults and attributes of a function; the values of its attributes each time, the rest in turns."""
-        place = Place.of_attributes(path, function, ("__code__", "__defaults__", "__kwdefaults__"))
+        place = Place.of_attributes(path, function, OF_FUNCTION)
         self.places.append(replace(place, rare=frozenset(place.names)))
         self.places.append(Place.of_mapping(path, vars(function), vars(function)))
         for name, value in list(vars(function).items()):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bac.plan.places import Place
-from bac.plan.tags import AVAILABLE, Numbers, Tags, dict_in
+from bac.plan.places import OF_FUNCTION, Place
+from bac.plan.tags import AVAILABLE, Numbers, Tags, Word, words_of_class, words_of_dictionary, words_of_function
 from bac.plan.visits import Visits
 
 
@@ -21,24 +21,14 @@ class Watch:
 
     Args:
         places: The places.
-        tagged: Use tags. False visits everything.
     """
 
-    def __init__(self, places: Sequence[Place], *, tagged: bool = AVAILABLE) -> None:
+    def __init__(self, places: Sequence[Place]) -> None:
         self.places = tuple(places)
-        dictionaries: dict[int, tuple[Any, list[Place]]] = {}
-        instances, rest = [], []
-        for place in places:
-            if not tagged:
-                rest.append(place)
-            elif (found := dict_in(place.holder)) is not None and not place.is_of_attributes:
-                dictionaries.setdefault(id(found), (found, []))[1].append(place)
-            elif place.is_of_class and type(place.holder) is place.values[0]:
-                instances.append(place)
-            else:
-                rest.append(place)
-        self._tagged = [*(found for _, found in dictionaries.values()), *([place] for place in instances)]
-        self._tags = Tags([found for found, _ in dictionaries.values()], [place.holder for place in instances])
+        words = [_words(place) for place in places]
+        self._tags = Tags([word for own in words for word in own])
+        self._tagged = [place for place, own in zip(places, words, strict=True) for _ in own]
+        rest = [place for place, own in zip(places, words, strict=True) if not own]
         self._known: Numbers = np.zeros(len(self._tagged), np.uint64)
         self._bytes = self._known.tobytes()
         self._visits = Visits(rest)
@@ -62,7 +52,18 @@ class Watch:
         if (as_bytes := now.tobytes()) == self._bytes:  # the fastest comparison
             return True
         for number in np.flatnonzero(now != self._known):
-            if any(next(place.differences(), None) is not None for place in self._tagged[number]):
+            if next(self._tagged[number].differences(), None) is not None:
                 return False
         self._known, self._bytes = now, as_bytes
         return True
+
+
+def _words(place: Place) -> tuple[Word, ...]:
+    """What tells that a place may have changed; nothing for one that must be visited."""
+    if not AVAILABLE:
+        return ()
+    if not place.is_of_attributes:
+        return words_of_dictionary(place.holder)
+    if set(place.names) == {"__class__"}:
+        return words_of_class(place.holder)
+    return words_of_function(place.holder) if set(place.names) == set(OF_FUNCTION) else ()
