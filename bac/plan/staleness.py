@@ -8,12 +8,14 @@ A plan has weights, solver and settings baked in. `Staleness` looks at everythin
 - class attributes and global variables that the executed code names;
 - the version, the address and some numbers of every weight.
 
-The code of functions, class attributes that no code names, and most of what belongs to Python, PyTorch and `bac` are
-compared in turns (`bac.plan.watch`): a change there is noticed within eight chunks, any other one by the next chunk.
+Where Python has no tags (`bac.plan.tags`), the code of functions, class attributes that no code names, and most of
+what belongs to Python, PyTorch and `bac` are compared in turns (`bac.plan.visits`): a change there is noticed within
+eight chunks, any other one by the next chunk.
 
-What the run itself replaces (a noise scheduler's timesteps) is left out. Nobody can see from Python: a variable of a
-closure, an item of a container of more than 500, the inside of a C++ extension, a file, an environment variable, and a
-write to a few numbers of a weight through ``parameter.data``. Call `bac.wrap` again after such a change.
+What the run itself replaces (a noise scheduler's timesteps) is left out; a run that decides by what it counts is
+refused (`bac.plan.counters`). Nobody can see from Python: a variable of a closure, an item of a container of more than
+500, the inside of a C++ extension, a file, an environment variable, and a write to a few numbers of a weight through
+``parameter.data``. Call `bac.wrap` again after such a change.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bac.plan.counters import counter
 from bac.plan.places import Place
 from bac.plan.reads import IMPLICIT, Reads
+from bac.plan.refusal import Refusal
 from bac.plan.walk import Walk
 from bac.plan.watch import Watch
 from bac.plan.weights import Weights
@@ -83,10 +87,17 @@ class Staleness:
         self.tensors = [value for place in self._watch.places for value in place.values if isinstance(value, Tensor)]
 
     def settle(self, weights: Iterable[Tensor]) -> None:
-        """Forget what the runs since the first look replaced; remember the weights that they read."""
+        """Forget what the runs since the first look replaced; remember the weights that they read.
+
+        Raises:
+            Refusal: The runs count something, and decide by it.
+        """
         before = {place.key: place for place in self._watch.places}
-        now = [place.within(before[place.key], self._ignored) for place in self._look() if place.key in before]
-        self._watch = Watch([place for place in now if place is not None])
+        now = [place for place in self._look() if place.key in before]
+        if (found := counter(before.values(), now, self.reads.codes.keys())) is not None:
+            raise Refusal(f"every run changes a number that the next run reads: {found}; a replay would not count")
+        kept = [place.within(before[place.key], self._ignored) for place in now]
+        self._watch = Watch([place for place in kept if place is not None])
         self.weights = list(weights)
         self._weights = Weights(self.weights)
 

@@ -1,9 +1,9 @@
 """Finds the places (`bac.plan.places`) that a denoising run may read, from its modules on.
 
 Of every module all attributes are watched, of other objects those that the executed code names (`bac.plan.reads`).
-Containers are entered, so are objects within them, down to `_DEPTH`. Compared in turns are the code of functions, class
-attributes that no code names, and what belongs to Python, PyTorch and `bac`. The ``forward`` of every class, and
-`torch.nn.functional`, are compared each time.
+Containers are entered, so are objects within them, down to `_DEPTH`. Rare, and so compared in turns where Python has no
+tags, are the code of functions, class attributes that no code names, and what belongs to Python, PyTorch and `bac`. The
+``forward`` of every class, and `torch.nn.functional`, are compared each time.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
 # Of the check; each may import those before it.
-MODULES = ("refusal", "reads", "places", "walk", "tags", "visits", "watch", "weights", "staleness")
+MODULES = ("refusal", "reads", "places", "counters", "walk", "tags", "visits", "watch", "weights", "staleness")
 CHECKPOINT = Path("policies/checkpoints/pusht")
 
 
