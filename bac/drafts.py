@@ -19,7 +19,7 @@ from pathlib import Path
 
 _LEFT_S = 3600.0  # age at which the draft of an unknown process counts as left
 _UNKNOWN = "0"  # a machine that is not Linux
-_START = 19  # of the numbers in /proc/PID/stat behind the command: when the process started
+_START = 19  # place in /proc/PID/stat behind the command: when the process started
 
 
 def draft_beside(target: Path, *, suffix: str = ".part") -> Path:
@@ -69,9 +69,10 @@ def _machine() -> str:
 
 
 def _start_of(process: int) -> str | None:
-    """When a process started, in ticks; None if there is none."""
+    """When a process started, in ticks; None if there is none, or only what its parent has not asked for yet."""
     try:
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    return status.rpartition(")")[2].split()[_START]
+    state, *numbers = status.rpartition(")")[2].split()
+    return None if state in "ZX" else numbers[_START - 1]

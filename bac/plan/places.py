@@ -14,6 +14,7 @@ from typing import Any
 
 _PLAIN_CONTAINERS = (dict, OrderedDict, list)
 _VALUES = methodcaller("values")
+_EQUAL = (int, float, complex, str, bytes)
 OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
 _NOTES = frozenset({"__slotnames__"})  # that Python makes on a class when an object of it is copied or pickled
 
@@ -132,7 +133,7 @@ class Place:
         read = getattr if self.is_of_attributes else _item
         for name, was in dict(self.named()).items():
             try:
-                if read(holder, name) is not was:
+                if not _is_same(read(holder, name), was):
                     yield name, f"{self.path}.{name} was replaced"
             except (AttributeError, LookupError):
                 if not known:  # else it was named above
@@ -143,7 +144,7 @@ class Place:
             yield None, f"{self.path} got or lost an item"
             return
         for name, value, was in zip(self.names, self.get(holder), self.values, strict=True):
-            if value is not was:
+            if not _is_same(value, was):
                 yield name, f"{self.path}.{name} was replaced"
 
     def with_notes(self) -> Place:
@@ -166,6 +167,15 @@ class Place:
 def mapping_of(holder: Any) -> Any:
     """The dictionary of a class; any other holder itself."""
     return vars(holder) if isinstance(holder, type) else holder
+
+
+def _is_same(value: Any, was: Any) -> bool:
+    """Whether it is the same object, or a number or text that nobody can tell apart from it."""
+    if value is was or type(value) is not type(was):
+        return value is was
+    if isinstance(was, tuple):
+        return len(value) == len(was) and all(map(_is_same, value, was))
+    return type(was) in _EQUAL and repr(value) == repr(was)  # 0.0 equals -0.0, but is another number
 
 
 def _item(mapping: Any, name: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import types
+from ast import literal_eval
 from contextlib import contextmanager
 
 import pytest
@@ -236,6 +237,28 @@ def test_an_attribute_that_no_code_names_is_ignored_once_it_changes_again_and_ag
     policy.reset()
     assert chunk(policy) == 6
     assert bac.plan.plans(policy) == (plan,)
+
+
+@pytest.mark.parametrize("value", ["1.0", "300", "(300, 1.5)", "'a text'"])
+def test_an_equal_number_or_text_is_no_change(value):
+    policy = Sum()
+    policy.setting = literal_eval(value)
+    bac.wrap(policy, blocks=[bac.Block("same", BlockKind.FEED_FORWARD, 0, policy.block)], replay=FIRST)
+    assert chunk(policy) == 6
+    (plan,) = bac.plan.plans(policy)
+    for _ in range(3):
+        policy.setting = literal_eval(value)
+        assert chunk(policy) == 6
+    assert bac.plan.plans(policy) == (plan,)
+
+
+def test_zero_with_another_sign_is_a_change(policy):
+    policy.act.shift = 0.0
+    assert chunk(policy) == 6
+    (plan,) = bac.plan.plans(policy)
+    policy.act.shift = -0.0
+    assert chunk(policy) == 6
+    assert bac.plan.plans(policy) != (plan,)
 
 
 def test_many_attributes_that_no_code_names_are_ignored_together(policy):
