@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import bac
-from bac import files
+from bac import drafts, files
 from bac.drafts import draft_beside
 from bac.errors import FileError
 from tests.bac.saving import KINDS, NEW, OLD
@@ -129,6 +129,16 @@ def test_the_next_save_removes_the_draft_of_a_killed_process(kind, tmp_path):
     assert kind.load(path) == OLD
     kind.save(NEW, path)
     assert [child.name for child in tmp_path.iterdir()] == [kind.name]
+
+
+def test_a_process_that_ended_is_gone_even_before_its_parent_asks(tmp_path):
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{ended.pid}").exists()
+        (tmp_path / f".{drafts._machine()}-{ended.pid}-1.0123abcd.bac.json.part").touch()
+        assert drafts._start_of(ended.pid) is None
+        bac.Denoising(num_steps=OLD).save(tmp_path / "bac.json")
+    assert [child.name for child in tmp_path.iterdir()] == ["bac.json"]
 
 
 def test_a_save_leaves_the_drafts_of_live_writers_and_of_other_files(tmp_path, monkeypatch):

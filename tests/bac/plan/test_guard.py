@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import bac
 import bac.plan
 from bac.caching.block import BlockKind
+from bac.plan.places import Place
 from bac.plan.tags import AVAILABLE
 from tests.bac.plan.runs import FIRST
 
@@ -252,13 +253,12 @@ def test_an_equal_number_or_text_is_no_change(value):
     assert bac.plan.plans(policy) == (plan,)
 
 
-def test_zero_with_another_sign_is_a_change(policy):
-    policy.act.shift = 0.0
-    assert chunk(policy) == 6
-    (plan,) = bac.plan.plans(policy)
-    policy.act.shift = -0.0
-    assert chunk(policy) == 6
-    assert bac.plan.plans(policy) != (plan,)
+@pytest.mark.parametrize("value", [-0.0, False, 0, None, (0.0,)])
+def test_what_merely_equals_a_number_is_a_change(value):
+    holder = {"zero": 0.0}
+    place = Place.of_mapping("holder", holder, holder)
+    holder["zero"] = value
+    assert list(place.differences()) == [("zero", "holder.zero was replaced")]
 
 
 def test_many_attributes_that_no_code_names_are_ignored_together(policy):
