@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn, SupportsIndex
 
 from torch import nn
@@ -81,6 +82,16 @@ def put_on(owner: Any, attribute: str, interceptor: Interceptor) -> None:
         owner.__class__ = type(cls.__name__, (_CalledThroughItself, cls), names)
 
 
+def put_above(owner: Any, attribute: str, below: Interceptor, interceptor: Interceptor) -> None:
+    """Put `interceptor` directly above another one of the stack on ``owner.attribute``."""
+    above = next((one for one in stack_on(owner, attribute) if one.original is below), None)
+    interceptor._shadowed_own, interceptor.original = True, below
+    if above is None:
+        vars(owner)[attribute] = interceptor
+    else:
+        above.original = interceptor
+
+
 def take_off(owner: Any, attribute: str) -> None:
     """Restore the callable that the interceptor on ``owner.attribute`` shadows."""
     interceptor = vars(owner)[attribute]
@@ -119,6 +130,28 @@ def take_off_all(root: Any) -> None:
     while found := list(interceptors(root)):  # taking one off may uncover the one below
         for owner, attribute, _ in found:
             take_off(owner, attribute)
+
+
+@contextmanager
+def lifted(root: nn.Module, *, but: tuple[Any, str]) -> Iterator[None]:
+    """Within the context `root` runs as if it was untouched; afterwards the same interceptors are back.
+
+    Args:
+        root: The module that carries the interceptors.
+        but: Owner and attribute whose stack stays where it is.
+    """
+    found = [(owner, name, top) for owner, name, top in interceptors(root) if (owner, name) != but]
+    try:
+        for owner, attribute, _ in found:
+            lowest = list(stack_on(owner, attribute))[-1]
+            if lowest._shadowed_own:
+                vars(owner)[attribute] = lowest.original
+            else:
+                del vars(owner)[attribute]
+        yield
+    finally:
+        for owner, attribute, top in found:
+            vars(owner)[attribute] = top
 
 
 def require_untouched(root: Any) -> None:
