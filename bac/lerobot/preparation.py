@@ -27,6 +27,7 @@ from torch import nn
 from bac.adapters.lerobot.names import RTC_OPTIONS
 from bac.caching.interceptors.patch import Interceptor, interceptors, lifted, put_above, stack_on, take_off_all
 from bac.lerobot import clock
+from bac.lerobot.guidance import GivenWeights, Guidance
 from bac.lerobot.trial import Trial, latency
 from bac.plan.executor import Replayer
 from bac.plan.plan import Plan
@@ -35,6 +36,7 @@ from bac.plan.signature import flatten, fresh
 
 logger = logging.getLogger(__name__)
 
+_IS_RTC = RTC_OPTIONS[0]
 LEAVE = "(BAC=off to leave it alone)"
 
 
@@ -61,6 +63,7 @@ class Preparation(Interceptor):
         self.attribute = attribute
         self.follows = follows
         self.state = "waits for the first chunk"
+        self.guidance = Guidance(policy)
         self._is_due = True
         self._lock = threading.RLock()
 
@@ -70,7 +73,7 @@ class Preparation(Interceptor):
                 return self.original(*args, **options) if self.follows else self._untouched(args, options)
             if self._is_due:
                 return self._prepare(args, options)
-            return self.original(*args, **options)
+            return self.original(*args, **self.guidance.fit(options))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Preparation:
         clone = type(self).__new__(type(self))
@@ -101,14 +104,17 @@ class Preparation(Interceptor):
         logger.info("bac: %s is being prepared for replay on its first observation %s", self._name, LEAVE)
         started, before = time.perf_counter(), RandomState(flatten((args, options))[0])
         try:
+            if self.guidance.is_watched:
+                raise NotPrepared("RTC's debug tracker looks at every step; leave --inference.rtc.debug out")
             plan, trial = self._record_and_try(args, options, before)
-            self._tell(trial, plan, time.perf_counter() - started)
+            guided = self._prepare_guided(args, options, before) if _IS_RTC in options else ""
+            self._tell(trial, plan, guided, time.perf_counter() - started)
         except NotPrepared as reason:
             self._leave(str(reason))
         except Exception as error:
             self._leave(f"its preparation failed ({type(error).__name__}: {_brief(error)})")
         else:
-            if RTC_OPTIONS[0] in options:
+            if _IS_RTC in options:
                 self._replayer.sights = 0  # from now on a robot moves, which must not wait for a recording
             if trial.after is not None:
                 trial.after.restore()
@@ -116,7 +122,7 @@ class Preparation(Interceptor):
                 return trial.output
         before.restore()
         clock.hide(time.perf_counter() - started)
-        return self.original(*args, **options)
+        return self.original(*args, **self.guidance.fit(options))
 
     def _record_and_try(
         self, args: tuple[Any, ...], options: dict[str, Any], before: RandomState
@@ -143,6 +149,25 @@ class Preparation(Interceptor):
                 f"{1e3 * trial.untouched_s:.1f} before)"
             )
         return plan, trial
+
+    def _prepare_guided(self, args: tuple[Any, ...], options: dict[str, Any], before: RandomState) -> str:
+        """Prepare the chunks that RTC guides towards the last one; what came of it, in words."""
+        if not self.guidance.is_on:
+            return ""
+        device = next(self.owner.parameters()).device
+        run = cast(Interceptor, self._replayer.original)
+        put_above(self.owner, self.attribute, run, GivenWeights(self.policy))
+        try:
+            example = self.guidance.example(options, device=device)
+            if not self.guidance.learn(partial(self._untouched, args, example)):
+                raise NotPrepared("bac does not know where they read their delay")
+            plan, trial = self._record_and_try(args, example, before)
+        except NotPrepared as reason:
+            self.guidance = Guidance(self.policy)
+            return f"; guided chunks are not replayed: {reason}"
+        return (
+            f"; guided {1e3 * trial.wrapped_s:.1f}, {1e3 * trial.untouched_s:.1f} before, {plan.num_bytes / 1e6:.1f} MB"
+        )
 
     def _record(self, wrapped: Callable[[], Any]) -> Plan:
         """Record the run, and the guard's fallback if there is one.
@@ -172,7 +197,7 @@ class Preparation(Interceptor):
 
     def _wrapped(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         given, named = fresh((args, options))
-        return self.original(*given, **named)
+        return self.original(*given, **self.guidance.fit(named))
 
     def _untouched(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Make a chunk with the policy as it would be without `bac`."""
@@ -180,11 +205,11 @@ class Preparation(Interceptor):
         with lifted(self.policy, but=(self.owner, self.attribute)):
             return self._sampler(*given, **named)
 
-    def _tell(self, trial: Trial, plan: Plan, prepared_s: float) -> None:
+    def _tell(self, trial: Trial, plan: Plan, guided: str, prepared_s: float) -> None:
         actions = "same actions" if trial.error == 0.0 else f"actions equal within {trial.error:.0e}"
         if self.follows:
             actions = "following its file"
-        self.state = f"{1e3 * trial.wrapped_s:.1f} ms a chunk, {1e3 * trial.untouched_s:.1f} before, {actions}"
+        self.state = f"{1e3 * trial.wrapped_s:.1f} ms a chunk, {1e3 * trial.untouched_s:.1f} before, {actions}{guided}"
         cost = f"prepared in {prepared_s:.1f} s, {plan.num_bytes / 1e6:.1f} MB"
         logger.info("bac: %s replays: %s; %s %s", self._name, self.state, cost, LEAVE)
 
@@ -192,6 +217,7 @@ class Preparation(Interceptor):
         """Take everything off that only replay needs."""
         how = "it is intercepted" if self.follows else "it runs as it is"
         self.state = f"not replayed: {reason}"
+        self.guidance = Guidance(self.policy)  # the sampler gets RTC's options as they come
         logger.warning("bac: %s is not replayed, %s: %s", self._name, how, reason)
         if self.follows:
             self._replayer.sights = 0  # nor is it tried again while a robot moves
