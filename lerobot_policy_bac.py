@@ -36,7 +36,7 @@ from bac.guarding import files
 from bac.guarding.duty import watched_schedule
 from bac.guarding.interceptor import monitor_of
 from bac.guarding.monitor import Monitor
-from bac.lerobot import prepare_at_first_chunk, why_not_replayed
+from bac.lerobot import prepare_at_first_chunk, uncompiled, why_not_replayed
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,8 @@ def _replay_as_it_is(policy: Any) -> Any:
     name, reason = type(policy).__name__, why_not_replayed(policy)
     if reason is None:
         try:
-            bac.wrap(policy, strict=False)  # nothing to compare, and a hash of all weights takes its time
+            with uncompiled(policy):
+                bac.wrap(policy, strict=False)  # nothing to compare, and a hash of all weights takes its time
             if prepare_at_first_chunk(policy, follows=False):
                 return policy
         except bac.BacError as error:
@@ -188,7 +189,8 @@ def _wrap(policy: Any, path: Path, *, replay: bool) -> Any:
         denoising = bac.load(path)
         guard = find_guard(path, denoising, policy)
         replay = replay and why_not_replayed(policy) is None
-        bac.wrap(policy, denoising, replay=replay, guard=guard)
+        with uncompiled(policy):
+            bac.wrap(policy, denoising, replay=replay, guard=guard)
     except bac.BacError as error:
         error.args = (f"{error}\nThe file is {path}. To run the policy without it: BAC=off",)
         raise

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from bac.lerobot.compiled import uncompiled
 from bac.lerobot.known import why_not_replayed
 from bac.lerobot.preparation import prepare_at_first_chunk
 
-__all__ = ["prepare_at_first_chunk", "why_not_replayed"]
+__all__ = ["prepare_at_first_chunk", "uncompiled", "why_not_replayed"]

@@ -26,6 +26,7 @@ from torch import nn
 
 from bac.adapters.lerobot.names import RTC_OPTIONS
 from bac.caching.interceptors.patch import Interceptor, interceptors, lifted, put_above, stack_on, take_off_all
+from bac.caching.interceptors.scope import outside_compilers
 from bac.lerobot import clock
 from bac.lerobot.guidance import GivenWeights, Guidance
 from bac.lerobot.trial import Trial, latency
@@ -55,7 +56,6 @@ class Preparation(Interceptor):
     """
 
     role = "prepare"
-    _torchdynamo_disable = True
 
     def __init__(self, policy: nn.Module, owner: nn.Module, attribute: str, *, follows: bool) -> None:
         self.policy = policy
@@ -68,6 +68,9 @@ class Preparation(Interceptor):
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        return outside_compilers(self._call)(*args, **options)
+
+    def _call(self, *args: Any, **options: Any) -> Any:
         with self._lock:
             if torch.is_grad_enabled() or self.owner.training:
                 return self.original(*args, **options) if self.follows else self._untouched(args, options)
@@ -222,9 +225,8 @@ class Preparation(Interceptor):
         if self.follows:
             self._replayer.sights = 0  # nor is it tried again while a robot moves
             return
-        sampler = self._sampler
         take_off_all(self.policy)
-        self.original = sampler  # for a thread that waits here
+        self.original = getattr(self.owner, self.attribute)  # for this call, and for a thread that waits here
 
 
 def _brief(error: Exception) -> str:
