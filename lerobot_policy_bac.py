@@ -82,10 +82,10 @@ def _wrapping(policy_class: Any) -> Any:
     @functools.wraps(load)
     def from_pretrained(cls: Any, *args: Any, **options: Any) -> Any:
         policy = load(cls, *args, **options)
-        folder = args[0] if args else options.get("pretrained_name_or_path")
-        mode, path = find_mode(), find_schedule(folder, options.get("config"))
-        if mode == "off" or _is_training(options):  # a wrapped policy refuses to run in training mode
+        if _is_training(options) or (mode := find_mode()) == "off":
             return policy
+        folder = args[0] if args else options.get("pretrained_name_or_path")
+        path = find_schedule(folder, options.get("config"))
         if path is None:
             _say_that_nothing_is_guarded()
             return _replay_as_it_is(policy) if mode == "replay" else policy

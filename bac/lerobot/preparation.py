@@ -37,6 +37,7 @@ from bac.plan.signature import flatten, fresh
 
 logger = logging.getLogger(__name__)
 
+_CHUNKS = 20  # as many as a preparation takes, roughly; twice as many under RTC
 _IS_RTC = RTC_OPTIONS[0]
 LEAVE = "(BAC=off to leave it alone)"
 
@@ -98,13 +99,16 @@ class Preparation(Interceptor):
 
     @property
     def _sampler(self) -> Callable[..., Any]:
-        """The policy's own, below all interceptors."""
-        return list(stack_on(self.owner, self.attribute))[-1].original
+        """The policy's own, below all interceptors; there are none once the policy is left as it is."""
+        stack = list(stack_on(self.owner, self.attribute))
+        return cast(Callable[..., Any], stack[-1].original if stack else getattr(self.owner, self.attribute))
 
     def _prepare(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Prepare, and make the chunk that was asked for."""
         self._is_due = False
-        logger.info("bac: %s is being prepared for replay on its first observation %s", self._name, LEAVE)
+        logger.info(
+            "bac: %s is being prepared for replay, which takes as long as some %d chunks %s", self._name, _CHUNKS, LEAVE
+        )
         started, before = time.perf_counter(), RandomState(flatten((args, options))[0])
         try:
             if self.guidance.is_watched:

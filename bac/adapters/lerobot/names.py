@@ -50,20 +50,20 @@ RTC_OPTIONS = ("inference_delay", "prev_chunk_left_over")
 RTC_WEIGHTS = "lerobot.policies.rtc.modeling_rtc.RTCProcessor.get_prefix_weights"
 """The only use of `inference_delay` in a guided chunk: how much each action of the last chunk counts."""
 
-COMMANDS = (
-    "lerobot.configs.PreTrainedConfig",
-    "lerobot.policies.factory.get_policy_class",
-    "lerobot.policies.factory.make_pre_post_processors",
-    "lerobot.datasets.LeRobotDataset",
-    "lerobot.datasets.LeRobotDatasetMetadata",
-    "lerobot.datasets.factory.resolve_delta_timestamps",
-    "lerobot.envs.factory.make_env",
-    "lerobot.envs.factory.make_env_config",
-    "lerobot.envs.factory.make_env_pre_post_processors",
-    "lerobot.scripts.lerobot_eval.rollout",
-    "lerobot.utils.import_utils.register_third_party_plugins",
-    "lerobot.async_inference.policy_server.serve",
-)
+COMMANDS = {
+    "PreTrainedConfig": "lerobot.configs.PreTrainedConfig",
+    "get_policy_class": "lerobot.policies.factory.get_policy_class",
+    "make_pre_post_processors": "lerobot.policies.factory.make_pre_post_processors",
+    "LeRobotDataset": "lerobot.datasets.LeRobotDataset",
+    "LeRobotDatasetMetadata": "lerobot.datasets.LeRobotDatasetMetadata",
+    "resolve_delta_timestamps": "lerobot.datasets.factory.resolve_delta_timestamps",
+    "make_env": "lerobot.envs.factory.make_env",
+    "make_env_config": "lerobot.envs.factory.make_env_config",
+    "make_env_pre_post_processors": "lerobot.envs.factory.make_env_pre_post_processors",
+    "rollout": "lerobot.scripts.lerobot_eval.rollout",
+    "register_third_party_plugins": "lerobot.utils.import_utils.register_third_party_plugins",
+    "serve": "lerobot.async_inference.policy_server.serve",
+}
 """What the `bac` command calls."""
 
 
