@@ -66,6 +66,7 @@ class Preparation(Interceptor):
         self.state = "waits for the first chunk"
         self.guidance = Guidance(policy)
         self._is_due = True
+        self._is_final = False  # a robot moves, and must not wait for another recording
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -77,7 +78,10 @@ class Preparation(Interceptor):
                 return self.original(*args, **options) if self.follows else self._untouched(args, options)
             if self._is_due:
                 return self._prepare(args, options)
-            return self.original(*args, **self.guidance.fit(options))
+            output = self.original(*args, **self.guidance.fit(options))
+            if self._is_final and self._replayer.answered is None:
+                self._tell_once()
+            return output
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Preparation:
         clone = type(self).__new__(type(self))
@@ -122,7 +126,7 @@ class Preparation(Interceptor):
             self._leave(f"its preparation failed ({type(error).__name__}: {_brief(error)})")
         else:
             if _IS_RTC in options:
-                self._replayer.sights = 0  # from now on a robot moves, which must not wait for a recording
+                self._is_final, self._replayer.sights = True, 0
             if trial.after is not None:
                 trial.after.restore()
                 clock.hide(time.perf_counter() - started - trial.wrapped_s)  # all but the time of one chunk
@@ -219,6 +223,11 @@ class Preparation(Interceptor):
         self.state = f"{1e3 * trial.wrapped_s:.1f} ms a chunk, {1e3 * trial.untouched_s:.1f} before, {actions}{guided}"
         cost = f"prepared in {prepared_s:.1f} s, {plan.num_bytes / 1e6:.1f} MB"
         logger.info("bac: %s replays: %s; %s %s", self._name, self.state, cost, LEAVE)
+
+    def _tell_once(self) -> None:
+        self._is_final = False
+        why = "; ".join(self._replayer.interruptions) or "they are of another kind or shape than those prepared"
+        logger.warning("bac: %s: some chunks are not replayed: %s", self._name, why)
 
     def _leave(self, reason: str) -> None:
         """Take everything off that only replay needs."""
