@@ -23,6 +23,7 @@ import lerobot_policy_bac
 from bac.files import write_text
 from eval.measure.latency import Latency, measure
 from eval.setup.provenance import provenance
+from policies.diffusion_transformer import modeling_diffusion_transformer  # noqa: F401  (registers the policy's type)
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "policies" / "checkpoints" / "pusht"
