@@ -8,6 +8,7 @@ one, at the start of its commands. From then on `from_pretrained` wraps what it 
 - A ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file in ``BAC_SCHEDULE``, holds one
   way to denoise: solver, timesteps and schedule (`bac tune`), or a schedule alone (`bac calibrate`). One that does not
   fit is an error.
+- ``BAC_PRESET=flow-3`` takes a few-step solver of `bac.presets` instead, for policies that flow matching trained.
 - The verdict of ``certificate.json`` in the same folder (`eval.certify` writes it) is logged.
 - ``BAC_GUARD=log``, ``denser`` or ``dense`` puts ``guard.json`` (`bac guard` writes it) on duty with that response to
   an alarm; ``on`` takes the response it was saved with. Its report is logged at exit.
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import bac
+from bac import presets
 from bac.adapters import find_host
 from bac.adapters.lerobot.names import LOOKUP
 from bac.certificate import Certificate
@@ -120,10 +122,14 @@ def find_schedule(folder: Any, config: Any = None) -> Path | None:
         config: LeRobot's policy configuration; its `pretrained_path` is the folder of a PEFT adapter.
 
     Raises:
-        ScheduleError: ``BAC_SCHEDULE`` names a file that does not exist.
+        ScheduleError: ``BAC_SCHEDULE`` names a file that does not exist, ``BAC_PRESET`` no preset, or both are set.
     """
     if _is_off("BAC"):
         return None
+    if preset := os.environ.get("BAC_PRESET"):
+        if os.environ.get("BAC_SCHEDULE"):
+            raise bac.errors.ScheduleError("BAC_PRESET: BAC_SCHEDULE names a file already; unset one of them")
+        return presets.path_of(preset)
     if named := os.environ.get("BAC_SCHEDULE"):
         if not Path(named).is_file():
             raise bac.errors.ScheduleError(f"BAC_SCHEDULE: there is no file {named}; correct it, or set BAC=off")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bac import presets
 from bac.caching.estimators import Estimator
 from bac.caching.estimators.fitted import Fitted
 from bac.caching.interceptors.online import OnlineRule
@@ -141,6 +142,19 @@ class Denoising:
         raise ScheduleError(
             f"what: must be a bac.Denoising or a bac.Schedule, got {type(what).__name__}; for a file: bac.load(path)"
         )
+
+    @classmethod
+    def preset(cls, name: str, num_steps: int) -> Denoising:
+        """A way to denoise that was fitted on other policies, for where there are no observations to tune with.
+
+        Args:
+            name: ``"flow"``, a fitted multistep for policies that flow matching trained.
+            num_steps: Denoising steps K.
+
+        Raises:
+            ScheduleError: There is no such preset.
+        """
+        return load(presets.path_of(f"{name}-{num_steps}"))
 
     @property
     def num_evaluations(self) -> int | None:

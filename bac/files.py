@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bac import presets
+from bac.drafts import draft_beside, sweep
 from bac.errors import BacError, FileError, ScheduleError
 
 FORMAT, VERSION = "bac.denoising", 2
@@ -71,13 +72,9 @@ def _write(target: Path, text: str, *, keep: bool) -> None:
             os.fsync(file.fileno())  # or a power cut could leave an empty file under the final name
         if keep:
             os.replace(draft, target)
+            sweep(target)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def draft_beside(target: Path) -> Path:
-    """A new name in the folder of `target`: a rename is atomic only within one file system."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
 
 
 @contextmanager
@@ -90,13 +87,14 @@ def drafted(path: str | Path) -> Iterator[Path]:
         FileError: The folder or the disk does not take it.
     """
     target = Path(path)
-    draft = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+    draft = draft_beside(target, suffix="")
     with reporting(target):
         try:
             yield draft
             with draft.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(draft, target)
+            sweep(target)
         finally:
             draft.unlink(missing_ok=True)
 
@@ -252,13 +250,16 @@ def brief(what: object) -> str:
 
 
 def read_denoising(path: str | Path) -> dict[str, Any]:
-    """Read a ``bac.json`` of any format and convert it to the current one.
+    """Read a ``bac.json`` of any format and convert it to the current one. It may only name a preset.
 
     Raises:
         ScheduleError: The file cannot be read, or holds something else.
     """
     document = read_json(path)
     found = document.get("format"), document.get("version")
+    if found == (FORMAT, VERSION) and "preset" in document:
+        with one_sentence(path):
+            return read_json(presets.path_of(part(document, "preset", as_text)))
     if found == (FORMAT, VERSION):
         return document
     update = next((update for known, update in _OLDER.items() if known == found), None)

@@ -1,6 +1,6 @@
 """Certify a Denoising in closed loop: ``python -m eval.certify policy=assembly cache=bac margin=0.05``.
 
-The dense policy and the accelerated one play the same worlds with the same noise, pair by pair. The command stops as
+The policy itself and the accelerated one play the same worlds with the same noise, pair by pair. The command stops as
 soon as the pairs show, or refute, that the loss is below the margin (see `eval.measure.sequential`).
 
 The subject is the configured cache. With ``tuned=true`` it is the Denoising that was tuned for the policy; with
@@ -31,7 +31,7 @@ from eval.measure.sequential import bounds, non_inferiority
 from eval.play.records import EpisodeLog
 from eval.play.rollout import EpisodeResult
 from eval.play.workers import Unit, UnitPlayer, missing, unit_key
-from eval.setup.cells import Cell, dense, holding
+from eval.setup.cells import Cell, holding, itself
 from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
 from eval.setup.provenance import command_line, processor
 from eval.setup.settings import Settings
@@ -69,7 +69,7 @@ class Pairs:
         self._settings, self._options = settings, options
         self._log = EpisodeLog(settings.folder / "certify.jsonl")
         self._player = UnitPlayer(settings)
-        self._ways = ((dense(), bac.Denoising()), (subject.cell, subject.denoising))
+        self._ways = ((itself(subject.cell), bac.Denoising()), (subject.cell, subject.denoising))
         self.seen: list[tuple[int, float, float]] = []  # seed, reference, method
 
     def differences(self) -> Iterator[float]:
@@ -131,7 +131,7 @@ def certify(
         verdict=outcome.verdict,
         task=settings.task,
         method=subject.cell.name,
-        reference=dense().name,
+        reference=itself(subject.cell).name,
         quantity=pairs.quantity,
         n=outcome.n,
         difference=float(np.mean(outcome.differences)),

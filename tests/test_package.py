@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import bac
+from bac import presets
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,5 +45,7 @@ def test_the_wheel_ships_bac_and_the_lerobot_entry_only(tmp_path):
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(command, capture_output=True, text=True, check=True)
     (wheel,) = tmp_path.glob("lerobot_policy_bac-*.whl")
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    shipped = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in shipped}
     assert tops == {"bac", "lerobot_policy_bac.py", f"lerobot_policy_bac-{bac.__version__}.dist-info"}
+    assert {f"bac/presets/{name}.json" for name in presets.names()} <= set(shipped)

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from bac.adapters.flow_scheduler import flow_through, why_not
 from bac.adapters.host import Host, dotted_name
 from bac.adapters.layers import CROSS, FEED, SELF, Branch, layer_blocks
 from bac.caching.block import Block, BlockKind, Site
@@ -56,6 +57,8 @@ def host(pipe: Any) -> Host:
         blocks=blocks,
         solver=type(pipe.scheduler).__name__,
         noise_scheduler=pipe.scheduler,
+        flow=flow_through(pipe, "scheduler", by_call=True),
+        why_no_solver=why_not(pipe.scheduler),
         contexts=Site(denoiser, "cache_context") if callable(getattr(denoiser, "cache_context", None)) else None,
     )
 

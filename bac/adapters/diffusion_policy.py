@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from bac.adapters import torch as torch_adapter
+from bac.adapters.flow_scheduler import EULER, depends_on_the_call, flow_through, is_flow, why_not
 from bac.adapters.host import Host, at, dotted_name
 
 
@@ -38,7 +39,12 @@ def host(policy: nn.Module, *, diffusion: str, denoiser: str, predict: str) -> H
 
 
 def noise_schedule(noise_scheduler: Any, num_steps: int) -> tuple[str, tuple[float, ...]]:
-    """Class name and timesteps of a noise scheduler of diffusers, which is left unchanged."""
+    """Class name and timesteps of a noise scheduler of diffusers, which is left unchanged.
+
+    No timesteps, if only a call decides them.
+    """
+    if depends_on_the_call(noise_scheduler):
+        return type(noise_scheduler).__name__, ()
     mine = copy.deepcopy(noise_scheduler)  # set_timesteps would change the policy's own
     mine.set_timesteps(num_steps)
     return type(mine).__name__, tuple(float(t) for t in mine.timesteps)
@@ -60,22 +66,28 @@ def samples_itself(policy: nn.Module) -> bool:
 
 
 def with_noise_scheduler(host: Host) -> Host:
-    """The same host, with solver, timesteps and number of steps read from its sampler's owner."""
+    """The same host, with solver, timesteps and number of steps read from its sampler's owner.
+
+    Diffusion takes other noise schedulers of diffusers; a flow takes other steps in place of its own scheduler's.
+    """
     owner = host.sampler_owner
-    num_steps = int(owner.num_inference_steps)
-    solver, timesteps = noise_schedule(owner.noise_scheduler, num_steps)
-    known = {"solver": solver, "timesteps": timesteps, "noise_scheduler": owner.noise_scheduler}
-    return replace(host, num_steps=num_steps, takes_solvers=True, **known)
+    scheduler, num_steps = owner.noise_scheduler, int(owner.num_inference_steps)
+    solver, timesteps = noise_schedule(scheduler, num_steps)
+    found = replace(host, num_steps=num_steps, solver=solver, timesteps=timesteps, noise_scheduler=scheduler)
+    if not is_flow(scheduler):
+        return replace(found, takes_solvers=True)
+    flow = flow_through(owner, "noise_scheduler")
+    return replace(found, flow=flow, why_no_solver=why_not(scheduler), num_steps_at=(owner, "num_inference_steps"))
 
 
-# Noise schedulers of the discrete diffusion that our solvers are for; each evaluates the denoiser once a step.
+# Noise schedulers that our solvers are for; each evaluates the denoiser once a step.
 _SWAPPABLE = {
     f"diffusers.schedulers.scheduling_{module}.{cls}Scheduler"
     for module, cls in (
         ("ddpm", "DDPM"), ("ddim", "DDIM"), ("dpmsolver_multistep", "DPMSolverMultistep"),
         ("unipc_multistep", "UniPCMultistep"), ("deis_multistep", "DEISMultistep"),
     )
-}  # fmt: skip
+} | {EULER}  # fmt: skip
 _PACKAGE = "diffusion_policy.policy"
 _ORIGINAL = partial(host, diffusion="", denoiser="model", predict="predict_action")
 

@@ -155,7 +155,8 @@ class Flow:
             time, as X-VLA does.
         as_predicted: Channels of the action that a clean prediction gives on another scale than the sample (logits of a
             gripper). They are passed on as predicted last.
-        grid: Maps K to the loop's own times, `[K + 1]`, if they are not even.
+        grid: Maps K to the loop's own times, `[K + 1]`, if they are not even. With `steppers`, only a fit to the
+            policy's own steps asks for them.
         steppers: Scheduler objects that make the steps instead of `places`.
         guidance: Object and attribute that hold LeRobot's processor of real-time chunking, if the loop has one.
         guidance_argument: Keyword argument that hands that processor to the sampler instead.
@@ -193,3 +194,8 @@ class Flow:
             return tuple(self.grid(num_steps))
         even = tuple(step / num_steps for step in range(num_steps + 1))
         return even if self.rising else tuple(1.0 - time for time in even)
+
+    def own_shares(self, num_steps: int) -> tuple[float, ...]:
+        """The loop's own times as shares of noise, `[K + 1]`, from 1 to 0."""
+        own = self.own_times(num_steps)
+        return tuple(1.0 - time for time in own) if self.rising else own

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bac.drafts import draft_beside, sweep
 from bac.errors import CalibrationError
-from bac.files import brief, draft_beside, put_folder, reporting
+from bac.files import brief, put_folder, reporting
 
 Array = npt.NDArray[np.float64]
 _COMPRESSORS = ("blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma")
@@ -49,6 +50,7 @@ def save(path: str | Path, arrays: Mapping[str, Array], attributes: Mapping[str,
             group.attrs.update(**attributes, checksum=_checksum(arrays))
             _flush(draft)
             put_folder(draft, target)
+            sweep(target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 

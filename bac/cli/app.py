@@ -15,7 +15,7 @@ import bac
 from bac.adapters import find_host
 from bac.caching.calibration import Calibration
 from bac.certificate import CERTIFICATE_NAME, Certificate
-from bac.cli import checkpoint, doctor, lerobot, measure
+from bac.cli import checkpoint, doctor, lerobot, measure, observations
 from bac.denoising import Denoising
 from bac.errors import ScheduleError
 from bac.files import probe
@@ -24,7 +24,7 @@ from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, RESPONSES, response_named
 from bac.plan.replay import EXECUTORS, replay_named
 
-REPORT_NAME = "bac.tuned.json"  # beside bac.json
+REPORT_NAME, PICTURE_NAME = "bac.tuned.json", "bac.tuned.png"  # beside bac.json
 _INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
 CALIBRATION_NAME = "bac.calibration.zarr"  # likewise
 _DRAWN: dict[str, Callable[[Path], object]] = {GUARD_NAME: bac.Guard.load, CERTIFICATE_NAME: Certificate.load}
@@ -111,7 +111,9 @@ def calibrate(
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Measure a policy in an environment or on a data set, and write its schedule and its calibration.
+    """Measure a policy in an environment or on a data set, and write its schedule, its calibration and observations.
+
+    With the observations, bac tune works without an environment or a data set.
 
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
@@ -122,11 +124,13 @@ def calibrate(
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         _check_updates(num_updates, find_host(loaded.policy).num_steps)
         if env is not None:
-            calibration = measure.calibrate_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
+            options = {"runs": runs, "num_worlds": batch_size, "seed": seed}
+            calibration, batches = measure.calibrate_in(loaded, env, settings, **options)
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
             calibration = bac.calibrate(loaded.policy, batches, seed=seed)
         calibration.save(target.with_name(CALIBRATION_NAME))
+        observations.save(target.with_name(observations.NAME), batches)
         schedule = bac.adaptive_schedule(calibration, num_updates, num_bubbled=num_bubbled, force_last=force_last)
         Denoising(schedule=schedule).save(target)
     typer.echo(f"{calibration}\n{schedule}")
@@ -221,17 +225,25 @@ def tune(
 
     Solver, timesteps, coefficients, update steps and estimator are chosen together, by running them. The choice is
     timed, and verified on held-out observations. LeRobot's commands follow it as bac.json. The report of all trials
-    lies beside it as bac.tuned.json.
+    lies beside it as bac.tuned.json, with a picture of error against latency, bac.tuned.png.
+
+    A flow-matching policy (pi0, SmolVLA, ...) needs no budget: it gets three fitted steps. After bac calibrate the
+    command needs neither --env nor --dataset.
 
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
-    _check_source(env, dataset)
+    kept = policy_path / observations.NAME
+    if env is not None or dataset is not None or not kept.is_file():
+        _check_source(env, dataset, "; or type bac calibrate first, which keeps its observations for this command")
     with _errors_in_one_line():
         target = _target(output, policy_path / "bac.json")
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         if env is not None:
             settings = _settings(env_option, task)
             batches = measure.observations_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
+        elif dataset is None:
+            batches = observations.load(kept, device=device)
+            typer.echo(f"observations: those of bac calibrate, {kept}")
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
         tuned = bac.tune(
@@ -241,7 +253,8 @@ def tune(
         )  # fmt: skip
         tuned.denoising.save(target)
         tuned.save(target.with_name(REPORT_NAME))
-    typer.echo(f"{tuned}\n\n{tuned.denoising}\nwritten to {target}")
+        picture = measure.pictured(tuned, target.with_name(PICTURE_NAME))
+    typer.echo(f"{tuned}\n\n{tuned.denoising}\n{picture}\nwritten to {target}")
     typer.echo(f"Next: lerobot-eval --policy.path={policy_path} ... follows it; bac show {target} draws it")
 
 
@@ -265,9 +278,9 @@ def serve(
         lerobot.named("serve")()
 
 
-def _check_source(env: str | None, dataset: str | None) -> None:
+def _check_source(env: str | None, dataset: str | None, otherwise: str = "") -> None:
     if (env is None) == (dataset is None):
-        raise typer.BadParameter("give either --env or --dataset, where the observations come from")
+        raise typer.BadParameter(f"give either --env or --dataset, where the observations come from{otherwise}")
 
 
 def _target(output: Path | None, default: Path) -> Path:

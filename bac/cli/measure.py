@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +23,7 @@ from bac.errors import BacError
 from bac.guarding.calibration import Measured, surveying
 from bac.plan.replay import Replay, replay_named
 from bac.recording import watching
+from bac.tuning import Tuned
 from bac.tuning.batches import num_rows
 from bac.tuning.bench import calling
 from bac.tuning.timing import in_turns
@@ -73,17 +76,20 @@ def _jerk(predict: Callable[[], Any]) -> Jerk:
 
 def calibrate_in(
     checkpoint: Checkpoint, env: str, options: Mapping[str, Any], *, runs: int, num_worlds: int, seed: int
-) -> Calibration:
+) -> tuple[Calibration, list[dict[str, Any]]]:
     """Play whole episodes with the untouched policy until `runs` denoising runs were seen.
+
+    Returns:
+        The calibration, and the observations that it was measured on, as batches.
 
     Args:
         env: LeRobot's type of environment.
         options: Settings of the environment, as LeRobot's configuration takes them; the task too, if it has several.
         num_worlds: Number of worlds side by side; each counts as a run of its own.
     """
-    with watching(checkpoint.policy) as watch:
+    with watching(checkpoint.policy) as watch, _seeing(checkpoint.policy) as seen:
         _play_until(watch, runs, checkpoint, env, options, num_worlds, seed)
-    return watch.calibration()
+    return watch.calibration(), seen.spread(runs, num_worlds)
 
 
 def survey_in(
@@ -121,14 +127,9 @@ def observations_in(
     Returns:
         Batches of `num_worlds` observations.
     """
-    seen = _Seen(checkpoint.policy)
-    put_on(checkpoint.policy, "predict_action_chunk", seen)
-    try:
+    with _seeing(checkpoint.policy) as seen:
         _play_until(seen, runs, checkpoint, env, options, num_worlds, seed)
-    finally:
-        take_off(checkpoint.policy, "predict_action_chunk")
-    wanted = -(-runs // num_worlds)
-    return [seen.batches[index * len(seen.batches) // wanted] for index in range(wanted)]
+    return seen.spread(runs, num_worlds)
 
 
 class _Seen(Interceptor):
@@ -151,6 +152,30 @@ class _Seen(Interceptor):
         self.num_chunks += 1
         self.num_runs += num_rows(batch)
         return self.original(batch, *args, **kwargs)
+
+    def spread(self, runs: int, num_worlds: int) -> list[dict[str, Any]]:
+        """Batches with `runs` observations in all, spread evenly over what was seen."""
+        wanted = -(-runs // num_worlds)
+        return [self.batches[index * len(self.batches) // wanted] for index in range(wanted)]
+
+
+@contextmanager
+def _seeing(policy: Any) -> Iterator[_Seen]:
+    """Within the context, the observations of a policy are kept."""
+    seen = _Seen(policy)
+    put_on(policy, "predict_action_chunk", seen)
+    try:
+        yield seen
+    finally:
+        take_off(policy, "predict_action_chunk")
+
+
+def pictured(tuned: Tuned, path: Path) -> str:
+    """Draw error against latency; without matplotlib, say how to get the picture."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return f"no picture of error against latency: pip install matplotlib for {path.name}"
+    tuned.plot(path)
+    return f"error against latency: {path}"
 
 
 class _Observer(Protocol):

@@ -57,6 +57,8 @@ def _record(replayer: Replayer, host: Host, batch: Any, options: dict[str, Any],
     with replayer.recording(fallback=fallback), host.own_randomness(), torch.no_grad():
         host.reset()
         host.predict(batch, **options)
+        if replayer.answered is None and not replayer.refusals:  # the first call may differ from the next ones
+            host.predict(batch, **options)
         host.reset()
     if replayer.answered is None:
         why = "; ".join((*replayer.refusals, *replayer.interruptions)) or "its sampler was not called"

@@ -20,10 +20,11 @@ from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
 from bac.plan.randomness import RandomState, other_numbers
 from bac.plan.reads import Reads
+from bac.plan.refusal import Postponed, Refusal
 from bac.plan.replay import Replay
 from bac.plan.signature import flatten, fresh, replace_leaves
 from bac.plan.staleness import Spot, Staleness
-from bac.plan.tape import Postponed, Refusal, Tape, difference
+from bac.plan.tape import Tape, difference
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _NEEDS_GRADIENTS = "does not require grad"  # PyTorch, of a run that differentiates, as real-time chunking does
@@ -111,6 +112,7 @@ def build(
     held: Sequence[object] = (),
     swapped: Sequence[tuple[object, str]] = (),
     ignored: Collection[Spot] = (),
+    earlier: Callable[[], Plan | None] = lambda: None,
 ) -> tuple[Plan | Refusal, Any]:
     """Make a plan from one call of the sampler.
 
@@ -127,6 +129,7 @@ def build(
         held: Objects besides `owner` that the call reads; see `Staleness`.
         swapped: Attributes that another value replaces during the call; see `Staleness`.
         ignored: Places that need not stay as they are; see `Staleness`.
+        earlier: Asked after the call: an earlier plan that holds again, because the call undid what had changed.
 
     Returns:
         The plan, or the reason why there is none (`Postponed` if another call may have one); and the output of the
@@ -140,21 +143,43 @@ def build(
         output = sampler(*args, **options)
     if isinstance(output, Tensor) and bool(output.isnan().any()):
         return Postponed("its actions are not numbers (NaN), so a later chunk is recorded"), output
+    if (plan := earlier()) is not None:
+        return plan, output
     after = RandomState(leaves)
     try:
-        watched = (*held, *leaves)  # of an argument that is an object, attributes may change
-        staleness = Staleness(owner, watched, swapped, reads=reads, ignored=ignored)
-        with _no_collection():
+        with _no_collection(), _refusing():
+            watched = (*held, *leaves)  # of an argument that is an object, attributes may change
+            staleness = Staleness(owner, watched, swapped, reads=reads, ignored=ignored)
             program, recordings = _record_twice(sampler, staleness, arguments, before, output)
             with torch.inference_mode():
                 compiled = _compile(program, recordings, replay)
+        return compiled.plan(staleness, leaves, build_s=time.perf_counter() - started), output
     except Refusal as refusal:
-        return refusal, output
-    except _FAILURES as error:
-        return Refusal(f"it cannot be specialised ({error!r})"), output
+        return _judged(refusal, sampler, arguments, before, output), output
     finally:
         after.restore()  # for the caller, one run was made
-    return compiled.plan(staleness, leaves, build_s=time.perf_counter() - started), output
+
+
+def _judged(refusal: Refusal, sampler: Callable[..., Any], arguments: Any, before: RandomState, output: Any) -> Refusal:
+    """The refusal; `Postponed` if the recorded call was a first one, after which the sampler does something else.
+
+    Two more calls on the same numbers tell. If they agree with each other, but not with the recorded call, a later
+    call can be recorded. If all three differ, the sampler has a state that no plan can hold.
+    """
+    outputs = [output]
+    try:
+        for _ in range(2):
+            before.restore()
+            positional, keywords = fresh(arguments)
+            outputs.append(sampler(*positional, **keywords))
+    except _FAILURES:
+        return refusal
+    first, second, third = outputs
+    if not all(isinstance(made, Tensor) for made in outputs) or torch.equal(first, second):
+        return refusal
+    if not torch.equal(second, third):
+        return refusal
+    return Postponed("its first call differs from the next ones, so a later chunk is recorded", was_tried=True)
 
 
 def _record_twice(
@@ -246,6 +271,15 @@ def _bounds(output: Tensor) -> tuple[float, float]:
 
 def _describe(tensor: Tensor) -> str:
     return f"{list(tensor.shape)} {tensor.dtype} on {tensor.device}".replace("torch.", "")
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn whatever fails into a refusal: the run itself was made."""
+    try:
+        yield
+    except _FAILURES as error:
+        raise Refusal(f"it cannot be specialised ({error!r})") from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor
 from bac.plan.codegen import generate
 from bac.plan.draws import divide
 from bac.plan.program import Program
-from bac.plan.tape import Refusal
+from bac.plan.refusal import Refusal
 
 _WARM_UP = 3  # eager runs before capture, so that libraries allocate their workspaces outside the graph
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from bac.plan.program import Program
-from bac.plan.tape import Refusal
+from bac.plan.refusal import Refusal
 
 
 @dataclass(frozen=True)

@@ -13,24 +13,24 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
-from torch.utils._device import DeviceContext
 
 from bac.caching.block import Block
 from bac.caching.interceptors.patch import Interceptor
 from bac.caching.interceptors.run import DenoisingRun, Orders
 from bac.plan.build import build
 from bac.plan.plan import Plan
+from bac.plan.refusal import Postponed, Refusal
 from bac.plan.replay import Replay
 from bac.plan.signature import flatten, replace_leaves, signature
 from bac.plan.staleness import Change, Spot
-from bac.plan.tape import Postponed, Refusal
+from bac.plan.surroundings import has_mode, hooks_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ CAPACITY = 8  # plans kept per policy
 _REPLAYS_PER_RECORD = 50  # a recording takes as long as some 50 replays, so it pays only if used that often
 _IDLE_CHANGES = 3  # of an attribute that no code of a run names, before it is ignored
 _DIFFERENT = 32  # signatures met once each, before this is told
-_REMEMBERED = 1000  # signatures counted before the counts are cleared
+_REMEMBERED = 1000  # signatures counted before the counts are cleared; signatures known to be refused
 
 _GRADIENTS = "gradients are enabled; predict under torch.no_grad() or torch.inference_mode()"
 _HOOKS = "a forward hook watches it; remove the hook to replay"
@@ -106,7 +106,9 @@ class Replayer(Interceptor):
                 if plan is None and key not in self._refused:
                     return self._record(key, args, options)
         if plan is None:
-            return self.original(*args, **options)
+            output = self.original(*args, **options)
+            self._take_back(key)
+            return output
         self._num_replays += 1
         self.answered = plan
         return _to_caller(plan(leaves)[0])
@@ -166,8 +168,9 @@ class Replayer(Interceptor):
 
     def _forget(self) -> None:
         self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
+        self._stale: dict[Hashable, Plan] = {}
         self._met: dict[Hashable, int] = {}
-        self._refused: dict[Hashable, str] = {}
+        self._refused: OrderedDict[Hashable, str] = OrderedDict()
         self._told: dict[str, None] = {}
         self._hooks: list[Any] | None = None
         self._ignored: set[Spot] = set()
@@ -193,7 +196,7 @@ class Replayer(Interceptor):
     def _why_interpret(self) -> str | None:
         """Why replay is out of the question for this run: gradients are wanted, say, or something watches it."""
         if self._hooks is None:
-            self._hooks = _hooks_of(self.owner)
+            self._hooks = hooks_of(self.owner)
         if torch.is_grad_enabled() and not self._detaches:
             return _GRADIENTS
         if self.owner.training:
@@ -204,7 +207,7 @@ class Replayer(Interceptor):
             return "something else intercepts its blocks; if it is to stay, call bac.wrap again after it"
         if any(self._hooks):
             return _HOOKS
-        if torch._C._len_torch_function_stack() and any(map(_changes_numbers, _modes())):
+        if has_mode():
             return "a mode of PyTorch (TorchFunctionMode) is on; leave it to replay"
         if torch.compiler.is_compiling():
             return "torch.compile traces it; compile with replay=bac.Replay(exact=False, compile=True) instead"
@@ -220,29 +223,37 @@ class Replayer(Interceptor):
         if (change := plan.staleness.difference()) is not None:
             self._drop_plans(change)
             return None
-        self._plans.move_to_end(key)
+        with suppress(KeyError):  # another thread dropped it meanwhile
+            self._plans.move_to_end(key)
         return plan
+
+    def _take_back(self, key: Hashable) -> Plan | None:
+        """The plan that a change made stale, if the run has undone the change: it lowered a flag of its first call."""
+        stale, self._stale = self._stale, {}
+        if key not in stale:
+            return None
+        if stale[key].staleness.is_restored():
+            self._plans.update({other: plan for other, plan in stale.items() if plan.staleness.is_restored()})
+            return stale[key]
+        if not self.sights:
+            self._tell(f"{self._last_change} since it was recorded; record it again: bac.plan.record(policy, batch)")
+        return None
 
     def _drop_plans(self, change: Change) -> None:
         """All plans have the old state baked in. A change without effect may happen a few times, then it is ignored."""
         logger.info("%s since the denoising run was recorded", change.reason)
-        self._plans.clear()
+        self._stale, self._plans = dict(self._plans), OrderedDict()
         self._refused.clear()
         self._hooks = None  # a replaced module has other hooks
         self._last_change = change.reason
-        if not self.sights:
-            self._tell(f"{change.reason} since it was recorded; record it again: bac.plan.record(policy, batch)")
-        if change.spot is None or change.is_named:
-            return
-        self._idle_changes[change.spot] = times = self._idle_changes.get(change.spot, 0) + 1
-        if times == _IDLE_CHANGES:
-            logger.info(
-                "%s again and again, and no code of the run names it, so it is ignored from now on", change.reason
-            )
-            self._ignored.add(change.spot)
+        for spot, reason in change.idle.items():
+            self._idle_changes[spot] = times = self._idle_changes.get(spot, 0) + 1
+            if times == _IDLE_CHANGES:
+                logger.info("%s again and again, and no code of the run names it, so it is ignored from now on", reason)
+                self._ignored.add(spot)
 
     def _is_due(self, key: Hashable) -> bool:
-        if key in self._refused or not self.sights:
+        if self._is_refused(key) or not self.sights:
             return False
         if len(self._met) > _REMEMBERED:
             self._met.clear()
@@ -254,16 +265,25 @@ class Replayer(Interceptor):
     def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if not self.on_demand and self._num_records >= 2 * CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
             why = f"; at last, {self._last_change}" if self._last_change else ""
-            self._refuse(key, f"{self._num_records} recordings for {self._num_replays} replays do not pay{why}")
-            return self.original(*args, **options)
-        self._hooks = _hooks_of(self.owner)  # modules may have been replaced since they were listed
+            output = self.original(*args, **options)
+            if self._take_back(key) is None:
+                self._refuse(key, f"{self._num_records} recordings for {self._num_replays} replays do not pay{why}")
+            return output
+        self._hooks = hooks_of(self.owner)  # modules may have been replaced since they were listed
         if any(self._hooks):
-            return self._interpret(_HOOKS, args, options)
+            output = self._interpret(_HOOKS, args, options)
+            self._take_back(key)
+            return output
         plan, output = build(
             self.original, self.owner, args, options,
             held=self.held, swapped=self.swapped, ignored=self._ignored, replay=self.replay,
+            earlier=partial(self._take_back, key),
         )  # fmt: skip
+        if self._plans.get(key) is plan:  # it holds again
+            self.answered = self._plans[key]
+            return _to_caller(output)
         if isinstance(plan, Postponed):
+            self._num_records += plan.was_tried
             self._tell(str(plan))
             return output
         self._num_records += 1
@@ -284,6 +304,16 @@ class Replayer(Interceptor):
             else:
                 logger.info("%s: %s", self._interpreted, reason)
         self._refused[key] = reason
+        while len(self._refused) > _REMEMBERED:
+            self._refused.popitem(last=False)
+
+    def _is_refused(self, key: Hashable) -> bool:
+        """Whether runs of this key are interpreted; of too many such keys the least recently met is forgotten."""
+        if key not in self._refused:
+            return False
+        with suppress(KeyError):  # another thread dropped it meanwhile
+            self._refused.move_to_end(key)
+        return True
 
     def _tell(self, reason: str) -> None:
         """Say why this run is interpreted, once; the next may be replayed."""
@@ -294,22 +324,6 @@ class Replayer(Interceptor):
     @property
     def _interpreted(self) -> str:
         return f"{type(self.owner).__name__}: a denoising run cannot be replayed, so it is interpreted"
-
-
-def _modes() -> Iterator[object]:
-    """PyTorch's modes that intercept functions, such as ``with torch.device(..)``."""
-    yield from map(torch._C._get_function_stack_at, range(torch._C._len_torch_function_stack()))
-
-
-def _changes_numbers(mode: object) -> bool:
-    """Whether a mode may. A plan has the devices of new tensors in it already."""
-    return not isinstance(mode, DeviceContext)
-
-
-def _hooks_of(owner: nn.Module) -> list[Any]:
-    """The dictionaries of hooks themselves, so that a look at them sees hooks that are added later."""
-    own = [hooks for module in owner.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)]
-    return [_global_forward_hooks, _global_forward_pre_hooks, *own]
 
 
 def _to_caller(output: Any) -> Any:

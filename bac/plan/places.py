@@ -14,6 +14,8 @@ from typing import Any
 
 _PLAIN_CONTAINERS = (dict, OrderedDict, list)
 _VALUES = methodcaller("values")
+_EQUAL = (int, float, complex, str, bytes)
+OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
 _NOTES = frozenset({"__slotnames__"})  # that Python makes on a class when an object of it is copied or pickled
 
 
@@ -78,6 +80,11 @@ class Place:
         return type(self.holder) in _PLAIN_CONTAINERS and self.known is not None and self.is_complete
 
     @property
+    def is_of_attributes(self) -> bool:
+        """Whether values are looked up as attributes, through slots and base classes."""
+        return isinstance(self.get, attrgetter)
+
+    @property
     def key(self) -> tuple[int, type]:
         """Identity of the holder, and the way of reading it."""
         return id(self.holder), type(self.get)
@@ -89,7 +96,7 @@ class Place:
     def part(self, names: Collection[Any]) -> Place:
         """Some of the names, without a look at others."""
         kept = [name for name in dict.fromkeys(self.names) if name in names]
-        if isinstance(self.get, attrgetter):
+        if self.is_of_attributes:
             return Place.of_attributes(self.path, self.holder, kept)
         return Place.of_mapping(self.path, self.holder, kept, sized=False)
 
@@ -111,23 +118,34 @@ class Place:
         """Whether no name is new or lost, those apart that may come and go."""
         return self.known is None or not self._new_or_lost()
 
-    def difference(self) -> tuple[Any, str] | None:
-        """A name that is new, lost or has another value (None if an item has no name), and what happened, in words."""
+    def differences(self) -> Iterator[tuple[Any, str]]:
+        """Every name that is new, lost or has another value, and what happened, in words.
+
+        The name is None if an item has none.
+        """
         holder = mapping_of(self.holder)
-        if self._has_items and len(holder) != self.size:
-            return None, f"{self.path} got or lost an item"
-        if not self._has_items and not self.has_its_names():
-            name = min(self._new_or_lost(), key=str)
-            return name, f"{self.path}.{name} was {'added' if name in holder else 'removed'}"
-        try:
-            now = tuple(self.get(holder))
-        except (AttributeError, LookupError):
-            has = hasattr if isinstance(self.get, attrgetter) else _contains
-            name = next((name for name in self.names if not has(holder, name)), None)
-            return name, f"{self.path}.{name} was removed"
-        replaced = (name for name, value, was in zip(self.names, now, self.values, strict=True) if value is not was)
-        name = next(replaced, self)
-        return None if name is self else (name, f"{self.path}.{name} was replaced")
+        if self._has_items:
+            yield from self._changed_items(holder)
+            return
+        known = self.known is not None
+        for name in sorted(self._new_or_lost() if known else (), key=str):
+            yield name, f"{self.path}.{name} was {'added' if name in holder else 'removed'}"
+        read = getattr if self.is_of_attributes else _item
+        for name, was in dict(self.named()).items():
+            try:
+                if not _is_same(read(holder, name), was):
+                    yield name, f"{self.path}.{name} was replaced"
+            except (AttributeError, LookupError):
+                if not known:  # else it was named above
+                    yield name, f"{self.path}.{name} was removed"
+
+    def _changed_items(self, holder: Any) -> Iterator[tuple[Any, str]]:
+        if len(holder) != self.size:
+            yield None, f"{self.path} got or lost an item"
+            return
+        for name, value, was in zip(self.names, self.get(holder), self.values, strict=True):
+            if not _is_same(value, was):
+                yield name, f"{self.path}.{name} was replaced"
 
     def with_notes(self) -> Place:
         """The same, after Python has noted something on a class."""
@@ -151,8 +169,17 @@ def mapping_of(holder: Any) -> Any:
     return vars(holder) if isinstance(holder, type) else holder
 
 
-def _contains(mapping: Any, name: Any) -> bool:
-    return name in mapping
+def _is_same(value: Any, was: Any) -> bool:
+    """Whether it is the same object, or a number or text that nobody can tell apart from it."""
+    if value is was or type(value) is not type(was):
+        return value is was
+    if isinstance(was, tuple):
+        return len(value) == len(was) and all(map(_is_same, value, was))
+    return type(was) in _EQUAL and repr(value) == repr(was)  # 0.0 equals -0.0, but is another number
+
+
+def _item(mapping: Any, name: Any) -> Any:
+    return mapping[name]
 
 
 def _at_least_two(names: Iterable[Any]) -> tuple[Any, ...]:

@@ -8,25 +8,29 @@ A plan has weights, solver and settings baked in. `Staleness` looks at everythin
 - class attributes and global variables that the executed code names;
 - the version, the address and some numbers of every weight.
 
-The code of functions, class attributes that no code names, and most of what belongs to Python, PyTorch and `bac` are
-compared in turns (`bac.plan.watch`): a change there is noticed within eight chunks, any other one by the next chunk.
+Where Python has no tags (`bac.plan.tags`), the code of functions, class attributes that no code names, and most of
+what belongs to Python, PyTorch and `bac` are compared in turns (`bac.plan.visits`): a change there is noticed within
+eight chunks, any other one by the next chunk.
 
-What the run itself replaces (a noise scheduler's timesteps) is left out. Nobody can see from Python: a variable of a
-closure, an item of a container of more than 500, the inside of a C++ extension, a file, an environment variable, and a
-write to a few numbers of a weight through ``parameter.data``. Call `bac.wrap` again after such a change.
+What the run itself replaces (a noise scheduler's timesteps) is left out; a run that decides by what it counts is
+refused (`bac.plan.counters`). Nobody can see from Python: a variable of a closure, an item of a container of more than
+500, the inside of a C++ extension, a file, an environment variable, and a write to a few numbers of a weight through
+``parameter.data``. Call `bac.wrap` again after such a change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from bac.plan.counters import counter
 from bac.plan.places import Place
 from bac.plan.reads import IMPLICIT, Reads
+from bac.plan.refusal import Refusal
 from bac.plan.walk import Walk
 from bac.plan.watch import Watch
 from bac.plan.weights import Weights
@@ -40,13 +44,12 @@ class Change:
 
     Attributes:
         reason: What happened, in words.
-        spot: Where; None for a weight.
-        is_named: Whether the executed code names the attribute, so that the run may depend on it.
+        idle: Where something changed that the executed code does not name, so that the run hardly depends on it; and
+            what happened there, in words.
     """
 
     reason: str
-    spot: Spot | None = None
-    is_named: bool = True
+    idle: Mapping[Spot, str] = field(default_factory=dict)
 
 
 class Staleness:
@@ -84,22 +87,38 @@ class Staleness:
         self.tensors = [value for place in self._watch.places for value in place.values if isinstance(value, Tensor)]
 
     def settle(self, weights: Iterable[Tensor]) -> None:
-        """Forget what the runs since the first look replaced; remember the weights that they read."""
+        """Forget what the runs since the first look replaced; remember the weights that they read.
+
+        Raises:
+            Refusal: The runs count something, and decide by it.
+        """
         before = {place.key: place for place in self._watch.places}
-        now = [place.within(before[place.key], self._ignored) for place in self._look() if place.key in before]
-        self._watch = Watch([place for place in now if place is not None])
+        now = [place for place in self._look() if place.key in before]
+        if (found := counter(before.values(), now, self.reads.codes.keys())) is not None:
+            raise Refusal(f"every run changes a number that the next run reads: {found}; a replay would not count")
+        kept = [place.within(before[place.key], self._ignored) for place in now]
+        self._watch = Watch([place for place in kept if place is not None])
         self.weights = list(weights)
         self._weights = Weights(self.weights)
 
     def difference(self) -> Change | None:
         """The change since `settle`; None if there is none."""
         if not self._watch.is_same():
-            if (found := self._watch.difference()) is not None:
-                path, name, reason = found
-                return Change(reason, (path, name), self._is_named(path, name))
+            if found := list(self._watch.differences()):
+                return self._change(found)
             self._watch = Watch([place.with_notes() for place in self._watch.places])
         written = self._weights.difference()
         return None if written is None else Change(written)
+
+    def is_restored(self) -> bool:
+        """Whether all is as it was at `settle`, what is compared in turns too. Takes as long as some chunks."""
+        return next(self._watch.differences(), None) is None and self._weights.are_same()
+
+    def _change(self, found: Sequence[tuple[str, Any, str]]) -> Change:
+        """One change out of all: the reason is one that the run may depend on, if there is one."""
+        idle = {(path, name): reason for path, name, reason in found if not self._is_named(path, name)}
+        named = (reason for path, name, reason in found if (path, name) not in idle)
+        return Change(next(named, found[0][2]), idle)
 
     def _is_named(self, path: str, name: Any) -> bool:
         """Whether the code reads what changed: the attribute, or the attribute whose item it is."""

@@ -24,17 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bac.plan.call import LITERALS, Call, Kind
 from bac.plan.program import Instruction, Meta, Program, Ref, references
+from bac.plan.refusal import Refusal
 
 aten = torch.ops.aten
 T = TypeVar("T")
-
-
-class Refusal(Exception):  # noqa: N818
-    """A run cannot be replayed. The message is the reason, as a clause of a sentence. Never leaves `bac.plan`."""
-
-
-class Postponed(Refusal):
-    """This run cannot be recorded, but another with arguments of the same shapes may be."""
 
 
 class TensorMap(Generic[T]):

@@ -1,9 +1,9 @@
 """Finds the places (`bac.plan.places`) that a denoising run may read, from its modules on.
 
 Of every module all attributes are watched, of other objects those that the executed code names (`bac.plan.reads`).
-Containers are entered, so are objects within them, down to `_DEPTH`. Compared in turns are the code of functions, class
-attributes that no code names, and what belongs to Python, PyTorch and `bac`. The ``forward`` of every class, and
-`torch.nn.functional`, are compared each time.
+Containers are entered, so are objects within them, down to `_DEPTH`. Rare, and so compared in turns where Python has no
+tags, are the code of functions, class attributes that no code names, and what belongs to Python, PyTorch and `bac`. The
+``forward`` of every class, and `torch.nn.functional`, are compared each time.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from bac.caching.interceptors.patch import Interceptor
-from bac.plan.places import Place
+from bac.plan.places import OF_FUNCTION, Place
 from bac.plan.reads import IMPLICIT, Reads
+from bac.plan.refusal import Refusal
 
 _DEPTH = 5  # holders within a module's attribute; a node of OmegaConf lies three deep
 _MOST_ITEMS = 500  # a larger container, such as a vocabulary, is not entered
@@ -63,9 +64,16 @@ class Walk:
             path: The module, in words.
             module: The module.
             is_part: It is a registered part of the sampler's owner, so the replayer looks at its hooks itself.
+
+        Raises:
+            Refusal: A module is compiled by TorchScript, or holds an object of TorchScript: packed, quantised weights.
         """
         if self._met(module):
             return
+        if isinstance(module, torch.jit.ScriptModule):
+            raise Refusal(
+                f"{path} is compiled by TorchScript, where no change can be seen; use the module it was made of"
+            )
         own = vars(module)
         names = [name for name in own if (id(own), name) not in self._swapped]
         self.places.append(Place.of_mapping(path, own, names))
@@ -85,6 +93,10 @@ class Walk:
         if isinstance(thing, nn.Module):
             self.module(path, thing, is_part=False)
             return
+        if isinstance(thing, torch.ScriptObject):
+            holder = path.rpartition(".")[0]
+            what = "weights that PyTorch packed (quantize_dynamic), where no change can be seen"
+            raise Refusal(f"{holder} holds {what}; leave that module in floating point")
         if depth > _DEPTH or isinstance(thing, _CLOSED) or len(self.places) > _MOST_PLACES or self._met(thing):
             return
         if isinstance(thing, FunctionType):
@@ -131,7 +143,7 @@ class Walk:
 
     def _function(self, path: str, function: FunctionType, depth: int) -> None:
         """Code, defaults and attributes of a function; the values of its attributes each time, the rest in turns."""
-        place = Place.of_attributes(path, function, ("__code__", "__defaults__", "__kwdefaults__"))
+        place = Place.of_attributes(path, function, OF_FUNCTION)
         self.places.append(replace(place, rare=frozenset(place.names)))
         self.places.append(Place.of_mapping(path, vars(function), vars(function)))
         for name, value in list(vars(function).items()):

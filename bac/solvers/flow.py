@@ -53,9 +53,9 @@ class FlowRun:
             )
         self.rows = tuple(rows)
         self.widths = tuple(here - after for here, after in zip(times, (*times[1:], 0.0), strict=True))
-        own = flow.own_times(len(times))
+        own = () if flow.steppers else flow.own_times(len(times))  # a stepper has no other step than the solver's
         self._steps = tuple(after - here for here, after in zip(own, own[1:], strict=False))
-        self._own = tuple(own) if not flow.rising else tuple(1.0 - time for time in own)
+        self._own = () if flow.steppers else flow.own_shares(len(times))
         self.sign = -1.0 if flow.rising else 1.0
         self._clean, self._as_predicted = flow.clean, list(flow.as_predicted)
         self.guided = False

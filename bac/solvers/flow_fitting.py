@@ -68,7 +68,7 @@ class FlowFitter:
         host: The untouched policy; it has a `flow`.
         run: Makes the denoising runs of all observations to fit on, always on the same noise and in the same order.
         num_steps: Steps of the reference; None for a hundred, or for the policy's own if it follows no flow.
-        own: Whether the reference is the policy's own solver, at its own even times.
+        own: Whether the reference is the policy's own solver, at its own times.
 
     Attributes:
         num_evaluations: Evaluations of the denoiser so far, the reference's included; each of all observations.
@@ -87,8 +87,8 @@ class FlowFitter:
         self._flow: Flow = host.flow
         own = self._flow.clean if own is None else own
         count = num_steps or (host.num_steps if own and host.num_steps else NUM_FINE)
-        even = [(count - step) / count for step in range(count)]
-        times = even if own else _told(self._flow, even)
+        even = tuple((count - step) / count for step in range(count))
+        times = self._flow.own_shares(count)[:-1] if own else _told(self._flow, even)
         rows = own_rows(self._flow, times) if own else AdamsBashforth(2).rows(times)
         self._reference = _Recording(self._flow, times, rows)
         self._make(self._reference, count)

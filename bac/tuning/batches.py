@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bac.errors import CalibrationError
+
 Batch = Mapping[str, Any]
 
 
@@ -43,3 +45,23 @@ def _joined(value: Any, others: Sequence[Any]) -> Any:
     if isinstance(value, Tensor):
         return torch.cat([value, *others])
     return sum(others, value) if isinstance(value, list) else value
+
+
+def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Split observations into fitting and held-out ones: every other batch, or every other row of a single batch.
+
+    Raises:
+        CalibrationError: Fewer than two observations would fit, or none would judge.
+    """
+    if len(batches) > 1:
+        fit, held_out = list(batches[::2]), list(batches[1::2])
+    else:
+        fit = [rows_of(batch, slice(0, None, 2)) for batch in batches]
+        held_out = [rows_of(batch, slice(1, None, 2)) for batch in batches]
+    to_fit, to_judge = (sum(num_rows(batch) for batch in half) for half in (fit, held_out))
+    if to_fit < 2 or to_judge < 1:
+        raise CalibrationError(
+            "batches: must hold at least three observations, two to fit and one to judge (32 or more is better), "
+            f"got {to_fit} and {to_judge}"
+        )
+    return fit, held_out

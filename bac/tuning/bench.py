@@ -107,8 +107,10 @@ class Bench:
         self.fine = fine_run(self.host)
         self.draws_noise = injects_noise(self.host)
         self._errors: dict[tuple[Denoising, str], Tensor] = {}
+        self._own_errors: dict[tuple[Denoising, str], float] = {}
         self._fitted: dict[tuple[int, ...], Multistep] = {}
         self._references: dict[tuple[str, int, int], Tensor] = {}
+        self._own_chunks: dict[str, Tensor] = {}
 
     @property
     def quantity(self) -> str:
@@ -148,10 +150,18 @@ class Bench:
                 chunks = self.draws(denoising, purpose, FITTING_DRAWS)
                 errors = energy_distances(chunks, self._reference(purpose, FITTING_DRAWS, APART))
             else:
-                difference = self.draws(denoising, purpose) - self._reference(purpose, 1, 0)
-                errors = difference.square().flatten(2).mean(2).sqrt()[0]
+                chunks = self.draws(denoising, purpose)
+                errors = _apart(chunks, self._reference(purpose, 1, 0))
+                if self.fine is not None:
+                    own = chunks if denoising == self.dense else self._own(purpose)
+                    self._own_errors[denoising, purpose] = float(_apart(chunks, own).square().mean().sqrt())
             self._errors[denoising, purpose] = errors
         return self._errors[denoising, purpose]
+
+    def own_error(self, denoising: Denoising, purpose: str = "fit") -> float | None:
+        """Root mean square difference to the policy's own steps, if `error` is to a fine run of its flow; else None."""
+        self.errors(denoising, purpose)
+        return self._own_errors.get((denoising, purpose))
 
     def distance(self, denoising: Denoising, purpose: str = "held out") -> Distance:
         """Distance between the distributions of action chunks, with its interval over observations.
@@ -185,6 +195,12 @@ class Bench:
         if key not in self._references:
             self._references[key] = self.draws(self.fine or self.dense, *key)
         return self._references[key]
+
+    def _own(self, purpose: str) -> Tensor:
+        """Chunks of the policy's own steps, on the noise of the reference."""
+        if purpose not in self._own_chunks:
+            self._own_chunks[purpose] = self.draws(self.dense, purpose)
+        return self._own_chunks[purpose]
 
     def fitted(self, timesteps: tuple[int, ...]) -> Multistep:
         """The multistep solver at these timesteps, fitted to the deterministic path."""
@@ -245,6 +261,11 @@ class Bench:
             samples = in_turns(contexts, rounds)
         seconds = [[sample.wall_s for sample in samples[place]] for place in contexts]
         return [Quantiles(*(float(np.percentile(values, q)) for q in (50, 95))) for values in seconds]
+
+
+def _apart(chunks: Tensor, reference: Tensor) -> Tensor:
+    """Root mean square difference of one chunk of every observation, `[N]`."""
+    return (chunks - reference).square().flatten(2).mean(2).sqrt()[0]
 
 
 def _counted(policy: Any, batch: Batch) -> int:

@@ -1,4 +1,4 @@
-"""The budget: the largest latency or action error that the user allows."""
+"""The budget: the largest latency or action error that the user allows, or a number of fitted steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class BudgetError(BacError, ValueError):
 
 @dataclass(frozen=True)
 class Budget:
-    """At most this latency, or at most this action error.
+    """At most this latency, or at most this action error, or so many fitted steps of a flow-matching policy.
 
     Attributes:
         latency_s: Largest latency at the 95th percentile, before the margin is taken off [s]; None if the error
@@ -21,12 +21,14 @@ class Budget:
         action_error: Largest root mean square error of the actions, normalised units; None if the latency decides.
         margin: Share of the latency that is kept free, in [0, 1).
         asked: The budget as the user wrote it.
+        num_steps: Fitted steps, if nothing else was asked for; else None.
     """
 
     latency_s: float | None
     action_error: float | None
     margin: float
     asked: str
+    num_steps: int | None = None
 
     @property
     def limit_s(self) -> float:
@@ -37,6 +39,11 @@ class Budget:
         if self.latency_s is None:
             return self.asked
         return f"{self.asked}: p95 below {1e3 * self.limit_s:.1f} ms ({self.margin:.0%} kept free)"
+
+    @classmethod
+    def of_steps(cls, num_steps: int) -> Budget:
+        """So many fitted steps, at any latency and error: what a flow-matching policy gets without a budget."""
+        return cls(None, None, 0.0, f"{num_steps} fitted steps, because no budget was given", num_steps)
 
     @classmethod
     def of(

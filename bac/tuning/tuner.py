@@ -8,20 +8,23 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bac.adapters import find_host
 from bac.caching.calibration import Calibration
 from bac.denoising import Denoising
 from bac.errors import CalibrationError
 from bac.measured import Measured
 from bac.plan.replay import Replay
 from bac.recording import calibrate
-from bac.tuning.batches import Batch, num_rows, rows_of
+from bac.tuning.batches import Batch, split
 from bac.tuning.bench import Bench
 from bac.tuning.budget import Budget, BudgetError
 from bac.tuning.distance import Distance
 from bac.tuning.families import Family, best_start, families, fixed, searched
-from bac.tuning.flow import FlowWays
+from bac.tuning.flow import DEFAULT_STEPS, FITTED, FlowWays
 from bac.tuning.machine import Machine
-from bac.tuning.result import Trial, Tuned
+from bac.tuning.result import Tuned
+from bac.tuning.stopwatch import Stopwatch
+from bac.tuning.trial import Trial
 from bac.version import __version__
 
 PESSIMISTIC = 0.75  # of the expected latency; a choice below it shows that the expectation was too high
@@ -64,8 +67,9 @@ def tune(
     For flow-matching policies, the families are fewer steps of the policy's own solver, at even and at searched times,
     a multistep solver with coefficients and times fitted (`bac.solvers.flow_fitting`), and reuse on the policy's own
     steps. Their errors are differences to a fine run of the same denoiser, so that of ``dense`` says how far the
-    policy's own steps are from the flow that they integrate. Tuning takes a few minutes on one core, most of them in
-    the search.
+    policy's own steps are from the flow that they integrate; the report has the differences to the policy's own steps
+    too. Without a budget the choice is three fitted steps. One step alone is never chosen. Tuning takes a few minutes
+    on one core, most of them in the search.
 
     Args:
         policy: An untouched policy, in eval mode, with the solver and the steps that it was judged with. Do not
@@ -89,43 +93,25 @@ def tune(
         The choice, with all trials.
 
     Raises:
-        BudgetError: The budget is empty or contradictory, or nothing meets it; the message says what is reachable.
+        BudgetError: The budget is contradictory, or empty for a policy that is no flow, or nothing meets it; the
+            message says what is reachable.
         CalibrationError: There are too few observations, or the policy is wrapped.
     """
-    budget = Budget.of(
-        target_latency_s=target_latency_s,
-        target_hz=target_hz,
-        max_action_error=max_action_error,
-        control_hz=control_hz,
-        n_action_steps=n_action_steps,
-        margin=margin,
-    )
+    asked: dict[str, Any] = {
+        "target_latency_s": target_latency_s,
+        "target_hz": target_hz,
+        "max_action_error": max_action_error,
+        "control_hz": control_hz,
+        "n_action_steps": n_action_steps,
+    }
+    is_open = all(value is None for value in asked.values()) and find_host(policy).flow is not None
+    budget = Budget.of_steps(DEFAULT_STEPS) if is_open else Budget.of(**asked, margin=margin)
     if isinstance(batches, Mapping):
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     fit, held_out = split(list(batches))
     bench = Bench(policy, {"fit": fit, "held out": held_out}, replay=replay, seed=seed)
     with tqdm(desc="tune", unit="trial", disable=not progress) as bar:
         return _Tuning(bench, budget, tuple(sweeps), rounds, evaluations, bar).run()
-
-
-def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
-    """Split observations into fitting and held-out ones: every other batch, or every other row of a single batch.
-
-    Raises:
-        CalibrationError: Fewer than two observations would fit, or none would judge.
-    """
-    if len(batches) > 1:
-        fit, held_out = list(batches[::2]), list(batches[1::2])
-    else:
-        fit = [rows_of(batch, slice(0, None, 2)) for batch in batches]
-        held_out = [rows_of(batch, slice(1, None, 2)) for batch in batches]
-    to_fit, to_judge = (sum(num_rows(batch) for batch in half) for half in (fit, held_out))
-    if to_fit < 2 or to_judge < 1:
-        raise CalibrationError(
-            "batches: must hold at least three observations, two to fit and one to judge (32 or more is better), "
-            f"got {to_fit} and {to_judge}"
-        )
-    return fit, held_out
 
 
 class _Tuning:
@@ -135,8 +121,11 @@ class _Tuning:
         self, bench: Bench, budget: Budget, sweeps: tuple[int, ...], rounds: int, evaluations: int, bar: Any
     ) -> None:
         self.bench, self.budget, self.rounds, self.evaluations, self.bar = bench, budget, rounds, evaluations, bar
-        self.sweeps = tuple(count for count in sweeps if count < bench.num_steps)
+        wanted = sweeps if budget.num_steps is None else range(budget.num_steps - 1, budget.num_steps + 2)
+        self.least_steps = 1 if bench.host.flow is None else 2  # one step of a flow is far worse than two
+        self.sweeps = tuple(count for count in wanted if self.least_steps <= count < bench.num_steps)
         self.flow_ways = FlowWays(bench, evaluations)
+        self.stopwatch = Stopwatch(bench, rounds)
         self.trials: dict[Denoising, Trial] = {}
         self.machine = Machine(0.0, 0.0, 0.0)
         self.deterministic: Distance | None = None  # of the deterministic path, if the policy draws noise
@@ -154,7 +143,28 @@ class _Tuning:
         signed = replace(chosen, denoising=replace(chosen.denoising, fingerprint=made_for, measured=measured))
         found = (signed if trial is chosen else trial for trial in self.trials.values())
         ordered = tuple(sorted(found, key=lambda trial: trial.p50_s))
-        return Tuned(signed, ordered, self.budget, self.machine, self.bench.quantity, self.deterministic)
+        return Tuned(
+            signed,
+            ordered,
+            self.budget,
+            self.machine,
+            self.bench.quantity,
+            self.deterministic,
+            dense_s=self._dense_s(),
+            own_from_flow=self.bench.error(self.bench.dense) if self.bench.fine is not None else None,
+            neighbours=self._neighbours(chosen),
+            notes=tuple(self.stopwatch.notes),
+        )
+
+    def _dense_s(self) -> float:
+        known = self.trials.get(self.bench.dense)
+        return self.machine.seconds(self.bench.dense) if known is None else known.p50_s
+
+    def _neighbours(self, chosen: Trial) -> tuple[Trial, ...]:
+        """The choice's family with one step less and one more, whatever they cost."""
+        steps = chosen.denoising.num_steps or 0
+        found = (self.flow_ways.beside(count).get(chosen.family) for count in (steps - 1, steps + 1))
+        return tuple(self.trials.get(way) or self._trial(chosen.family, way) for way in found if way is not None)
 
     def _chosen(self, calibration: Calibration) -> Trial:
         """Return the best trial within the budget. If the searched one misses it, search again at fewer sweeps."""
@@ -195,7 +205,8 @@ class _Tuning:
         return Machine.fit(probes, [latency.p50_s for latency in self.bench.latencies(probes, self.rounds)])
 
     def _check_reachable(self) -> None:
-        steps = 1 if self.bench.solvers or self.bench.takes_fewer_steps else self.bench.num_steps
+        takes_fewer = self.bench.solvers or self.bench.takes_fewer_steps
+        steps = self.least_steps if takes_fewer else self.bench.num_steps
         least = self.machine.fixed_s + self.machine.per_step_s * steps + self.machine.per_sweep_s
         if self.budget.limit_s < least:
             raise BudgetError(
@@ -214,7 +225,7 @@ class _Tuning:
                 if self._affordable(way):
                     self._add(name, way)
             if self._affordable(Denoising(num_steps=count)):
-                for name, way in self.flow_ways(count):
+                for name, way in self.flow_ways(count).items():
                     self._add(name, way)
         if self._affordable(self.bench.dense):
             self._add("dense", self.bench.dense)
@@ -222,7 +233,7 @@ class _Tuning:
     def _searched(self, calibration: Calibration) -> list[Trial]:
         """Search the steps of every family at the sweeps that the budget allows. Returns trials, the best first."""
         enough = self.budget.action_error
-        for family in self._promising() if self.evaluations else ():
+        for family in self._promising() if self.evaluations and self.budget.num_steps is None else ():
             for count in self._counts(family):
                 places = best_start(self.bench, family, calibration, count)
                 trial = self._add(family.name, family.make(searched(self.bench, family, places, self.evaluations)))
@@ -262,7 +273,9 @@ class _Tuning:
 
     def _ordered(self) -> list[Trial]:
         """Trials, the best first: the nearest to the reference, or the fastest that are near enough."""
-        enough = self.budget.action_error
+        enough, steps = self.budget.action_error, self.budget.num_steps
+        if steps is not None:
+            return [t for t in self.trials.values() if t.family == FITTED and t.denoising.num_steps == steps]
         if enough is None:
             return sorted(self.trials.values(), key=lambda trial: trial.typical_error)
         near = (trial for trial in self.trials.values() if trial.fit_error <= enough)
@@ -294,7 +307,7 @@ class _Tuning:
 
     def _timed(self, trial: Trial) -> Trial:
         """Time a trial, and run it on the held-out observations."""
-        (latency,) = self.bench.latencies([trial.denoising], self.rounds)
+        latency = self.stopwatch.time(trial.denoising, trial.p50_s, self.budget.limit_s)
         if latency.p95_s > self.budget.limit_s:
             self.slower = max(self.slower, latency.p95_s / trial.p50_s)
         error = self.bench.error(trial.denoising, "held out")
@@ -321,7 +334,10 @@ class _Tuning:
     def _add(self, family: str, way: Denoising) -> Trial:
         """Run a way to denoise, unless it was run before. Returns its trial."""
         if way not in self.trials:
-            errors = self.bench.error(way), self.bench.typical_error(way)
-            self.trials[way] = Trial(family, way, *errors, p50_s=self.machine.seconds(way))
+            self.trials[way] = self._trial(family, way)
             self.bar.update()
         return self.trials[way]
+
+    def _trial(self, family: str, way: Denoising) -> Trial:
+        errors = self.bench.error(way), self.bench.typical_error(way)
+        return Trial(family, way, *errors, p50_s=self.machine.seconds(way), own_error=self.bench.own_error(way))

@@ -13,7 +13,7 @@ from bac.tuning.timing import WARM_UP
 from eval.measure.action_error import action_chunks, best_spacing, reference_of
 from eval.measure.latency import Latency, measure, steps_within
 from eval.setup.batches import Batch
-from eval.setup.cells import SOLVERS, Cell, configure, dense, running
+from eval.setup.cells import SOLVERS, Cell, configure, dense, itself, running
 
 logger = logging.getLogger(__name__)
 PROBES = (6, 24)
@@ -67,9 +67,10 @@ def measure_cells(
     progress: bool,
     intercepted: tuple[Cell, ...] = (),
 ) -> Timings:
-    """Time every cell, interleaved with eager dense DDPM-100 and with some cells through interceptors alone."""
-    is_eager_there = not replay and next(iter(cells)) == dense()
-    calls = {} if is_eager_there else {_EAGER: caller(loaded, dense(), bac.Denoising(), batch)}
+    """Time every cell, interleaved with the eager policy itself and with some cells through interceptors alone."""
+    first = next(iter(cells))
+    is_eager_there = not replay and first == itself(first)
+    calls = {} if is_eager_there else {_EAGER: caller(loaded, itself(first), bac.Denoising(), batch)}
     calls |= {cell.name: caller(loaded, cell, cells[cell], batch, replay=replay) for cell in cells}
     calls |= {_INTERCEPTED + cell.name: caller(loaded, cell, cells[cell], batch) for cell in intercepted}
     measured = measure(calls, rounds=rounds, warmup=WARM_UP if replay else 1, progress=progress)

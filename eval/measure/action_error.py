@@ -5,6 +5,7 @@ only runs that consume the same draws can be compared:
 
 - a cached DDPM cell against the dense run of the same DDPM, which injects the same noise at every step;
 - DDIM and DPM-Solver++ cells against dense DDIM-100 from the same initial noise (one deterministic path, finely cut);
+- a flow's cells against its own ten steps from the same initial noise;
 - DDPM with fewer steps draws other noise, so its error is undefined. To choose its timestep spacing, the energy
   distance between its actions and those of dense DDPM-100 is used, which compares distributions.
 """
@@ -18,7 +19,7 @@ import torch
 from bac.tuning.bench import typical
 from bac.tuning.distance import energy_distances
 from eval.setup.batches import Batch
-from eval.setup.cells import SPACINGS, Cell, dense, running
+from eval.setup.cells import FLOW, SPACINGS, Cell, dense, running
 from eval.setup.noise import chunk_generator
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ FIRST_NOISE_SEED = 10_000_000
 
 def reference_of(cell: Cell) -> Cell | None:
     """The dense cell that a cell's actions are compared with, or None if no dense cell shares its draws."""
+    if cell.solver == FLOW:
+        return dense(10, FLOW)
     if cell.solver != "DDPM" or (cell.denoising is not None and cell.denoising.solver is not None):
         return dense(100, "DDIM")
     if cell.is_dense and cell.num_steps != 100:

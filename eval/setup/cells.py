@@ -12,7 +12,8 @@ from bac.caching.schedulers.unified import unified_schedule
 from bac.caching.schedulers.uniform import uniform_schedule
 
 SOLVERS = ("DDPM", "DDIM", "DPM-Solver++")  # the solvers of every comparison
-OTHER_SOLVERS = ("DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC")
+FLOW = "FlowMatchEuler"  # of policies that are trained by flow matching, which take no other
+OTHER_SOLVERS = ("DPM-Solver++ 1", "SDE-DPM-Solver++", "UniPC", FLOW)
 CACHES = ("dense", "uniform", "unified", "acs", "bac")
 SPACINGS = ("leading", "trailing", "linspace")
 FORCED_LAST = 3
@@ -166,9 +167,16 @@ def holding(denoising: bac.Denoising, name: str | None = None, *, on: Cell | Non
 
 
 def made_on(denoising: bac.Denoising) -> Cell:
-    """The dense cell that a Denoising was made on: DDPM-100 or DDIM-100. DDIM-100 if it carries no fingerprint."""
-    solver = None if denoising.fingerprint is None else denoising.fingerprint.solver
-    return dense(solver="DDPM" if solver == "DDPMScheduler" else "DDIM")
+    """The dense cell that a Denoising was made on: DDPM-100, DDIM-100 or a flow's. DDIM-100 without a fingerprint."""
+    made = denoising.fingerprint
+    if made is not None and made.solver == "FlowMatchEulerDiscreteScheduler":
+        return dense(made.num_steps or 10, FLOW)
+    return dense(solver="DDPM" if made is not None and made.solver == "DDPMScheduler" else "DDIM")
+
+
+def itself(cell: Cell) -> Cell:
+    """The policy itself: what a cell is compared with in closed loop. DDPM-100, or a flow's own steps."""
+    return cell.sampler if cell.solver == FLOW else dense()
 
 
 def stored(path: Path, *, on: Cell | None = None) -> Cell:

@@ -2,6 +2,13 @@
 
 from pathlib import Path
 
-CHECKPOINTS = {
-    name: Path(__file__).parent / name for name in ("assembly-v3", "hammer-v3", "pick-out-of-hole-v3", "pusht")
-}
+_NAMES = (
+    "assembly-v3",
+    "hammer-v3",
+    "hammer-v3-flow",
+    "peg-insert-side-v3-flow",
+    "pick-out-of-hole-v3",
+    "pusht",
+    "pusht-flow",
+)
+CHECKPOINTS = {name: Path(__file__).parent / name for name in _NAMES}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Generator, Tensor, tensor
@@ -74,6 +75,19 @@ class ExactDDIMScheduler(DDIMScheduler):
         return DDIMSchedulerOutput(prev_sample=next_sample, pred_original_sample=clean)
 
 
+class EvenFlowScheduler(FlowMatchEulerDiscreteScheduler):
+    """Euler's method on a flow, in steps of 1 / K from pure noise to clean actions, as pi0 and SmolVLA step.
+
+    diffusers' own spacing evaluates at a share of noise of ``1 / num_train_timesteps`` last, however few the steps.
+    """
+
+    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
+        """Prepare a run of so many steps."""
+        super().set_timesteps(
+            sigmas=[1 - step / num_inference_steps for step in range(num_inference_steps)], device=device
+        )
+
+
 def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str | None = None) -> SchedulerMixin:
     """Build a noise scheduler for a denoiser trained under `config`.
 
@@ -99,7 +113,7 @@ def make_noise_scheduler(config: NoiseOptions, name: str, timestep_spacing: str 
             f"actions; got {name!r} for a denoiser that predicts {config.prediction_type!r}"
         )
     if name == FLOW:
-        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
+        return EvenFlowScheduler(num_train_timesteps=config.num_train_timesteps)
     spacing = timestep_spacing or USUAL_SPACING.get(name, "trailing")
     if spacing not in TIMESTEP_SPACINGS:
         raise ValueError(f"timestep_spacing: must be one of {', '.join(TIMESTEP_SPACINGS)}, got {spacing!r}")
@@ -148,9 +162,6 @@ def set_timesteps(
     """
     if timesteps is not None:
         _place(noise_scheduler, timesteps)
-        return
-    if isinstance(noise_scheduler, FlowMatchEulerDiscreteScheduler):  # its own spacing ends just above zero
-        noise_scheduler.set_timesteps(sigmas=[1 - step / num_inference_steps for step in range(num_inference_steps)])
         return
     noise_scheduler.set_timesteps(num_inference_steps)
     timesteps = noise_scheduler.timesteps.tolist()

@@ -19,7 +19,8 @@ from bac.certificate import Certificate
 from bac.guarding.guard import identity
 from bac.tuning.budget import Budget
 from bac.tuning.machine import Machine
-from bac.tuning.result import Trial, Tuned
+from bac.tuning.result import Tuned
+from bac.tuning.trial import Trial
 from tests.bac.statistics import calibration
 
 SCHEDULE = bac.Schedule(3, {"a": (0, 2)})

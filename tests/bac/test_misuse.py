@@ -82,10 +82,10 @@ def test_a_schedule_is_for_timesteps_even_where_the_number_of_steps_is_named():
         bac.wrap(Ddim(DDIMScheduler(num_train_timesteps=20, timestep_spacing="trailing")), denoising)
 
 
-def test_no_solver_is_put_on_a_noise_scheduler_of_another_kind():
+def test_no_solver_of_diffusion_is_put_on_a_flows_noise_scheduler():
     policy = Ddim(FlowMatchEulerDiscreteScheduler())
     assert not find_host(policy).takes_solvers
-    with pytest.raises(ScheduleError, match="has a solver of its own that cannot be replaced"):
+    with pytest.raises(ScheduleError, match="is a flow-matching policy, which takes Euler"):
         bac.wrap(policy, bac.Denoising("DPM-Solver++", (18, 9, 3)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 import bac
-from bac import files
+from bac import drafts, files
+from bac.drafts import draft_beside
 from bac.errors import FileError
 from tests.bac.saving import KINDS, NEW, OLD
 
@@ -101,6 +103,57 @@ def test_a_reader_sees_the_old_or_the_new_while_it_is_written_and_after_a_kill(t
     rows = {name: (int(old), int(new)) for name, old, new in map(str.split, done.stdout.splitlines())}
     assert list(rows) == [kind.name for kind in KINDS]
     assert all(old and new for old, new in rows.values()), rows  # both were seen, and nothing else
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bac import files
+from tests.bac.saving import KINDS, NEW
+
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+(kind,) = [kind for kind in KINDS if kind.name == sys.argv[1]]
+kind.save(NEW, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[-1]], ids=lambda kind: kind.name)
+def test_the_next_save_removes_the_draft_of_a_killed_process(kind, tmp_path):
+    path = tmp_path / kind.name
+    kind.save(OLD, path)
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, kind.name, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(list(tmp_path.iterdir())) == 2
+    assert kind.load(path) == OLD
+    kind.save(NEW, path)
+    assert [child.name for child in tmp_path.iterdir()] == [kind.name]
+
+
+def test_a_process_that_ended_is_gone_even_before_its_parent_asks(tmp_path):
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{ended.pid}").exists()
+        (tmp_path / f".{drafts._machine()}-{ended.pid}-1.0123abcd.bac.json.part").touch()
+        assert drafts._start_of(ended.pid) is None
+        bac.Denoising(num_steps=OLD).save(tmp_path / "bac.json")
+    assert [child.name for child in tmp_path.iterdir()] == ["bac.json"]
+
+
+def test_a_save_leaves_the_drafts_of_live_writers_and_of_other_files(tmp_path, monkeypatch):
+    path = tmp_path / "bac.json"
+    kept = [draft_beside(path), draft_beside(path, suffix=""), tmp_path / ".new.bac.json.0123abcd.part"]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("bac.drafts._machine", lambda: "0123abcd")
+        young, old = draft_beside(path), draft_beside(path)
+    left = [old, tmp_path / ".bac.json.0123abcd.part"]
+    for draft in (*kept, young, *left):
+        draft.touch()
+    for draft in (*kept, *left):
+        os.utime(draft, (0, 0))
+    bac.Denoising(num_steps=OLD).save(path)
+    assert set(tmp_path.iterdir()) == {path, young, *kept}
 
 
 @pytest.mark.parametrize("folder", [False, True])

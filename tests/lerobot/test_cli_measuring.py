@@ -174,6 +174,28 @@ def test_tune_plays_in_an_environment_and_lies_beside_the_weights(dit):
     (dit / "bac.json").unlink()
 
 
+def test_tune_takes_the_observations_that_calibrate_kept(shipped, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(shipped, path)
+    sizes = {"observation.state": 2, "observation.environment_state": 16, "action": 2}
+    data = numbers(tmp_path / "numbers", sizes, unit=80.0)
+    calibrated = run(
+        "calibrate", "--policy-path", path, *data, "--runs", "4", "--num-updates", "2", "--num-bubbled", "1"
+    )
+    assert calibrated.exit_code == 0, calibrated.output
+    result = run("tune", "--policy-path", path, "--max-action-error", "0.5", "--evaluations", "0")
+    check_tuned(result, path / "bac.json", path)
+    assert "observations: those of bac calibrate" in result.output
+    (path / "bac.observations.safetensors").write_bytes(b"{}")
+    result = run("tune", "--policy-path", path, "--max-action-error", "0.5")
+    assert result.exit_code == 1 and "Make it anew: bac calibrate" in result.output
+
+
+def test_tune_without_observations_says_where_they_come_from(shipped):
+    result = run("tune", "--policy-path", shipped, "--target-hz", "25")
+    assert result.exit_code == 2 and "bac calibrate first" in " ".join(result.output.split())
+
+
 def test_tune_says_what_a_budget_is(dit, data):
     result = run("tune", "--policy-path", dit, *data, "--runs", "4")
     assert result.exit_code == 1 and "target_hz" in result.output
@@ -220,8 +242,8 @@ def tuned(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {name: content for name, content in after.items() if name not in before}
 
 
-def test_tune_adds_two_files_to_a_checkpoint_and_touches_no_other(tuned):
-    assert set(tuned) == {"bac.json", "bac.tuned.json"}
+def test_tune_adds_three_files_to_a_checkpoint_and_touches_no_other(tuned):
+    assert set(tuned) == {"bac.json", "bac.tuned.json", "bac.tuned.png"}
 
 
 def test_what_tune_wrote_takes_fewer_sweeps_than_the_policy_itself(tuned, shipped):

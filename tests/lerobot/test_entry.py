@@ -47,7 +47,7 @@ def put_tuned(path: Path) -> bac.Denoising:
 @pytest.fixture(autouse=True)
 def lerobot(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """LeRobot as it was found, with the plug-in installed, and put back afterwards."""
-    for name in ("BAC", "BAC_SCHEDULE", "BAC_EXECUTOR", "BAC_GUARD"):
+    for name in ("BAC", "BAC_SCHEDULE", "BAC_PRESET", "BAC_EXECUTOR", "BAC_GUARD"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(factory, entry._LOOKUP, getattr(factory, entry._LOOKUP))
     had = "from_pretrained" in vars(DiffusionTransformerPolicy)
@@ -175,6 +175,31 @@ def test_a_schedule_can_be_named_by_the_environment(checkpoint, load, monkeypatc
     monkeypatch.setenv("BAC_SCHEDULE", str(tmp_path / "nowhere.json"))
     with pytest.raises(ScheduleError, match="there is no file .*nowhere.json"):
         load(checkpoint)
+
+
+def test_a_preset_can_be_named_by_the_environment_and_goes_before_a_file(tmp_path, load, monkeypatch, caplog):
+    flow = {"noise_scheduler_type": "FlowMatchEuler", "prediction_type": "velocity"}
+    small_policy(n_layer=1, **flow).save_pretrained(tmp_path)
+    bac.Denoising(num_steps=2).save(tmp_path / "bac.json")
+    monkeypatch.setenv("BAC_PRESET", "flow-3")
+    with caplog.at_level(logging.INFO):
+        loaded = load(tmp_path)
+    assert bac.describe(loaded).denoising == bac.Denoising.preset("flow", 3)
+    assert "flow-3.json: fitted multistep, 3 steps" in caplog.text
+    monkeypatch.setenv("BAC_SCHEDULE", str(tmp_path / "bac.json"))
+    with pytest.raises(ScheduleError, match="BAC_PRESET: BAC_SCHEDULE names a file already"):
+        load(tmp_path)
+
+
+def test_a_preset_is_refused_where_there_is_no_flow_or_no_such_preset(checkpoint, load, monkeypatch):
+    monkeypatch.setenv("BAC_PRESET", "flow-3")
+    with pytest.raises(ScheduleError, match=r"shares of noise are for flow-matching policies(.|\n)*BAC=off"):
+        load(checkpoint)
+    monkeypatch.setenv("BAC_PRESET", "flow-9")
+    with pytest.raises(ScheduleError, match="preset: must be one of .*flow-3, .*got 'flow-9'"):
+        load(checkpoint)
+    monkeypatch.setenv("BAC", "off")
+    assert not is_wrapped(load(checkpoint))
 
 
 def test_a_schedule_beside_an_adapter_comes_first(tmp_path):

@@ -28,8 +28,7 @@ def test_fewer_steps_are_its_own_even_ones_tuned_ones_and_fitted_ones(tuned):
     assert set(few) == {"fewer steps", OWN, FITTED}
     errors = [few[family].typical_error for family in (FITTED, OWN, "fewer steps")]
     assert errors == sorted(errors)
-    one = {t.family for t in tuned.trials if t.denoising.num_evaluations == 1}
-    assert one == {"fewer steps"}  # a single step is not fitted
+    assert not [t for t in tuned.trials if t.denoising.num_evaluations == 1]  # one step is far worse than two
 
 
 def test_the_error_of_dense_is_its_distance_from_the_flow(tuned):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffusers import DiTPipeline
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
+FLOW_CHECKPOINT = Path(__file__).parent / "flow_checkpoint"
 NUM_TRAIN_TIMESTEPS = 1000
 
 

@@ -29,7 +29,8 @@ from eval.experiments.lerobot import real_sizes
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
-MODULES = ("reads", "places", "walk", "watch", "weights", "staleness")  # of the check; each may import those before it
+# Of the check; each may import those before it.
+MODULES = ("refusal", "reads", "places", "counters", "walk", "tags", "visits", "watch", "weights", "staleness")
 CHECKPOINT = Path("policies/checkpoints/pusht")
 
 

@@ -1,7 +1,6 @@
 """Measures every row: its distances to the policy itself, its success in paired episodes, its latency."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from eval.compared.comparison import Comparison
 from eval.compared.matching import measure_cells
 from eval.experiments.reference.rows import OWN, chosen, rows
 from eval.measure.action_error import action_chunks
-from eval.measure.intervals import mean_score, paired_score_difference, paired_success_difference, success_rate
+from eval.measure.closed_loop import closed_loop
 from eval.play.visit import visited
 from eval.play.workers import play_units
 from eval.setup.batches import Batch, kept, one_of
@@ -115,18 +114,6 @@ class Reference:
         loaded, make_env = self.comparison.loaded, self.comparison.settings.make_env
         path = self.folder / f"observations-{name}-{count}.npz"
         return kept(path, lambda: visited(loaded, make_env, first_seed, count, cell=OWN, progress=True))
-
-
-def closed_loop(own: Sequence[Any], results: Sequence[Any], *, by_score: bool) -> dict[str, Any]:
-    """Success and score with 95 % intervals, and the paired difference to the policy itself."""
-    success = success_rate(sum(result.success for result in results), len(results))
-    score = mean_score([result.score for result in results])
-    if by_score:
-        lost = paired_score_difference([result.score for result in own], [result.score for result in results])
-    else:
-        lost = paired_success_difference([result.success for result in own], [result.success for result in results])
-    named = {"success": success, "score": score, "difference": lost}
-    return {"n": len(results), **{name: [e.value, e.low, e.high] for name, e in named.items()}}
 
 
 def _document(found: Distance, chunks: Any, to_path: Any) -> dict[str, Any]:

@@ -100,3 +100,15 @@ class TestDiffusionTransformerDPMSolver(TestDiffusionTransformerDDPM):
 
 class TestDiffusionTransformerConditionEncoder(TestDiffusionTransformerDDPM):
     options = {"n_cond_layers": 1}
+
+
+class TestDiffusionTransformerFlow(TestDiffusionTransformerDDPM):
+    solver = "FlowMatchEuler"
+    options = {"noise_scheduler_type": "FlowMatchEuler", "prediction_type": "velocity"}
+    takes_fewer_steps = True
+
+    def test_a_schedule_for_another_solver_is_refused(self) -> None:
+        """No other noise scheduler is for a velocity; this is the schedule of a diffusion policy."""
+        schedule = self.staggered(TestDiffusionTransformerDDPM().make_policy())
+        with pytest.raises(MismatchError, match="solver: the schedule has"):
+            bac.wrap(self.make_policy(), schedule)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import bac
 import bac.plan
 from bac.caching.block import BlockKind
+from bac.plan.tags import AVAILABLE
 from tests.bac.plan.runs import FIRST
 
 
@@ -67,8 +68,16 @@ def chunk(policy: nn.Module) -> float:
         return policy.predict_action_chunk({"obs": torch.ones(1, 1)}).item()
 
 
+@pytest.fixture(params=[True, False], ids=["tags", "visits"], autouse=True)
+def tags(request, monkeypatch):
+    """Everything holds with Python's tags, and on a Python without them."""
+    if request.param and not AVAILABLE:
+        pytest.skip("this Python has no tags")
+    monkeypatch.setattr("bac.plan.watch.AVAILABLE", request.param)
+
+
 @pytest.fixture
-def policy():
+def policy(tags):
     policy = Calls()
     bac.wrap(policy, blocks=[bac.Block("block", BlockKind.FEED_FORWARD, 0, policy.block)], replay=FIRST)
     assert [chunk(policy) for _ in range(3)] == [1.0, 1.0, 1.0]

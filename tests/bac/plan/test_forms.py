@@ -10,7 +10,7 @@ import bac
 import bac.plan
 from bac.plan.codegen import generate
 from bac.plan.draws import divide
-from bac.plan.tape import Refusal
+from bac.plan.refusal import Refusal
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
 from tests.bac.plan.runs import names, taped
 

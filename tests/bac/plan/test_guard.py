@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import types
+from ast import literal_eval
 from contextlib import contextmanager
 
 import pytest
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 import bac
 import bac.plan
 from bac.caching.block import BlockKind
+from bac.plan.places import Place
+from bac.plan.tags import AVAILABLE
 from tests.bac.plan.runs import FIRST
 
 SCALE = 1.0
@@ -117,8 +120,16 @@ def chunk(policy: nn.Module) -> float:
         return policy.predict_action_chunk({"obs": torch.ones(1, 1)}).item()
 
 
+@pytest.fixture(params=[True, False], ids=["tags", "visits"], autouse=True)
+def tags(request, monkeypatch):
+    """Everything holds with Python's tags, and on a Python without them."""
+    if request.param and not AVAILABLE:
+        pytest.skip("this Python has no tags")
+    monkeypatch.setattr("bac.plan.watch.AVAILABLE", request.param)
+
+
 @pytest.fixture
-def policy():
+def policy(tags):
     policy = wrapped()
     assert [chunk(policy) for _ in range(3)] == [6.0, 6.0, 6.0]
     assert len(bac.plan.plans(policy)) == 1
@@ -227,6 +238,37 @@ def test_an_attribute_that_no_code_names_is_ignored_once_it_changes_again_and_ag
     policy.reset()
     assert chunk(policy) == 6
     assert bac.plan.plans(policy) == (plan,)
+
+
+@pytest.mark.parametrize("value", ["1.0", "300", "(300, 1.5)", "'a text'"])
+def test_an_equal_number_or_text_is_no_change(value):
+    policy = Sum()
+    policy.setting = literal_eval(value)
+    bac.wrap(policy, blocks=[bac.Block("same", BlockKind.FEED_FORWARD, 0, policy.block)], replay=FIRST)
+    assert chunk(policy) == 6
+    (plan,) = bac.plan.plans(policy)
+    for _ in range(3):
+        policy.setting = literal_eval(value)
+        assert chunk(policy) == 6
+    assert bac.plan.plans(policy) == (plan,)
+
+
+@pytest.mark.parametrize("value", [-0.0, False, 0, None, (0.0,)])
+def test_what_merely_equals_a_number_is_a_change(value):
+    holder = {"zero": 0.0}
+    place = Place.of_mapping("holder", holder, holder)
+    holder["zero"] = value
+    assert list(place.differences()) == [("zero", "holder.zero was replaced")]
+
+
+def test_many_attributes_that_no_code_names_are_ignored_together(policy):
+    recorded = set()
+    for number in range(6):
+        for name in range(12):
+            setattr(policy, f"_idle{name}", number)
+        assert chunk(policy) == 6
+        recorded.update(bac.plan.plans(policy))
+    assert len(recorded) == 3  # as for a single one
 
 
 def test_an_attribute_that_the_code_names_is_never_ignored(policy):

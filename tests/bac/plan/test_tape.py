@@ -7,7 +7,8 @@ from torch import Generator
 from bac.plan.codegen import generate
 from bac.plan.passes import EXACT, FAST, specialise
 from bac.plan.program import interpret
-from bac.plan.tape import Refusal, Tape, difference
+from bac.plan.refusal import Refusal
+from bac.plan.tape import Tape, difference
 from tests.bac.plan.runs import names, taped
 
 X = torch.tensor([1.0, 2.0, 3.0])

@@ -1,6 +1,7 @@
 """`bac.tune`, whole, on policies small enough to be tuned in seconds."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from bac.adapters import find_host
 from bac.caching.interceptors.patch import interceptors
 from bac.errors import CalibrationError
 from bac.tuning import BudgetError
+from bac.tuning.batches import split
 from bac.tuning.bench import Bench, Quantiles
 from bac.tuning.flow import FITTED, OWN
 from bac.tuning.machine import Machine
-from bac.tuning.tuner import FINALISTS, split
+from bac.tuning.trial import distinct_names
+from bac.tuning.tuner import FINALISTS
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
 
 OPTIONS = {"replay": False, "rounds": 2, "evaluations": 6, "progress": False}
@@ -318,3 +321,83 @@ def test_if_what_was_searched_for_is_late_what_is_in_time_is_searched_for(monkey
         4,
     }  # 1 was not searched for
     assert tuned.trials.count(tuned.chosen) == 1
+
+
+FLOW_OPTIONS = {"replay": False, "rounds": 5, "evaluations": 0, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def flow():
+    pytest.importorskip("lerobot")
+    from tests.lerobot import models
+
+    return models.smolvla(), [models.observation(2), models.observation(2)]
+
+
+class Clock:
+    """Counts 10 ms for every evaluation of a flow policy's denoiser, and stops once for ten seconds."""
+
+    def __init__(self, last_module, hiccup=None):
+        self.now, self.looks, self.hiccup = 0.0, 0, hiccup
+        self.hook = last_module.register_forward_hook(self.tick)
+
+    def tick(self, *_):
+        self.now += 0.010
+
+    def __call__(self):
+        self.looks += 1
+        if self.looks == self.hiccup:
+            self.now += 10.0
+        return self.now
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_without_a_budget_a_flow_policy_gets_three_fitted_steps(flow):
+    policy, batches = flow
+    tuned = bac.tune(policy, batches, **FLOW_OPTIONS)
+    assert (tuned.chosen.family, tuned.denoising.num_steps) == (FITTED, 3)
+    assert {trial.denoising.num_steps for trial in tuned.neighbours} == {2, 4}
+    assert tuned.own_from_flow == pytest.approx(tuned_dense(tuned).fit_error)
+    assert tuned_dense(tuned).own_error == 0.0 < tuned.chosen.own_error
+    assert "because no budget was given" in str(tuned)
+    assert len(set(distinct_names(tuned.trials))) == len(tuned.trials)
+
+
+def tuned_dense(tuned):
+    return next(trial for trial in tuned.trials if trial.family == "dense")
+
+
+def test_without_a_budget_a_policy_that_is_no_flow_is_asked_for_one():
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    with pytest.raises(BudgetError, match="give exactly one of"):
+        bac.tune(policy, [obs(4)], **OPTIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_one_step_of_a_flow_is_never_chosen_by_itself(flow, monkeypatch):
+    policy, batches = flow
+    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.9, 0.0)))
+    with pytest.raises(BudgetError, match="not reachable"):
+        bac.tune(policy, batches, target_latency_s=1.5, **FLOW_OPTIONS)  # one step, but not two
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_clock_that_hiccups_once_changes_no_choice(flow, monkeypatch):
+    policy, batches = flow
+
+    def choice(hiccup):
+        clock = Clock(policy.model.action_out_proj, hiccup)
+        with monkeypatch.context() as patch:
+            patch.setattr("bac.tuning.timing.time", SimpleNamespace(perf_counter=clock, process_time=clock))
+            tuned = bac.tune(policy, batches, target_latency_s=0.060, **FLOW_OPTIONS)
+        clock.hook.remove()
+        return tuned, clock.looks
+
+    undisturbed, looks = choice(None)
+    assert undisturbed.chosen.p95_s == pytest.approx(0.010 * undisturbed.denoising.num_steps) and not undisturbed.notes
+    in_cost_model, in_finalist = choice(3)[0], choice(looks - 5)[0]  # the end of a call: four looks at a sample
+    assert in_cost_model.denoising == undisturbed.denoising == in_finalist.denoising
+    assert any("timed again" in note for note in in_finalist.notes)

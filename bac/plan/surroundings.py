@@ -1,0 +1,25 @@
+"""What PyTorch lets others put around a run, and a replay would pass by: modes and forward hooks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
+from torch.utils._device import DeviceContext
+
+
+def has_mode() -> bool:
+    """Whether a mode is on that intercepts functions and may change numbers.
+
+    ``with torch.device(..)`` does not count: a plan has the devices of new tensors in it.
+    """
+    modes = map(torch._C._get_function_stack_at, range(torch._C._len_torch_function_stack()))
+    return any(not isinstance(mode, DeviceContext) for mode in modes)
+
+
+def hooks_of(owner: nn.Module) -> list[Any]:
+    """The dictionaries of hooks themselves, so that a look at them sees hooks that are added later."""
+    own = [hooks for module in owner.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+    return [_global_forward_hooks, _global_forward_pre_hooks, *own]
