@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-VERSIONS = ("0.6.0", "0.6.1")  # read and tested; others may work
+VERSIONS = ("0.6.1",)  # tested; others may work
 
 POLICIES = {
     "diffusion": "lerobot.policies.diffusion.modeling_diffusion.DiffusionPolicy",
