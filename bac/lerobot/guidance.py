@@ -31,7 +31,8 @@ class Guidance:
 
     def __init__(self, policy: Any) -> None:
         self.policy = policy
-        self._span: tuple[int, int] | None = None
+        self._span: tuple[int, int] | None = None  # end and total, as `get_prefix_weights` takes them
+        self._learned: Any = None  # what they depend on
 
     @property
     def is_on(self) -> bool:
@@ -54,7 +55,7 @@ class Guidance:
         left_over = options.get(_LEFT_OVER)
         if left_over is None or not self.is_on:
             return {**options, _DELAY: 0, _LEFT_OVER: None}
-        if self._span is None or options.get("execution_horizon") is not None:
+        if self._span is None or self._learned != self._deciding(options):
             return options
         end, total = self._span
         weights = self.policy.rtc_processor.get_prefix_weights(options[_DELAY], end, total)
@@ -66,8 +67,8 @@ class Guidance:
         left_over = torch.rand(rows, columns, generator=torch.Generator().manual_seed(0)).to(device)
         return {**options, _DELAY: 1, _LEFT_OVER: left_over}
 
-    def learn(self, run: Callable[[], Any]) -> bool:
-        """Watch one guided run; whether its weights can be handed over."""
+    def learn(self, options: dict[str, Any], run: Callable[[], Any]) -> bool:
+        """Watch one guided run with these options; whether its weights can be handed over."""
         processor, spans = getattr(self.policy, "rtc_processor", None), []
         own = getattr(processor, _METHOD, None)
         if own is None:
@@ -80,7 +81,12 @@ class Guidance:
         with _instead(processor, watched):
             run()
         self._span = spans[0] if len(set(spans)) == 1 else None
+        self._learned = self._deciding(options)
         return self._span is not None
+
+    def _deciding(self, options: dict[str, Any]) -> tuple[Any, ...]:
+        """What the end of the weights depends on: the old actions' shape, and the execution horizon."""
+        return options[_LEFT_OVER].shape, options.get("execution_horizon"), self._config.execution_horizon
 
     @property
     def _config(self) -> Any:

@@ -170,7 +170,7 @@ class Preparation(Interceptor):
         put_above(self.owner, self.attribute, run, GivenWeights(self.policy))
         try:
             example = self.guidance.example(options, device=device)
-            if not self.guidance.learn(partial(self._untouched, args, example)):
+            if not self.guidance.learn(example, partial(self._untouched, args, example)):
                 raise NotPrepared("bac does not know where they read their delay")
             plan, trial = self._record_and_try(args, example, before)
         except NotPrepared as reason:

@@ -114,10 +114,11 @@ def test_guided_chunks_that_cannot_be_replayed_run_as_they_are_and_the_line_says
     assert len(bac.describe(policy).plans) == 1  # none is recorded while a robot moves
 
 
-def test_a_guided_chunk_of_another_shape_runs_as_it_is_and_a_line_says_so_once(caplog):
+@pytest.mark.parametrize("rows", [HORIZON - 1, HORIZON + 1])
+def test_a_guided_chunk_of_another_shape_runs_as_it_is_and_a_line_says_so_once(caplog, rows):
     policy, plain = prepared_later(guided(models.pi(name="pi0"))), guided(models.pi(name="pi0"))
     chunks(policy)
-    options = {"inference_delay": 1, "prev_chunk_left_over": torch.rand(HORIZON + 1, models.ACTIONS)}
+    options = {"inference_delay": 1, "prev_chunk_left_over": torch.rand(rows, models.ACTIONS)}
     for _ in range(2):
         torch.manual_seed(0)
         found = policy.predict_action_chunk(models.observation(1), **options)
@@ -125,6 +126,14 @@ def test_a_guided_chunk_of_another_shape_runs_as_it_is_and_a_line_says_so_once(c
         assert torch.equal(found, plain.predict_action_chunk(models.observation(1), **options))
     assert caplog.text.count("some chunks are not replayed: they are of another kind or shape") == 1
     assert len(bac.describe(policy).plans) == 2
+
+
+def test_another_execution_horizon_is_followed():
+    policy, plain = prepared_later(guided(models.pi(name="pi0"))), guided(models.pi(name="pi0"))
+    chunks(policy), chunks(plain)
+    for made in (policy, plain):
+        made.config.rtc_config.execution_horizon = HORIZON - 1
+    assert are_equal(chunks(policy), chunks(plain))
 
 
 def test_with_rtcs_debug_tracker_nothing_is_replayed(caplog):
