@@ -1,21 +1,21 @@
-"""LeRobot's entry to `bac`: every policy that LeRobot loads follows the ``bac.json`` beside its weights.
+"""LeRobot's entry to `bac`: a policy that LeRobot loads is replayed, and follows the ``bac.json`` beside its weights.
 
 LeRobot imports each installed distribution whose name begins with ``lerobot_policy_`` as a module of that name, this
 one, at the start of its commands. From then on `from_pretrained` wraps what it has loaded:
 
-- It reads ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file in ``BAC_SCHEDULE``.
+- Without a ``bac.json`` the policy is replayed as it is: same actions, faster. It is prepared in the call for its first
+  chunk, before the robot moves (`bac.lerobot`). A policy that cannot be replayed runs as it is; one line says why.
+- A ``bac.json`` in the checkpoint's folder (a PEFT adapter's folder first), or the file in ``BAC_SCHEDULE``, holds one
+  way to denoise: solver, timesteps and schedule (`bac tune`), or a schedule alone (`bac calibrate`). One that does not
+  fit is an error.
 - ``BAC_PRESET=flow-3`` takes a few-step solver of `bac.presets` instead, for policies that flow matching trained.
-- The file holds one way to denoise: solver, timesteps and schedule (`bac tune`), or a schedule alone (`bac calibrate`).
 - The verdict of ``certificate.json`` in the same folder (`eval.certify` writes it) is logged.
 - ``BAC_GUARD=log``, ``denser`` or ``dense`` puts ``guard.json`` (`bac guard` writes it) on duty with that response to
   an alarm; ``on`` takes the response it was saved with. Its report is logged at exit.
-- ``BAC=off`` switches all of this off. Without a schedule, and in training, policies are loaded as they are.
-- ``BAC_EXECUTOR`` defaults to "interpret": the first action chunk takes no longer than any other. "replay" and "auto"
-  record for seconds while a chunk is awaited, so keep them for simulation. No robot in motion should wait, and
-  LeRobot's real-time chunking plans for the slowest chunk it ever saw. In a script of your own, wrap with
-  ``replay=bac.Replay(record="ahead")`` and call ``bac.plan.record(policy, batch)`` before the robot moves.
+- ``BAC=intercept`` replays nothing and prepares nothing: without a ``bac.json`` it does nothing.
+- ``BAC=off`` switches all of this off. In training, policies are loaded as they are.
 
-The policy keeps its class, configuration, processors and files. A schedule that does not fit is an error.
+The policy keeps its class, configuration, processors and files.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ from typing import Any
 import bac
 from bac import presets
 from bac.adapters import find_host
+from bac.adapters.lerobot.names import LOOKUP
 from bac.certificate import Certificate
 from bac.guarding import files
 from bac.guarding.duty import watched_schedule
 from bac.guarding.interceptor import monitor_of
 from bac.guarding.monitor import Monitor
-from bac.plan.replay import replay_named
+from bac.lerobot import prepare_at_first_chunk, uncompiled, why_not_replayed
 
 logger = logging.getLogger(__name__)
 
 SCHEDULE_NAME = "bac.json"
 _MARK = "_follows_bac"
-_LOOKUP = "_get_policy_cls_from_policy_name"
+_PLACE, _, _LOOKUP = LOOKUP.rpartition(".")
 _OFF = ("off", "0", "false", "no")
 _BY_HAND = "policies are loaded as they are; wrap yours in your own script: bac.wrap(policy, schedule)"
 
@@ -55,13 +56,13 @@ def install() -> bool:
         Whether it succeeded; if not, a warning gives the reason.
     """
     try:
-        factory: Any = importlib.import_module("lerobot.policies.factory")
+        factory: Any = importlib.import_module(_PLACE)
     except ImportError as error:
         logger.warning("bac: LeRobot cannot be imported (%s); %s", error, _BY_HAND)
         return False
     lookup = getattr(factory, _LOOKUP, None)
     if lookup is None:
-        logger.warning("bac: this LeRobot has no %s in lerobot.policies.factory; %s", _LOOKUP, _BY_HAND)
+        logger.warning("bac: this LeRobot has no %s; %s", LOOKUP, _BY_HAND)
         return False
     if not hasattr(lookup, _MARK):
 
@@ -83,18 +84,34 @@ def _wrapping(policy_class: Any) -> Any:
     @functools.wraps(load)
     def from_pretrained(cls: Any, *args: Any, **options: Any) -> Any:
         policy = load(cls, *args, **options)
+        if _is_training(options) or (mode := find_mode()) == "off":
+            return policy
         folder = args[0] if args else options.get("pretrained_name_or_path")
         path = find_schedule(folder, options.get("config"))
-        if _is_training(options):  # a wrapped policy refuses to run in training mode
-            return policy
         if path is None:
             _say_that_nothing_is_guarded()
-            return policy
-        return _wrap(policy, path)
+            return _replay_as_it_is(policy) if mode == "replay" else policy
+        return _wrap(policy, path, replay=mode == "replay")
 
     setattr(from_pretrained, _MARK, True)  # LeRobot looks a class up more than once
     policy_class.from_pretrained = classmethod(from_pretrained)
     return policy_class
+
+
+def find_mode() -> str:
+    """What the environment asks for: "replay" if nothing else, "intercept" or "off".
+
+    Raises:
+        ScheduleError: ``BAC`` is something else.
+    """
+    if os.environ.get("BAC_EXECUTOR"):
+        logger.warning("bac: BAC_EXECUTOR is no longer read: policies are replayed; BAC=intercept replays nothing")
+    asked = os.environ.get("BAC", "").lower()
+    if asked in _OFF:
+        return "off"
+    if asked not in ("", "replay", "intercept"):
+        raise bac.errors.ScheduleError(f"BAC: must be off, intercept or replay, which is the default, got {asked}")
+    return asked or "replay"
 
 
 def find_schedule(folder: Any, config: Any = None) -> Path | None:
@@ -151,7 +168,25 @@ def _say_that_nothing_is_guarded() -> None:
         logger.warning("bac: BAC_GUARD is set, but there is no schedule beside this policy, so nothing is guarded")
 
 
-def _wrap(policy: Any, path: Path) -> Any:
+def _replay_as_it_is(policy: Any) -> Any:
+    """Let a policy that no file speaks of be replayed, if `bac` knows it."""
+    name, reason = type(policy).__name__, why_not_replayed(policy)
+    if reason is None:
+        try:
+            with uncompiled(policy):
+                bac.wrap(policy, strict=False)  # nothing to compare, and a hash of all weights takes its time
+            if prepare_at_first_chunk(policy, follows=False):
+                return policy
+        except bac.BacError as error:
+            reason = str(error).removeprefix(f"{name}: ")
+        except Exception as error:  # an adapter reads what this LeRobot does not have
+            reason = f"bac cannot take it apart ({type(error).__name__}: {error})."
+    bac.unwrap(policy)
+    logger.info("bac: %s runs as it is: %s", name, " ".join((reason or "it cannot be replayed.").split()))
+    return policy
+
+
+def _wrap(policy: Any, path: Path, *, replay: bool) -> Any:
     """Wrap a policy with the way to denoise in a file and, if ``BAC_GUARD`` asks for it, a guard."""
     try:
         certificate = Certificate.beside(path)
@@ -159,11 +194,15 @@ def _wrap(policy: Any, path: Path) -> Any:
             logger.log(logging.INFO if certificate.verdict == "shown" else logging.WARNING, "bac: %s", certificate)
         denoising = bac.load(path)
         guard = find_guard(path, denoising, policy)
-        bac.wrap(policy, denoising, replay=replay_named(os.environ.get("BAC_EXECUTOR", "interpret")), guard=guard)
+        replay = replay and why_not_replayed(policy) is None
+        with uncompiled(policy):
+            bac.wrap(policy, denoising, replay=replay, guard=guard)
     except bac.BacError as error:
         error.args = (f"{error}\nThe file is {path}. To run the policy without it: BAC=off",)
         raise
     logger.info("bac: %s follows %s: %s (BAC=off to leave it alone)", type(policy).__name__, path, _work(denoising))
+    if replay:
+        prepare_at_first_chunk(policy, follows=True)
     if guard is not None:
         logger.info("bac: %s", "\n".join(str(guard).splitlines()[:2]))
         atexit.register(_report, type(policy).__name__, monitor_of(policy))

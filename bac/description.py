@@ -61,6 +61,7 @@ class Description:
         yield from (f"    {name:8} {words}" for name, words in (*self.stack, ("sampler", "the policy's own")))
         for plan in self.plans:
             cost = f"{plan.num_operations:,} operators, {1e3 * plan.replay_s:.2f} ms a chunk"
+            cost += f", {plan.num_bytes / 1e6:.1f} MB"
             yield f"  plan for {plan.arguments}: {cost}"
         yield from (f"  not replayed: {reason}" for reason in self.refusals)
         if isinstance(self.denoising.schedule, Schedule):

@@ -215,7 +215,7 @@ def tune(
     runs: Annotated[int, typer.Option(help="Observations: half to choose with, half to judge.", min=3)] = 64,
     batch_size: BatchSize = 8,
     evaluations: Annotated[int, typer.Option(help="Runs that the search may take for each family.", min=0)] = 100,
-    executor: Executor = "interpret",
+    executor: Executor = "auto",
     output: Annotated[Path | None, typer.Option(help="Default: bac.json in the policy's folder.")] = None,
     imports: Imports = [],  # noqa: B006
     device: Device = "cpu",
@@ -274,8 +274,8 @@ def serve(
     with _errors_in_one_line():
         lerobot.require_trust(context.args, trust_network)
         sys.argv = ["bac serve", *context.args]
-        lerobot.part("utils.import_utils").register_third_party_plugins()
-        lerobot.part("async_inference.policy_server").serve()
+        lerobot.named("register_third_party_plugins")()
+        lerobot.named("serve")()
 
 
 def _check_source(env: str | None, dataset: str | None, otherwise: str = "") -> None:

@@ -52,11 +52,11 @@ class Checkpoint:
         Raises:
             BacError: The data set cannot be read, or holds fewer frames than `runs`.
         """
-        datasets, factory = lerobot.part("datasets"), lerobot.part("datasets.factory")
+        metadata, data = lerobot.named("LeRobotDatasetMetadata"), lerobot.named("LeRobotDataset")
+        resolve = lerobot.named("resolve_delta_timestamps")
         try:
-            meta = datasets.LeRobotDatasetMetadata(repo_id, root=root)
-            deltas = factory.resolve_delta_timestamps(self.config, meta)
-            dataset = datasets.LeRobotDataset(repo_id, root=root, delta_timestamps=deltas)
+            meta = metadata(repo_id, root=root)
+            dataset = data(repo_id, root=root, delta_timestamps=resolve(self.config, meta))
         except OSError as error:  # of files, and of the hub
             why = " ".join(str(error).split())
             raise BacError(f"--dataset {repo_id}: {why}; name its folder if it is here: --dataset-root") from error
@@ -93,16 +93,15 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     for name in imports:
         _register(name)
     os.environ["BAC"] = "off"  # this command needs the policy unwrapped, even if the plug-in is installed
-    lerobot.part("policies")
-    config_class = lerobot.part("configs").PreTrainedConfig
+    get_class, make_processors = lerobot.named("get_policy_class"), lerobot.named("make_pre_post_processors")
+    config_class = lerobot.named("PreTrainedConfig")
     _check_type(path, config_class.get_known_choices())
     with _naming_what_is_broken(path):
         config = config_class.from_pretrained(path)
         config.pretrained_path, config.device = path, device
-        factory = lerobot.part("policies.factory")
-        policy = _load_policy(factory.get_policy_class(config.type), config, path).to(device).eval()
+        policy = _load_policy(get_class(config.type), config, path).to(device).eval()
         overrides = {"device_processor": {"device": device}}
-        processors = factory.make_pre_post_processors(config, str(path), preprocessor_overrides=overrides)
+        processors = make_processors(config, str(path), preprocessor_overrides=overrides)
     return Checkpoint(policy, config, *processors)
 
 

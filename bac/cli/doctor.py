@@ -15,6 +15,7 @@ from bac.adapters import find_host
 from bac.adapters.host import Host
 from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, beside
+from bac.lerobot import why_not_replayed
 
 _PACKAGES = ("lerobot_policy_bac", "torch", "lerobot", "diffusers", "transformers", "zarr")
 
@@ -53,7 +54,9 @@ def _blocks(host: Host) -> Iterator[str]:
 
 def _verdict(policy: nn.Module, path: Path) -> Iterator[str]:
     if not os.path.lexists(path):
-        yield f"no {path.name} beside it: LeRobot runs it dense. Make one: bac tune --policy-path {path.parent}"
+        reason = why_not_replayed(policy)
+        dense = "replays it as it is" if reason is None else f"runs it as it is ({reason.rstrip('.')})"
+        yield f"no {path.name} beside it: LeRobot {dense}. Make one: bac tune --policy-path {path.parent}"
         return
     try:
         denoising = bac.load(path)

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
+from bac.adapters.lerobot.names import COMMANDS, VERSIONS, look_up
 from bac.errors import BacError
 
 
-def part(name: str) -> Any:
-    """Import a module of LeRobot.
+def named(name: str) -> Any:
+    """What one of `names.COMMANDS` stands for; LeRobot is imported for it.
 
     Raises:
-        BacError: The module, or a package that it needs, is not installed.
+        BacError: LeRobot, or a package that it needs, is not installed; or this LeRobot has no such name.
     """
     try:
-        return importlib.import_module(f"lerobot.{name}")
+        return look_up(COMMANDS[name])
     except ModuleNotFoundError as error:
         raise BacError(
             f"{error.name}: not installed; this command works on LeRobot's checkpoints: "
             "pip install 'lerobot_policy_bac[lerobot]' and the extras of LeRobot that the policy needs"
+        ) from error
+    except ImportError as error:
+        raise BacError(
+            f"{error}, which this command calls; bac was tested with {' and '.join(VERSIONS)}: "
+            f"pip install 'lerobot=={VERSIONS[-1]}'"
         ) from error
 
 

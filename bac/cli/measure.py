@@ -195,7 +195,7 @@ def _play_until(
     seed: int,
 ) -> None:
     """Play one episode after the other, each on new seeds, until `observer` has measured `runs` denoising runs."""
-    evaluation = lerobot.part("scripts.lerobot_eval")
+    play = lerobot.named("rollout")
     worlds, steps = _worlds(env, options, num_worlds, checkpoint.config)
     processors = (*steps, checkpoint.preprocessor, checkpoint.postprocessor)
     torch.manual_seed(seed)
@@ -205,7 +205,7 @@ def _play_until(
             seen, first = observer.num_chunks, seed + episode * num_worlds
             seeds = list(range(first, first + num_worlds))
             with torch.no_grad(), _naming_what_is_missing(env, checkpoint.config):
-                evaluation.rollout(worlds[episode % len(worlds)], checkpoint.policy, *processors, seeds=seeds)
+                play(worlds[episode % len(worlds)], checkpoint.policy, *processors, seeds=seeds)
             episode += 1
             if observer.num_chunks == seen:  # otherwise the loop would never end
                 raise BacError(
@@ -223,16 +223,16 @@ def _worlds(env: str, options: Mapping[str, Any], num_worlds: int, config: Any) 
     Raises:
         BacError: LeRobot knows no such environment or option, or the simulator is not installed.
     """
-    factory = lerobot.part("envs.factory")
+    make_config, make, make_steps = map(lerobot.named, ("make_env_config", "make_env", "make_env_pre_post_processors"))
     try:
-        settings = factory.make_env_config(env, **options)
-        suites = factory.make_env(settings, n_envs=num_worlds)
+        settings = make_config(env, **options)
+        suites = make(settings, n_envs=num_worlds)
     except ImportError as error:
         raise BacError(f"--env {env}: {error}; install its simulator: pip install 'lerobot[{env}]'") from error
     except (TypeError, ValueError) as error:
         raise BacError(f"--env {env}, --env-option {dict(options)}: LeRobot refuses them: {error}") from error
     worlds = [world for group in suites.values() for world in group.values()]
-    return worlds, factory.make_env_pre_post_processors(settings, config)
+    return worlds, make_steps(settings, config)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from bac.plan.staleness import Spot, Staleness
 from bac.plan.tape import Tape, difference
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_NEEDS_GRADIENTS = "does not require grad"  # PyTorch, of a run that differentiates, as real-time chunking does
 
 TOLERANCE = 1e-5  # of the largest output; the error that re-association may make in float32
 
@@ -207,14 +208,17 @@ def _record(
     sampler: Callable[..., Any], staleness: Staleness, arguments: Any, before: RandomState, output: Any
 ) -> Recording:
     leaves, _ = flatten(arguments)
-    positional, keywords = fresh(arguments)
-    before.restore()
-    try:
-        with torch.inference_mode(), Tape(leaves, staleness.tensors) as tape:
-            taped = sampler(*positional, **keywords)
-    except _FAILURES as error:
-        raise Refusal(f"a second run failed ({error})") from error
-    return Recording(leaves, before, output, tape, taped)
+    for mode in (torch.inference_mode, torch.no_grad):  # composite operators arrive whole only in the first
+        positional, keywords = fresh(arguments)
+        before.restore()
+        try:
+            with mode(), Tape(leaves, staleness.tensors) as tape:
+                return Recording(leaves, before, output, tape, sampler(*positional, **keywords))
+        except _FAILURES as error:
+            failure = error
+            if _NEEDS_GRADIENTS not in str(error):
+                break
+    raise Refusal(f"a second run failed ({failure})") from failure
 
 
 def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> Compiled:

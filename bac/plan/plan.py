@@ -76,6 +76,11 @@ class Plan:
         """Largest memory of intermediate results that are alive at once [B]."""
         return _peak(self.program)
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes besides the policy: constants, and intermediate results while it runs [B]."""
+        return self.constant_bytes + self.peak_bytes
+
     def __call__(self, leaves: Sequence[Any]) -> tuple[Tensor, ...]:
         """Replay the run. The returned tensors belong to the caller."""
         with torch.inference_mode():

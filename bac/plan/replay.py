@@ -46,7 +46,7 @@ EXECUTORS = ("interpret", "auto", "replay")
 
 
 def replay_named(executor: str) -> bool | Replay:
-    """Translate a name, as the command line and ``BAC_EXECUTOR`` use it, to the `replay` of `bac.wrap`.
+    """Translate a name, as the command line uses it, to the `replay` of `bac.wrap`.
 
     Args:
         executor: ``interpret`` never replays. ``auto`` records at the second chunk of a shape, where possible.

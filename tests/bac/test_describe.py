@@ -82,7 +82,7 @@ def test_plans_their_cost_and_the_chunks_they_made_are_told():
     found = bac.describe(policy)
     (plan,) = bac.plan.plans(policy)
     assert (found.plans, found.num_replays) == ((plan,), 3)
-    cost = f"{plan.num_operations:,} operators, {1e3 * plan.replay_s:.2f} ms a chunk"
+    cost = f"{plan.num_operations:,} operators, {1e3 * plan.replay_s:.2f} ms a chunk, {plan.num_bytes / 1e6:.1f} MB"
     assert f"plan for [2, 2, 3] float32 on cpu: {cost}" in lines(found)
     assert dict(found.stack)["replay"].endswith("1 plans, 3 chunks replayed")
 

@@ -104,6 +104,7 @@ def story(bench: OneRobot) -> Story:
 
 def test_a_server_started_by_bac_serve_wraps_what_a_client_asks_for(story):
     assert FOLLOWS in story.servers[0] and "16 of 56 updates" in story.servers[0]
+    assert "bac: SmolVLAPolicy replays: " in story.servers[0]
     assert len(story.before) >= 3 * CHUNK
 
 

@@ -158,12 +158,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Command lines that reached LeRobot's server."""
     lines: list[list[str]] = []
 
-    class Part:
-        register_third_party_plugins = staticmethod(lambda: None)
-        serve = staticmethod(lambda: lines.append(app.sys.argv[1:]))
-
+    calls = {"register_third_party_plugins": lambda: None, "serve": lambda: lines.append(app.sys.argv[1:])}
     monkeypatch.setattr(app.sys, "argv", ["bac"])
-    monkeypatch.setattr(lerobot, "part", lambda name: Part)
+    monkeypatch.setattr(lerobot, "named", calls.__getitem__)
     return lines
 
 

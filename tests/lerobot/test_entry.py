@@ -123,10 +123,11 @@ def test_a_policy_beside_which_its_tuned_solver_lies_denoises_with_that(checkpoi
         load(checkpoint)
 
 
-def test_a_flow_matching_policy_beside_which_a_fitted_solver_lies_makes_its_few_steps(tmp_path):
+def test_a_flow_matching_policy_beside_which_a_fitted_solver_lies_makes_its_few_steps(tmp_path, monkeypatch):
     options = {"objective": "flow_matching", "num_integration_steps": 7}
     path = checkpoints.multi_task_dit(tmp_path, **options)
     denoising(3).save(path / "bac.json")
+    monkeypatch.setenv("BAC", "intercept")
     loaded = factory.get_policy_class("multi_task_dit").from_pretrained(path)
     window = models.observation(2, steps=2, image=False)
     window["observation.state"] = window["observation.state"][..., :2]
@@ -139,7 +140,16 @@ def test_a_flow_matching_policy_beside_which_a_fitted_solver_lies_makes_its_few_
     assert torch.equal(find_host(by_hand).predict_seeded(window, 0), found)
 
 
-def test_without_a_schedule_policies_are_loaded_as_they_are(checkpoint, load):
+def test_without_a_schedule_a_policy_is_replayed_as_it_is(checkpoint, load):
+    policy, plain = load(checkpoint), small_policy(n_layer=1)
+    assert bac.describe(policy).denoising == bac.Denoising()
+    for _ in range(3):
+        assert torch.equal(chunk(policy), chunk(plain))
+    assert bac.describe(policy).plans
+
+
+def test_bac_intercept_without_a_schedule_leaves_a_policy_alone(checkpoint, load, monkeypatch):
+    monkeypatch.setenv("BAC", "intercept")
     assert not is_wrapped(load(checkpoint))
 
 
@@ -213,23 +223,41 @@ def test_a_schedule_that_does_not_fit_says_how_to_do_without(checkpoint, load):
     assert "BAC=off" in str(caught.value)
 
 
-@pytest.mark.parametrize(("executor", "num_replays"), [(None, 0), ("interpret", 0), ("auto", 1), ("replay", 2)])
-def test_chunks_are_replayed_only_if_the_environment_asks_for_it(checkpoint, load, monkeypatch, executor, num_replays):
+@pytest.mark.parametrize(("asked", "num_plans"), [(None, 1), ("replay", 1), ("intercept", 0)])
+def test_a_policy_that_follows_a_file_is_replayed_unless_the_environment_says_intercept(
+    checkpoint, load, monkeypatch, asked, num_plans
+):
     put_schedule(checkpoint / "bac.json")
-    if executor is not None:
-        monkeypatch.setenv("BAC_EXECUTOR", executor)
+    if asked is not None:
+        monkeypatch.setenv("BAC", asked)
     policy = load(checkpoint)
-    with torch.no_grad():
-        expected, *others = (chunk(policy) for _ in range(3))
-    assert all(torch.equal(other, expected) for other in others)
-    assert bac.describe(policy).num_replays == num_replays
+    expected = chunk(bac.wrap(small_policy(n_layer=1), schedule_for(small_policy(n_layer=1)), replay=False))
+    for _ in range(3):
+        assert torch.equal(chunk(policy), expected)
+    assert len(bac.describe(policy).plans) == num_plans
 
 
-def test_an_unknown_executor_is_an_error_that_names_the_known_ones(checkpoint, load, monkeypatch):
-    put_schedule(checkpoint / "bac.json")
-    monkeypatch.setenv("BAC_EXECUTOR", "fast")
-    with pytest.raises(ScheduleError, match="executor: must be interpret, auto or replay, got 'fast'"):
+def test_another_value_of_bac_is_an_error_that_names_the_known_ones(checkpoint, load, monkeypatch):
+    monkeypatch.setenv("BAC", "fast")
+    with pytest.raises(ScheduleError, match="BAC: must be off, intercept or replay, which is the default, got fast"):
         load(checkpoint)
+
+
+def test_the_variable_that_chose_the_executor_is_said_to_be_read_no_more(checkpoint, load, monkeypatch, caplog):
+    monkeypatch.setenv("BAC_EXECUTOR", "interpret")
+    load(checkpoint)
+    assert "BAC_EXECUTOR is no longer read: policies are replayed; BAC=intercept replays nothing" in caplog.text
+
+
+def test_a_policy_that_makes_its_chunk_in_one_evaluation_runs_as_it_is_and_a_line_says_so(tmp_path, caplog):
+    from lerobot.policies.act.modeling_act import ACTConfig, ACTPolicy
+
+    options = {"pretrained_backbone_weights": None, "dim_model": 16, "n_heads": 2, "dim_feedforward": 16}
+    config = ACTConfig(**models.features(), **options, chunk_size=5, n_action_steps=5, push_to_hub=False)
+    ACTPolicy(config).save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO, logger="lerobot_policy_bac"):
+        assert not is_wrapped(factory.get_policy_class("act").from_pretrained(tmp_path))
+    assert "bac: ACTPolicy runs as it is: It makes an action chunk in one evaluation" in caplog.text
 
 
 def test_what_was_wrapped_is_logged(checkpoint, load, caplog):
@@ -314,7 +342,7 @@ def test_a_guard_that_cannot_be_put_on_duty_is_an_error(with_guard, load, monkey
 
 def test_a_guard_without_a_schedule_is_a_warning(checkpoint, load, monkeypatch, caplog):
     monkeypatch.setenv("BAC_GUARD", "dense")
-    assert not is_wrapped(load(checkpoint))
+    load(checkpoint)
     assert "nothing is guarded" in caplog.text
 
 
@@ -327,5 +355,5 @@ def test_installing_twice_wraps_once(checkpoint, load):
 def test_a_lerobot_without_the_private_name_is_left_alone_with_a_warning(monkeypatch, caplog):
     monkeypatch.delattr(factory, entry._LOOKUP)
     assert not entry.install()
-    assert "has no _get_policy_cls_from_policy_name" in caplog.text
+    assert "has no lerobot.policies.factory._get_policy_cls_from_policy_name" in caplog.text
     assert "bac.wrap(policy, schedule)" in caplog.text

@@ -19,6 +19,7 @@ import bac
 from bac.caching.interceptors.patch import interceptors
 from bac.cli import checkpoint as cli
 from bac.cli import doctor
+from bac.lerobot import trial
 from tests.contracts_flow import denoising
 from tests.lerobot import checkpoints, models
 
@@ -61,13 +62,25 @@ def chunk(policy: nn.Module) -> Tensor:
     return policy.predict_action_chunk(models.observation(1))
 
 
-def test_a_policy_with_an_adapter_follows_the_schedule_that_lies_beside_the_adapter(adapter):
+def test_a_policy_with_an_adapter_follows_the_schedule_that_lies_beside_the_adapter(adapter, monkeypatch):
+    monkeypatch.setenv("BAC", "intercept")
     policy, calls = load(adapter), []
     assert isinstance(policy, peft.PeftModel)
     block = policy.get_base_model().model.vlm_with_expert.lm_expert.layers[0].mlp
     block.down_proj.register_forward_hook(lambda *_: calls.append(1))
     chunk(policy)
     assert len(calls) == 2
+
+
+def test_with_an_adapter_and_nothing_configured_the_adapted_policy_is_replayed(adapter, monkeypatch):
+    (adapter / "bac.json").unlink()
+    monkeypatch.setattr(trial, "_GAIN", float("inf"))
+    replayed = load(adapter)
+    found = [chunk(replayed) for _ in range(3)]
+    monkeypatch.setenv("BAC", "off")
+    plain = load(adapter)
+    assert all(torch.equal(chunk(plain), one) for one in found)
+    assert bac.describe(replayed.get_base_model()).plans
 
 
 def test_with_an_adapter_updating_everywhere_is_bit_equal_to_no_wrapping(adapter, monkeypatch):

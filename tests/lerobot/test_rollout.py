@@ -16,7 +16,7 @@ from tests.lerobot import bench, checkpoints, commands
 pytestmark = pytest.mark.slow
 
 PLUGINS = Path(__file__).parent / "plugins"
-FOLLOWS = "bac: SmolVLAPolicy follows"
+FOLLOWS, REPLAYS = "bac: SmolVLAPolicy follows", "bac: SmolVLAPolicy replays: "
 CHUNK = 12  # actions
 
 
@@ -58,6 +58,7 @@ def test_a_robot_is_driven_by_a_policy_that_follows_its_schedule(checkpoint, sit
     said, diary = drive(checkpoint, site, tmp_path, *engine)
     assert FOLLOWS in said and "16 of 56 updates in 8 blocks and 7 denoising steps" in said
     assert ("RTC inference thread started" in said) == bool(engine)
+    assert REPLAYS in said and ("; guided " in said) == bool(engine)
     assert "error" not in said.lower()
     assert diary[0] == "connect" and diary[-1] == "disconnect"
     assert "Rollout finished" in said
@@ -74,7 +75,18 @@ def test_a_robot_is_driven_by_a_solver_of_few_steps(checkpoint, site, tmp_path, 
     assert diary[-1] == "disconnect"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_with_nothing_configured_a_robot_is_driven_by_the_policy_as_it_is_replayed(checkpoint, site, tmp_path, engine):
+    dense = shutil.copytree(checkpoint, tmp_path / "dense")
+    (dense / "bac.json").unlink()
+    said, diary = drive(dense, site, tmp_path, *engine)
+    assert FOLLOWS not in said and REPLAYS in said and ", same actions" in said
+    assert ("; guided " in said) == bool(engine)
+    assert "error" not in said.lower()
+    assert diary[-1] == "disconnect"
+
+
 def test_switched_off_the_same_command_drives_the_policy_as_it_is(checkpoint, site, tmp_path):
     said, diary = drive(checkpoint, site, tmp_path, BAC="off")
-    assert FOLLOWS not in said
+    assert FOLLOWS not in said and REPLAYS not in said
     assert diary[-1] == "disconnect"

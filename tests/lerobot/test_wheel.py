@@ -5,6 +5,7 @@ from __future__ import annotations
 import ensurepip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -55,6 +56,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def dense(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without a schedule."""
+    copied = shutil.copytree(checkpoint, tmp_path_factory.mktemp("dense") / "multi_task_dit")
+    (copied / "bac.json").unlink()
+    return copied
+
+
+@pytest.fixture(scope="module")
 def plain(checkpoint: Path, witness: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """Where nobody has installed the wheel."""
     return evaluate(checkpoint, tmp_path_factory.mktemp("plain"), witness)
@@ -65,6 +74,7 @@ def evaluate(checkpoint: Path, folder: Path, *paths: Path, **environment: str) -
     arguments = [f"--policy.path={checkpoint}", "--policy.device=cpu", "--env.type=pusht", "--seed=7"]
     arguments += ["--env.obs_type=environment_state_agent_pos", "--env.episode_length=12", "--output_dir=out"]
     arguments += ["--eval.n_episodes=1", "--eval.batch_size=1"]
+    folder.mkdir(exist_ok=True)
     environment["WITNESS"] = str(folder / "actions")
     module = "lerobot.scripts.lerobot_eval"
     log = commands.start(module, *arguments, folder=folder, log="log", paths=paths, **environment).finish()
@@ -90,15 +100,18 @@ def test_switched_off_every_action_is_plain_lerobots(site, witness, checkpoint, 
     assert (off.actions, off.episode) == (plain.actions, plain.episode)
 
 
-def test_without_a_schedule_every_action_is_plain_lerobots(site, witness, checkpoint, plain, tmp_path):
-    schedule = (checkpoint / "bac.json").read_bytes()
-    (checkpoint / "bac.json").unlink()
-    try:
-        without = evaluate(checkpoint, tmp_path, site, witness)
-    finally:
-        (checkpoint / "bac.json").write_bytes(schedule)
-    assert "Imported third-party plugin: lerobot_policy_bac" in without.log
-    assert (without.actions, without.episode) == (plain.actions, plain.episode)
+def test_without_a_schedule_it_replays_and_every_action_is_plain_lerobots(site, witness, dense, plain, tmp_path):
+    replayed = evaluate(dense, tmp_path, site, witness)
+    assert "bac: MultiTaskDiTPolicy replays: " in replayed.log and " before, same actions; prepared in " in replayed.log
+    assert (replayed.actions, replayed.episode) == (plain.actions, plain.episode)
+
+
+def test_intercepting_makes_the_actions_that_are_replayed_by_default(site, witness, checkpoint, tmp_path):
+    replayed = evaluate(checkpoint, tmp_path / "replayed", site, witness)
+    assert "bac: MultiTaskDiTPolicy replays: " in replayed.log and " before, following its file; " in replayed.log
+    intercepted = evaluate(checkpoint, tmp_path / "intercepted", site, witness, BAC="intercept")
+    assert "follows" in intercepted.log and "replays" not in intercepted.log
+    assert (replayed.actions, replayed.episode) == (intercepted.actions, intercepted.episode)
 
 
 def test_the_command_that_comes_with_it_draws_the_schedule(site, checkpoint, tmp_path):

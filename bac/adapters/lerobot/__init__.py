@@ -1,4 +1,4 @@
-"""LeRobot's policies, by dotted class name; LeRobot itself is never imported here. Read on versions 0.6.0 and 0.6.1."""
+"""LeRobot's policies, by dotted class name; LeRobot itself is never imported here."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from bac.adapters.lerobot import (
     wall_x,
     xvla,
 )
+from bac.adapters.lerobot.names import NOT_DENOISING, POLICIES
 from bac.errors import UnsupportedPolicyError
 
-_FAMILIES: dict[str, tuple[str, Callable[[nn.Module], Host]]] = {
-    "diffusion": ("DiffusionPolicy", diffusion.host),
-    "multi_task_dit": ("MultiTaskDiTPolicy", multi_task_dit.host),
-    "pi0": ("PI0Policy", pi.host),
-    "pi05": ("PI05Policy", pi.host),
-    "smolvla": ("SmolVLAPolicy", smolvla.host),
-    "groot": ("GrootPolicy", groot.host),
-    "xvla": ("XVLAPolicy", xvla.host),
-    "evo1": ("Evo1Policy", evo1.host),
-    "vla_jepa": ("VLAJEPAPolicy", vla_jepa.host),
-    "molmoact2": ("MolmoAct2Policy", molmoact2.host),
-    "eo1": ("EO1Policy", eo1.host),
-    "wall_x": ("WallXPolicy", wall_x.host),
-    "fastwam": ("FastWAMPolicy", fastwam.host),
-    "lingbot_va": ("LingBotVAPolicy", lingbot_va.host),
+_ADAPTERS: dict[str, Callable[[nn.Module], Host]] = {
+    "diffusion": diffusion.host,
+    "multi_task_dit": multi_task_dit.host,
+    "pi0": pi.host,
+    "pi05": pi.host,
+    "smolvla": smolvla.host,
+    "groot": groot.host,
+    "xvla": xvla.host,
+    "evo1": evo1.host,
+    "vla_jepa": vla_jepa.host,
+    "molmoact2": molmoact2.host,
+    "eo1": eo1.host,
+    "wall_x": wall_x.host,
+    "fastwam": fastwam.host,
+    "lingbot_va": lingbot_va.host,
 }
 
-NAMES = tuple(_FAMILIES)
+NAMES = tuple(_ADAPTERS)
 """LeRobot's names of the policies that `bac` takes."""
 
 
@@ -72,16 +73,14 @@ def _compiled_part(host: Host) -> str | None:
     return "denoiser" if hasattr(host.denoiser, "_orig_mod") else None
 
 
-ADAPTERS = {
-    f"lerobot.policies.{name}.modeling_{name}.{cls}": _uncompiled(adapt) for name, (cls, adapt) in _FAMILIES.items()
-}
+ADAPTERS = {POLICIES[name]: _uncompiled(adapt) for name, adapt in _ADAPTERS.items()}
 
 _ONE_EVALUATION = "It makes an action chunk in one evaluation, so there is nothing to reuse."
 
 REFUSED = {
-    "lerobot.policies.act.modeling_act.ACTPolicy": _ONE_EVALUATION,
-    "lerobot.policies.vqbet.modeling_vqbet.VQBeTPolicy": _ONE_EVALUATION,
-    "lerobot.policies.tdmpc.modeling_tdmpc.TDMPCPolicy": "It plans in a latent world model.",
-    "lerobot.policies.pi0_fast.modeling_pi0_fast.PI0FastPolicy": "It decodes tokens one after the other.",
-    "lerobot.policies.gaussian_actor.modeling_gaussian_actor.GaussianActorPolicy": _ONE_EVALUATION,
+    NOT_DENOISING["act"]: _ONE_EVALUATION,
+    NOT_DENOISING["vqbet"]: _ONE_EVALUATION,
+    NOT_DENOISING["tdmpc"]: "It plans in a latent world model.",
+    NOT_DENOISING["pi0_fast"]: "It decodes tokens one after the other.",
+    NOT_DENOISING["gaussian_actor"]: _ONE_EVALUATION,
 }

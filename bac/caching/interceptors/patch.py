@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn, SupportsIndex
 
 from torch import nn
@@ -27,10 +28,12 @@ class Interceptor(ABC):
 
     Attributes:
         original: The shadowed callable: the module's own, or another interceptor.
+        shadowed: What comes back when it is taken off. `original`, unless that was put aside (`put_aside`).
         role: Name in a description of the stack.
     """
 
     original: Callable[..., Any]
+    shadowed: Callable[..., Any]
     role: ClassVar[str] = "other"
     _shadowed_own: bool
 
@@ -72,7 +75,7 @@ class _CalledThroughItself:
 def put_on(owner: Any, attribute: str, interceptor: Interceptor) -> None:
     """Shadow ``owner.attribute`` with `interceptor`."""
     interceptor._shadowed_own = attribute in vars(owner)  # a lower interceptor, or the owner's own attribute
-    interceptor.original = getattr(owner, attribute)
+    interceptor.original = interceptor.shadowed = getattr(owner, attribute)
     vars(owner)[attribute] = interceptor  # not setattr: nn.Module has its own, which sorts values into registries
     if attribute == "__call__" and not isinstance(owner, _CalledThroughItself):
         cls = type(owner)
@@ -81,11 +84,22 @@ def put_on(owner: Any, attribute: str, interceptor: Interceptor) -> None:
         owner.__class__ = type(cls.__name__, (_CalledThroughItself, cls), names)
 
 
+def put_above(owner: Any, attribute: str, below: Interceptor, interceptor: Interceptor) -> None:
+    """Put `interceptor` directly above another one of the stack on ``owner.attribute``."""
+    above = next((one for one in stack_on(owner, attribute) if one.original is below), None)
+    interceptor._shadowed_own = True
+    interceptor.original = interceptor.shadowed = below
+    if above is None:
+        vars(owner)[attribute] = interceptor
+    else:
+        above.original = above.shadowed = interceptor
+
+
 def take_off(owner: Any, attribute: str) -> None:
     """Restore the callable that the interceptor on ``owner.attribute`` shadows."""
     interceptor = vars(owner)[attribute]
     if interceptor._shadowed_own:
-        vars(owner)[attribute] = interceptor.original
+        vars(owner)[attribute] = interceptor.shadowed
     else:
         del vars(owner)[attribute]
         if attribute == "__call__":
@@ -119,6 +133,46 @@ def take_off_all(root: Any) -> None:
     while found := list(interceptors(root)):  # taking one off may uncover the one below
         for owner, attribute, _ in found:
             take_off(owner, attribute)
+
+
+@contextmanager
+def put_aside(owner: Any, attribute: str, instead: Callable[..., Any]) -> Iterator[None]:
+    """Put interceptors on `instead`, within the context, where ``owner.attribute`` is the owner's own callable.
+
+    Taken off, they leave what was there before.
+    """
+    aside = vars(owner)[attribute]
+    vars(owner)[attribute] = instead
+    try:
+        yield
+    finally:
+        stack = list(stack_on(owner, attribute))
+        if stack:
+            stack[-1].shadowed = aside
+        else:
+            vars(owner)[attribute] = aside
+
+
+@contextmanager
+def lifted(root: nn.Module, *, but: tuple[Any, str]) -> Iterator[None]:
+    """Within the context `root` runs as if it was untouched; afterwards the same interceptors are back.
+
+    Args:
+        root: The module that carries the interceptors.
+        but: Owner and attribute whose stack stays where it is.
+    """
+    found = [(owner, name, top) for owner, name, top in interceptors(root) if (owner, name) != but]
+    try:
+        for owner, attribute, _ in found:
+            lowest = list(stack_on(owner, attribute))[-1]
+            if lowest._shadowed_own:
+                vars(owner)[attribute] = lowest.shadowed
+            else:
+                del vars(owner)[attribute]
+        yield
+    finally:
+        for owner, attribute, top in found:
+            vars(owner)[attribute] = top
 
 
 def require_untouched(root: Any) -> None:

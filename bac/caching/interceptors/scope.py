@@ -17,6 +17,13 @@ from bac.errors import RunError
 Applies = Callable[[tuple[Any, ...], dict[str, Any]], bool]
 
 
+def outside_compilers(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same call, excluded from a caller's `torch.compile`: compiled code bypasses interceptors."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing the compiler takes seconds
+        return call
+    return cast(Callable[..., Any], torch.compiler.disable(call))  # type: ignore[no-untyped-call]
+
+
 class Gate(Interceptor):
     """Open while the denoiser is evaluated, for policies that call its blocks at other times too (a prefill).
 
@@ -76,7 +83,7 @@ class RunScope(Interceptor):
             raise RunError(
                 "the policy is in training mode, where dropout differs from step to step; call policy.eval()"
             )
-        return self._uncompiled()(*inputs, **options)
+        return outside_compilers(self._one_run)(*inputs, **options)
 
     def __str__(self) -> str:
         return "begins and ends the denoising run, with an empty cache"
@@ -89,12 +96,6 @@ class RunScope(Interceptor):
             return output
         finally:
             self.run.end()
-
-    def _uncompiled(self) -> Callable[..., Any]:
-        """A run, excluded from a caller's `torch.compile`: compiled code bypasses interceptors."""
-        if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing the compiler takes seconds
-            return self._one_run
-        return cast(Callable[..., Any], torch.compiler.disable(self._one_run))  # type: ignore[no-untyped-call]
 
 
 class ForgetOnReset(Interceptor):
