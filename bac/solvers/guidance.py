@@ -72,9 +72,7 @@ class Guidance:
         if left_over is None:
             return None
         horizon = self._processor.rtc_config.execution_horizon if horizon is None else horizon
-        weights: Tensor = self._processor.get_prefix_weights(
-            delay, min(horizon, left_over.shape[-2]), sample.shape[-2]
-        )
+        weights: Tensor = self._processor.get_prefix_weights(delay, min(horizon, left_over.shape[-2]), sample.shape[-2])
         return weights[:, None]
 
     def _bounded(self, width: float) -> Any:

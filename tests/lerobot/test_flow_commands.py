@@ -19,7 +19,7 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from torch import Tensor
 
 import bac
-from bac.cli import checkpoint as checkpoints_of_commands
+from bac.cli import checkpoint as reader
 
 pytest.importorskip("num2words", reason="LeRobot's smolvla needs it")
 
@@ -84,9 +84,7 @@ def test_lerobot_eval_follows_it(tuned, site, tmp_path):
     arguments += ["--eval.batch_size=1", f'--rename_map={{"observation.image": "{models.CAMERA}"}}']
     witness = tmp_path / "actions"
     module = "lerobot.scripts.lerobot_eval"
-    command = commands.start(
-        module, *arguments, folder=tmp_path, log="log", paths=site, WITNESS=str(witness)
-    )
+    command = commands.start(module, *arguments, folder=tmp_path, log="log", paths=site, WITNESS=str(witness))
     said = command.finish()
     assert follows(path) in said
     check(json.loads(line) for line in witness.read_text().splitlines())
@@ -122,3 +120,28 @@ def check(actions: Any) -> None:
     assert len(found) > CHUNK and all(math.isfinite(value) for action in found for value in action)
 
 
+DELAY = 3  # actions that the robot executes while it waits for the next chunk
+
+
+def test_what_was_committed_stays_near_the_old_chunk_as_with_ten_steps_of_its_own(tuned):
+    path, _ = tuned
+    loaded = reader.load(path)
+    policy = loaded.policy
+    policy.config.rtc_config = RTCConfig(execution_horizon=6)
+    policy.init_rtc_processor()
+    first, second = (loaded.random_observation(1, seed=seed) for seed in (1, 2))
+    distances = []
+    for way in (bac.Denoising(num_steps=10), bac.load(path / "bac.json")):
+        bac.wrap(policy, way, replay=False)
+        old = chunk(policy, first, None)[0, 4:]
+        free, new = chunk(policy, second, None)[0], chunk(policy, second, old)[0]
+        distances.append(float((new[:DELAY] - old[:DELAY]).abs().max()))
+        assert float((free[:DELAY] - old[:DELAY]).abs().max()) > 1  # unguided it goes elsewhere
+    assert distances[0] < 0.005 and distances[1] < 0.01
+
+
+def chunk(policy: Any, batch: Any, left_over: Tensor | None) -> Tensor:
+    """An action chunk, `[1, T, Da]`, normalised; other noise with guidance than without."""
+    torch.manual_seed(int(left_over is not None))
+    with torch.no_grad():
+        return policy.predict_action_chunk(batch, inference_delay=DELAY, prev_chunk_left_over=left_over)
