@@ -27,7 +27,11 @@ from bac.plan.replay import EXECUTORS, replay_named
 REPORT_NAME, PICTURE_NAME = "bac.tuned.json", "bac.tuned.png"  # beside bac.json
 _INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
 CALIBRATION_NAME = "bac.calibration.zarr"  # likewise
-_DRAWN: dict[str, Callable[[Path], object]] = {GUARD_NAME: bac.Guard.load, CERTIFICATE_NAME: Certificate.load}
+_DRAWN: dict[str, Callable[[Path], object]] = {
+    GUARD_NAME: bac.Guard.load,
+    CERTIFICATE_NAME: Certificate.load,
+    observations.NAME: observations.describe,
+}
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Diffusion policies, faster: fewer steps, reuse, replay."
@@ -51,9 +55,11 @@ Executor = Annotated[str, typer.Option(help=f"How the policy will be run: {', '.
 
 @app.command()
 def show(
-    path: Annotated[Path, typer.Argument(help="bac.json, guard.json, certificate.json or a calibration.")],
+    path: Annotated[
+        Path, typer.Argument(help="bac.json, guard.json, certificate.json, a calibration or its observations.")
+    ],
 ) -> None:
-    """Draw a bac.json or a guard, or describe a certificate or a calibration."""
+    """Draw a bac.json or a guard, or describe a certificate, a calibration or its observations."""
     with _errors_in_one_line():
         load: Callable[[Path], object] = Calibration.load if path.is_dir() else _DRAWN.get(path.name, bac.load)
         typer.echo(str(load(path)))

@@ -13,6 +13,7 @@ from torch import nn
 import bac
 from bac.adapters import find_host
 from bac.adapters.host import Host
+from bac.cli import observations
 from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, beside
 from bac.lerobot import why_not_replayed
@@ -43,6 +44,7 @@ def examine(policy: nn.Module, folder: Path) -> Iterator[str]:
     if host.uncovered:
         yield f"computed at every step: {host.uncovered}"
     yield from _verdict(policy, folder / "bac.json")
+    yield from _observations(folder / observations.NAME)
 
 
 def _blocks(host: Host) -> Iterator[str]:
@@ -67,6 +69,15 @@ def _verdict(policy: nn.Module, path: Path) -> Iterator[str]:
         yield f"{path.name} does not fit: {error}"
     finally:
         bac.unwrap(policy)
+
+
+def _observations(path: Path) -> Iterator[str]:
+    if not os.path.lexists(path):
+        return
+    try:
+        yield f"{path.name}: {observations.describe(path).splitlines()[0]}"
+    except bac.BacError as error:
+        yield f"{path.name} cannot be used: {error}"
 
 
 def _guard_verdict(policy: nn.Module, denoising: bac.Denoising, path: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bac.errors import BacError, CalibrationError
 from bac.files import drafted, one_sentence, part
+from bac.tuning.batches import num_rows
 
 NAME = "bac.observations.safetensors"  # beside bac.json
 _MAKE = "bac calibrate --policy-path CKPT --env ENV"
@@ -59,3 +60,16 @@ def load(path: Path, *, device: str = "cpu") -> list[dict[str, Any]]:
     except (OSError, SafetensorError) as error:
         raise BacError(f"{path}: cannot be read ({error}). Make it anew: {_MAKE}") from error
     return batches
+
+
+def describe(path: Path) -> str:
+    """How many observations a file holds, and of what: name and shape of every tensor of a batch, line by line.
+
+    Raises:
+        BacError: The file is damaged, or holds something else.
+    """
+    batches = load(path)
+    with one_sentence(path, _MAKE, BacError):
+        tensors = {name: value for name, value in batches[0].items() if isinstance(value, Tensor)}
+        head = f"Observations: {sum(map(num_rows, batches))} in {len(batches)} batches, for bac tune"
+        return "\n".join([head, *(f"  {name} {list(value.shape)}" for name, value in tensors.items())])

@@ -127,17 +127,30 @@ class FlowRun:
         answer = self._clean_answer(given) if self._clean else self.velocity(self._sample, given)
         return _put_back(output, answer)
 
-    def velocity(self, sample: Tensor, velocity: Tensor) -> Tensor:
-        """End the step: the velocity with which the loop's own step goes where the solver goes."""
+    def velocity(self, sample: Tensor, velocity: Tensor, committed: Tensor | None = None) -> Tensor:
+        """End the step: the velocity with which the loop's own step goes where the solver goes.
+
+        Args:
+            sample: As the sampler has it.
+            velocity: The policy's, or guided.
+            committed: See `advance`.
+        """
         step = self._steps[self.step]
-        after = self.advance(sample, velocity)
+        after = self.advance(sample, velocity, committed)
         return ((after - sample) / step).to(velocity.dtype)
 
-    def advance(self, sample: Tensor, velocity: Tensor) -> Tensor:
-        """End the step: the next sample, in float32 at least."""
-        noise, x = self.noise[self.step], _precise(sample)
+    def advance(self, sample: Tensor, velocity: Tensor, committed: Tensor | None = None) -> Tensor:
+        """End the step: the next sample, in float32 at least.
+
+        Args:
+            sample: As the sampler has it.
+            velocity: The policy's, or guided.
+            committed: Share of Euler's step in the result, in [0, 1], `[T, 1]`; None for none.
+        """
+        noise, width, x = self.noise[self.step], self.widths[self.step], _precise(sample)
         v = self.sign * _precise(velocity)
-        return self._next(x - noise * v, x + (1.0 - noise) * v, x)
+        after = self._next(x - noise * v, x + (1.0 - noise) * v, x)
+        return after if committed is None else torch.lerp(after, x - width * v, committed.to(x))
 
     def _clean_answer(self, predicted: Tensor) -> Tensor:
         """End the step: what the loop takes for clean, so that mixing it with the first sample gives the next one."""

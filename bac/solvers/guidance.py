@@ -7,6 +7,10 @@ velocity, and makes the effective velocity from the guided one.
 
 The processor bounds its weight by ``max_guidance_weight``, 10 by default: the inverse of one of ten even steps, so that
 no step overshoots. A step of another width has its own such bound, 10 at a width of 0.1.
+
+That bound, and so the guidance, is made for Euler's step. Fitted coefficients were fitted to unguided runs; on guided
+velocities they can lead anywhere. So what was committed takes Euler's step, at the solver's times, and the rest of the
+chunk the solver's, blended as the processor blends its guidance.
 """
 
 from __future__ import annotations
@@ -60,7 +64,16 @@ class Guidance:
                 execution_horizon=execution_horizon,
             )
         # The processor counts as pi0 does: its velocity is noise - action, whatever the policy's is.
-        return run.sign * run.velocity(x_t, run.sign * guided)
+        committed = self._committed(x_t, prev_chunk_left_over, inference_delay, execution_horizon)
+        return run.sign * run.velocity(x_t, run.sign * guided, committed)
+
+    def _committed(self, sample: Tensor, left_over: Any, delay: Any, horizon: Any) -> Tensor | None:
+        """How much each action is guided, from 1 (committed) to 0, `[T, 1]`, by the processor's rule; None if not."""
+        if left_over is None:
+            return None
+        horizon = self._processor.rtc_config.execution_horizon if horizon is None else horizon
+        weights: Tensor = self._processor.get_prefix_weights(delay, min(horizon, left_over.shape[-2]), sample.shape[-2])
+        return weights[:, None]
 
     def _bounded(self, width: float) -> Any:
         """The processor with the largest weight for a step of this width."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from tokenizers import Tokenizer, pre_tokenizers
@@ -43,6 +44,24 @@ def smolvla(folder: Path, **options: Any) -> Path:
     SmolVLMProcessor(SmolVLMImageProcessor(), tokenizer, SmolVLMVideoProcessor()).save_pretrained(vlm)
     policy = models.smolvla(vlm_model_name=str(vlm), **options)
     return _saved(policy, folder / "smolvla", make_smolvla_pre_post_processors(policy.config))
+
+
+def pi0(folder: Path, **options: Any) -> Path:
+    """`pi0` with a camera, three joints, two actions and 7 denoising steps; it executes 4 actions.
+
+    Load it within `models.small_gemma("pi0")`: a checkpoint does not say how large its Gemma is.
+    """
+    from lerobot.policies.pi0 import processor_pi0 as processors
+
+    words, step = folder / "words", processors.TokenizerProcessorStep
+    _tokenizer().save_pretrained(words)
+    policy = models.pi(name="pi0", **options)
+
+    def with_few_words(**given: Any) -> Any:
+        return step(**{**given, "tokenizer_name": str(words)})
+
+    with mock.patch.object(processors, "TokenizerProcessorStep", with_few_words):
+        return _saved(policy, folder / "pi0", processors.make_pi0_pre_post_processors(policy.config))
 
 
 def put_schedule(checkpoint: Path, policy: nn.Module, *steps: int) -> bac.Schedule:

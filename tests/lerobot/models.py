@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -130,47 +131,55 @@ def _tiny_paligemma() -> Any:
     return PaliGemmaConfig(vision_config={"model_type": "siglip_vision_model", **vision})
 
 
+_FIXED = {257152: 40, 2048: 16}  # words that `pi0` insists on, and the width of Gemma 2B, to what they are here
+
+
 @contextlib.contextmanager
 def _few_words() -> Iterator[None]:
-    """A vocabulary of 40 words instead of the 257,152 that `pi0` insists on."""
+    """A vocabulary of 40 words, and pictures as wide as them."""
     embedding, linear = nn.Embedding.__init__, nn.Linear.__init__
 
     def small_embedding(self: nn.Embedding, words: int, *sizes: Any, **options: Any) -> None:
-        embedding(self, 40 if words == 257152 else words, *sizes, **options)
+        embedding(self, _FIXED.get(words, words), *sizes, **options)
 
-    def small_head(self: nn.Linear, width: int, words: int, *sizes: Any, **options: Any) -> None:
-        linear(self, width, 40 if words == 257152 else words, *sizes, **options)
+    def small_linear(self: nn.Linear, inputs: int, outputs: int, *sizes: Any, **options: Any) -> None:
+        linear(self, inputs, _FIXED.get(outputs, outputs), *sizes, **options)
 
     with (
         mock.patch.object(nn.Embedding, "__init__", small_embedding),
-        mock.patch.object(nn.Linear, "__init__", small_head),
+        mock.patch.object(nn.Linear, "__init__", small_linear),
     ):
         yield
 
 
-@built_once
-def pi(*, name: str, **options: Any) -> nn.Module:
-    """`pi0` or `pi05`."""
-    import importlib
-
+@contextlib.contextmanager
+def small_gemma(name: str) -> Iterator[None]:
+    """Within the context `pi0` or `pi05` is built small, by LeRobot too, where it loads a checkpoint."""
     from transformers import CONFIG_MAPPING
 
     modeling = importlib.import_module(f"lerobot.policies.{name}.modeling_{name}")
     configs = {"paligemma": _tiny_paligemma, "gemma": CONFIG_MAPPING["gemma"]}
-    cls, config_cls = (getattr(modeling, f"{name.upper()}{kind}") for kind in ("Policy", "Config"))
-    sizes = {"chunk_size": 5, "n_action_steps": 4, "max_state_dim": 4, "max_action_dim": 6}
-    config = config_cls(
-        **features(), **{"image_resolution": (28, 28), "num_inference_steps": 7, "device": "cpu", **sizes, **options}
-    )
-    torch.manual_seed(3)
     with (
         mock.patch.object(modeling, "CONFIG_MAPPING", configs),
         mock.patch.object(modeling, "get_gemma_config", _tiny_gemma),
         _few_words(),
     ):
+        yield
+
+
+@built_once
+def pi(*, name: str, state: int = STATE, **options: Any) -> nn.Module:
+    """`pi0` or `pi05`."""
+    modeling = importlib.import_module(f"lerobot.policies.{name}.modeling_{name}")
+    cls, config_cls = (getattr(modeling, f"{name.upper()}{kind}") for kind in ("Policy", "Config"))
+    sizes = {"chunk_size": 5, "n_action_steps": 4, "max_state_dim": 4, "max_action_dim": 6}
+    config = config_cls(
+        **features(state=state),
+        **{"image_resolution": (28, 28), "num_inference_steps": 7, "device": "cpu", **sizes, **options},
+    )
+    torch.manual_seed(3)
+    with small_gemma(name):
         policy = cls(config)
-    projector = policy.model.paligemma_with_expert.paligemma.model.multi_modal_projector
-    projector.linear = nn.Linear(6, 16)  # its width is fixed to Gemma 2B's
     return randomised(policy, "norm.dense.weight", "layernorm.dense.weight")
 
 
@@ -195,7 +204,7 @@ def smolvlm() -> Any:
 
 
 @built_once
-def smolvla(**options: Any) -> nn.Module:
+def smolvla(*, state: int = STATE, **options: Any) -> nn.Module:
     from lerobot.policies.smolvla import modeling_smolvla as modeling
     from lerobot.policies.smolvla import smolvlm_with_expert as parts
     from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
@@ -204,7 +213,7 @@ def smolvla(**options: Any) -> nn.Module:
     processor.tokenizer.fake_image_token_id, processor.tokenizer.global_image_token_id = 1, 2
     sizes = {"chunk_size": 5, "n_action_steps": 4, "max_state_dim": 4, "max_action_dim": 6, "num_vlm_layers": 4}
     config = SmolVLAConfig(
-        **features(),
+        **features(state=state),
         **{"resize_imgs_with_padding": (28, 28), "num_steps": 7, "device": "cpu", **sizes, **options},
     )
     torch.manual_seed(3)

@@ -26,14 +26,20 @@ def uniform(steps: tuple[int, ...]) -> bac.Denoising:
     return bac.Denoising(schedule=bac.Schedule(host.num_steps, dict.fromkeys(names, steps), host.fingerprint()))
 
 
-def numbers(root: Path, sizes: dict[str, int], unit: float = 1.0) -> list[str]:
-    """Make a data set whose frames hold 0 to 5 `unit` everywhere; the options that name it."""
+def numbers(root: Path, sizes: dict[str, int], unit: float = 1.0, camera: str | None = None) -> list[str]:
+    """Make a data set whose frames hold 0 to 5 `unit` everywhere, and pictures of noise; the options that name it."""
     from lerobot.datasets import LeRobotDataset
 
-    features = {name: {"dtype": "float32", "shape": (size,), "names": None} for name, size in sizes.items()}
+    features: dict[str, Any] = {
+        name: {"dtype": "float32", "shape": (size,), "names": None} for name, size in sizes.items()
+    }
+    pictures = {} if camera is None else {camera: np.random.default_rng(0)}
+    shape = {"dtype": "image", "shape": (28, 28, 3), "names": ["height", "width", "channels"]}
+    features |= dict.fromkeys(pictures, shape)
     dataset = LeRobotDataset.create("here/numbers", 10, features, root=root, use_videos=False)
     for number in range(6):
         frame = {name: np.full(size, number * unit, dtype=np.float32) for name, size in sizes.items()}
+        frame |= {name: noise.integers(0, 256, (28, 28, 3), dtype=np.uint8) for name, noise in pictures.items()}
         dataset.add_frame({**frame, "task": "push the block"})
     dataset.save_episode()
     dataset.finalize()

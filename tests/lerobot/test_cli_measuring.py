@@ -186,7 +186,12 @@ def test_tune_takes_the_observations_that_calibrate_kept(shipped, tmp_path):
     result = run("tune", "--policy-path", path, "--max-action-error", "0.5", "--evaluations", "0")
     check_tuned(result, path / "bac.json", path)
     assert "observations: those of bac calibrate" in result.output
-    (path / "bac.observations.safetensors").write_bytes(b"{}")
+    kept = path / "bac.observations.safetensors"
+    assert run("show", kept).output.startswith("Observations: 4 in 1 batches, for bac tune\n")
+    assert f"{kept.name}: Observations: 4 in" in run("doctor", "--policy-path", path).output
+    kept.write_bytes(b"{}")
+    assert "Make it anew: bac calibrate" in run("show", kept).output
+    assert f"{kept.name} cannot be used: " in run("doctor", "--policy-path", path).output
     result = run("tune", "--policy-path", path, "--max-action-error", "0.5")
     assert result.exit_code == 1 and "Make it anew: bac calibrate" in result.output
 

@@ -35,7 +35,8 @@ def guided_calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def spied(self: RTCProcessor, **options: Any) -> Tensor:
         answer = original(self, **options)
-        calls.append({**options, "weight": self.rtc_config.max_guidance_weight, "answer": answer})
+        weights = self.get_prefix_weights(options["inference_delay"], 3, options["x_t"].shape[-2])
+        calls.append({**options, "weight": self.rtc_config.max_guidance_weight, "answer": answer, "weights": weights})
         return answer
 
     monkeypatch.setattr(RTCProcessor, "denoise_step", spied)
@@ -50,10 +51,12 @@ def test_trap_9_the_guided_velocity_is_what_the_solver_takes_at_the_true_time(po
     assert [call["time"] for call in calls] == pytest.approx([flow.noise(flow.told(time)) for time in TIMES[3]])
     assert [call["weight"] for call in calls] == pytest.approx(list(WEIGHTS.values()))
     before: tuple[Tensor, ...] = ()
-    for step, (call, row) in enumerate(zip(calls, denoising(3).solver.coefficients, strict=True)):
+    for step, (call, row, width) in enumerate(zip(calls, denoising(3).solver.coefficients, WEIGHTS, strict=True)):
         x, v = call["x_t"].double(), call["answer"].double()  # the processor's convention: noise - action
         newest = (x - call["time"] * v, x + (1 - call["time"]) * v)
-        after = sum(c * term for c, term in zip(row, (*newest, x, *before), strict=True))
+        solved = sum(c * term for c, term in zip(row, (*newest, x, *before), strict=True))
+        committed = call["weights"][: x.shape[-2], None]  # takes Euler's step
+        after = (1 - committed) * solved + committed * (x - width * v)
         reached = calls[step + 1]["x_t"] if step < 2 else found
         assert_close(reached, after[..., : reached.shape[-1]])
         before = newest

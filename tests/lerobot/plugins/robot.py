@@ -1,4 +1,4 @@
-"""A plug-in of LeRobot: a simulated robot with three joints, two of them driven, and a camera that sees noise.
+"""A plug-in of LeRobot: a simulated robot with joints, two of them driven, and a camera that sees noise.
 
 It goes where it is told at once, and appends to a file what it is told: ``[x, y]`` per action, and the words "connect"
 and "disconnect".
@@ -6,7 +6,7 @@ and "disconnect".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,15 @@ from lerobot.robots import RobotConfig
 
 from tests.lerobot.plugins.diarist import Diarist, DiaristConfig
 
-JOINTS, DRIVEN, CAMERA = ("x.pos", "y.pos", "z.pos"), ("x.pos", "y.pos"), "top"
+DRIVEN, CAMERA = ("x.pos", "y.pos"), "top"
 
 
 @RobotConfig.register_subclass("simulated")
 @dataclass(kw_only=True)
 class SimulatedConfig(DiaristConfig):
-    """Needs nothing else."""
+    """`joints` are those that it reports: by default one besides the two that are driven."""
+
+    joints: list[str] = field(default_factory=lambda: [*DRIVEN, "z.pos"])
 
 
 class Simulated(Diarist):
@@ -29,12 +31,12 @@ class Simulated(Diarist):
 
     def __init__(self, config: SimulatedConfig) -> None:
         super().__init__(config)
-        self.joints = dict.fromkeys(JOINTS, 0.0)
+        self.joints = dict.fromkeys(config.joints, 0.0)
         self.pictures = np.random.default_rng(0)
 
     @property
     def observation_features(self) -> dict[str, Any]:
-        return {**dict.fromkeys(JOINTS, float), CAMERA: (28, 28, 3)}
+        return {**dict.fromkeys(self.config.joints, float), CAMERA: (28, 28, 3)}
 
     @property
     def action_features(self) -> dict[str, Any]:
