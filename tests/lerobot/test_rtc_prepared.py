@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import bac
 from bac.lerobot import clock, guidance, preparation, prepare_at_first_chunk, trial
+from tests.contracts_flow import denoising
 from tests.lerobot import models
 
 pytestmark = pytest.mark.slow
@@ -82,8 +83,8 @@ def test_plain_and_guided_chunks_are_replayed_bit_for_bit_whatever_their_delay(n
     assert len(found.plans) == 2 and found.num_replays == in_trials + len(CALLS) - 1  # the first was the policy's own
 
 
-def test_chunks_that_follow_a_file_are_those_made_intercepted():
-    few = bac.Denoising(solver="Euler", timesteps=(0.8, 0.2, 0.05))
+@pytest.mark.parametrize("few", [bac.Denoising(solver="Euler", timesteps=(0.8, 0.2, 0.05)), denoising(3)])
+def test_chunks_that_follow_a_file_are_those_made_intercepted(few):
     expected = chunks(bac.wrap(guided(models.pi(name="pi0")), few, replay=False))
     policy = prepared_later(guided(models.pi(name="pi0")), few)
     assert are_equal(chunks(policy), expected)
