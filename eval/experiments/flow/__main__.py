@@ -11,10 +11,12 @@ from eval.experiments.flow.experiment import Flow
 from eval.experiments.flow.report import markdown, publish
 from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 
+SAVED = ("fitted-2", "fitted-3", "fitted-3 to own")  # as a bac.json each, for eval.certify
+
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
-    """Fit solvers, measure action errors, play episodes, time the ways, and write the table and its pictures."""
+    """Fit solvers, measure errors, play episodes, time the ways; write the table, its picture and the fits."""
     log_to_terminal()
     torch.set_num_threads(1)
     flow = Flow(Comparison(settings_of(config)), config.flow)
@@ -26,6 +28,9 @@ def main(config: Any) -> None:
             return
     table = flow.table()
     publish(Path(config.flow.results), config.checkpoint, table, flow.changed(), flow.costs(), flow.latencies_ms())
+    for cell in flow.cells:
+        if cell.name in SAVED and cell.denoising is not None:
+            cell.denoising.save(Path(config.flow.results) / f"{cell.name.replace(' ', '-')}.json")
     print("\n".join(markdown(table)))
 
 
