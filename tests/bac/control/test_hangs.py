@@ -145,6 +145,15 @@ def test_a_robot_without_a_time_limit_is_used_from_the_callers_thread():
     assert robot.threads == {threading.get_ident()}
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in its background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_the_robot_acts_waits_for_it_and_then_sends_the_safe_action():
     robot, log = Still(), []
 
