@@ -19,7 +19,7 @@ from bac.tuning.bench import Bench
 EULER = AdamsBashforth(1)
 MOST = 30  # times to try in a search
 STEPS = range(2, 7)  # to offer; the error hardly falls any more beyond
-DEFAULT_STEPS = 3  # without a budget: as good as ten of its own in closed loop, where two come close (results/flow)
+DEFAULT_STEPS = 3  # without a budget; on three policies no more than .04 of success was lost (results/flow)
 DRAWS = 16  # runs to fit on, at least: more were no better where we have measured it
 Make = Callable[[Sequence[float]], FlowFit]
 OWN, FITTED = "fewer steps, tuned times", "fewer steps, tuned times, fitted"
