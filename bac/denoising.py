@@ -302,8 +302,9 @@ def _checked_timesteps(given: Any) -> tuple[float, ...]:
     allowed = all(share >= 0 if are_whole else 0 < share <= 1 for share in shares)
     if len(shares) < len(values) or not allowed or list(shares) != sorted(set(shares), reverse=True):
         raise ScheduleError(
-            f"timesteps: must be whole numbers from 0 on, each below the one before, got {values!s:.80}; those of a "
-            "flow-matching policy are shares of noise in (0, 1], such as (0.8, 0.2, 0.05)"
+            f"timesteps: must fall from step to step, got {values!s:.80}. On a diffusion policy they are whole numbers "
+            "from 0 on, each below the one before; on a flow-matching one shares of noise in (0, 1], 0 left out, such "
+            "as (0.8, 0.2, 0.05)"
         )
     return shares if are_whole else tuple(map(float, shares))
 

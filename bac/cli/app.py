@@ -119,9 +119,8 @@ def calibrate(
 ) -> None:
     """Measure a policy in an environment or on a data set, and write its schedule, its calibration and observations.
 
-    With the observations, bac tune works without an environment or a data set.
-
-    Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
+    With the observations, bac tune works without an environment or a data set. Ctrl-C leaves files as they were. The
+    command does not resume: it starts from the beginning.
     """
     _check_source(env, dataset)
     with _errors_in_one_line():
@@ -140,7 +139,8 @@ def calibrate(
         schedule = bac.adaptive_schedule(calibration, num_updates, num_bubbled=num_bubbled, force_last=force_last)
         Denoising(schedule=schedule).save(target)
     typer.echo(f"{calibration}\n{schedule}")
-    typer.echo(f"{schedule.num_sweeps:.1f} of {schedule.num_steps} sweeps are computed; written to {target}")
+    all_of_it = "" if schedule.num_sweeps < schedule.num_steps else "; nothing is reused: lower --num-updates"
+    typer.echo(f"{schedule.num_sweeps:.1f} of {schedule.num_steps} sweeps are computed{all_of_it}; written to {target}")
     typer.echo(f"Next: bac bench --policy-path {policy_path}")
 
 

@@ -26,5 +26,7 @@ def path_of(name: str) -> Path:
         ScheduleError: There is none of this name.
     """
     if name not in names():
-        raise ScheduleError(f"preset: must be one of {', '.join(names())}, got {name!r:.40}")
+        raise ScheduleError(
+            f"preset: must be one of {', '.join(names())}, got {name!r:.40}; in Python, bac.Denoising.preset('flow', 3)"
+        )
     return _HERE / f"{name}.json"

@@ -11,6 +11,7 @@ from torch import Tensor
 from bac.errors import CalibrationError
 
 Batch = Mapping[str, Any]
+ENOUGH = 16  # observations to fit on; with fewer, reports warn
 
 
 def rows_of(batch: Batch, which: slice) -> Batch:
@@ -65,3 +66,10 @@ def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
             f"got {to_fit} and {to_judge}"
         )
     return fit, held_out
+
+
+def notes_of_few(batches: Sequence[Batch]) -> list[str]:
+    """A warning if there are few observations to fit on."""
+    count = sum(map(num_rows, batches))
+    words = f"WARNING: only {count} observations to fit on, so the errors are uncertain; take {ENOUGH} or more"
+    return [words] if count < ENOUGH else []

@@ -15,7 +15,7 @@ from bac.errors import CalibrationError
 from bac.measured import Measured
 from bac.plan.replay import Replay
 from bac.recording import calibrate
-from bac.tuning.batches import Batch, split
+from bac.tuning.batches import Batch, notes_of_few, split
 from bac.tuning.bench import Bench
 from bac.tuning.budget import Budget, BudgetError
 from bac.tuning.distance import Distance
@@ -138,11 +138,12 @@ class _Tuning:
         chosen = self._chosen(own)
         if self._was_pessimistic(chosen):
             chosen = self._chosen(own)
+        self._time_beside(chosen)
         made_for = replace(self.bench.host.fingerprint(), version=__version__)
         measured = self._measured(chosen)
         signed = replace(chosen, denoising=replace(chosen.denoising, fingerprint=made_for, measured=measured))
         found = (signed if trial is chosen else trial for trial in self.trials.values())
-        ordered = tuple(sorted(found, key=lambda trial: trial.p50_s))
+        ordered, dense = tuple(sorted(found, key=lambda trial: trial.p50_s)), self.trials.get(self.bench.dense)
         return Tuned(
             signed,
             ordered,
@@ -150,15 +151,19 @@ class _Tuning:
             self.machine,
             self.bench.quantity,
             self.deterministic,
-            dense_s=self._dense_s(),
+            dense_s=self.machine.seconds(self.bench.dense) if dense is None else dense.p50_s,
             own_from_flow=self.bench.error(self.bench.dense) if self.bench.fine is not None else None,
             neighbours=self._neighbours(chosen),
-            notes=tuple(self.stopwatch.notes),
+            notes=(*self.stopwatch.notes, *notes_of_few(self.bench.batches["fit"])),
         )
 
-    def _dense_s(self) -> float:
-        known = self.trials.get(self.bench.dense)
-        return self.machine.seconds(self.bench.dense) if known is None else known.p50_s
+    def _time_beside(self, chosen: Trial) -> None:
+        """Time what stands beside a choice of so many fitted steps: the policy itself, one step less, one more."""
+        if self.budget.num_steps is None:
+            return
+        for trial in list(self.trials.values()):
+            if trial.p95_s is None and (trial.family in (chosen.family, "dense")):
+                self._timed(trial)
 
     def _neighbours(self, chosen: Trial) -> tuple[Trial, ...]:
         """The choice's family with one step less and one more, whatever they cost."""

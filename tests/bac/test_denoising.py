@@ -133,11 +133,11 @@ def test_pickle_and_deepcopy_keep_it():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"solver": "DPM-Solver++", "timesteps": (3, 9)}, "timesteps: must be whole numbers from 0 on, each below the"),
+        ({"solver": "DPM-Solver++", "timesteps": (3, 9)}, "timesteps: must fall from step to step"),
         ({"solver": "DPM-Solver++", "timesteps": (9, 9)}, "each below the one before, got (9, 9)"),
-        ({"solver": "DPM-Solver++", "timesteps": (9, 3.5)}, "timesteps: must be whole numbers from 0 on"),
-        ({"solver": "DPM-Solver++", "timesteps": (9, -1)}, "timesteps: must be whole numbers from 0 on"),
-        ({"solver": "DPM-Solver++", "timesteps": (float("nan"),)}, "timesteps: must be whole numbers from 0 on"),
+        ({"solver": "DPM-Solver++", "timesteps": (9, 3.5)}, "timesteps: must fall from step to step"),
+        ({"solver": "DPM-Solver++", "timesteps": (9, -1)}, "timesteps: must fall from step to step"),
+        ({"solver": "DPM-Solver++", "timesteps": (float("nan"),)}, "timesteps: must fall from step to step"),
         ({"solver": 3}, "solver: must be a solver of bac.solvers, or its name, got 3"),
         ({"schedule": "bac.json"}, "schedule: must be a bac.Schedule or an online rule, got 'bac.json'"),
         (

@@ -361,6 +361,7 @@ def test_without_a_budget_a_flow_policy_gets_three_fitted_steps(flow):
     assert tuned.own_from_flow == pytest.approx(tuned_dense(tuned).fit_error)
     assert tuned_dense(tuned).own_error == 0.0 < tuned.chosen.own_error
     assert "because no budget was given" in str(tuned)
+    assert all(trial.p95_s is not None for trial in tuned.trials if trial.family in (FITTED, "dense"))
     assert len(set(distinct_names(tuned.trials))) == len(tuned.trials)
 
 
@@ -397,7 +398,8 @@ def test_a_clock_that_hiccups_once_changes_no_choice(flow, monkeypatch):
         return tuned, clock.looks
 
     undisturbed, looks = choice(None)
-    assert undisturbed.chosen.p95_s == pytest.approx(0.010 * undisturbed.denoising.num_steps) and not undisturbed.notes
+    assert undisturbed.chosen.p95_s == pytest.approx(0.010 * undisturbed.denoising.num_steps)
+    assert undisturbed.notes == ("WARNING: only 2 observations to fit on, so the errors are uncertain; take 16 or more",)
     in_cost_model, in_finalist = choice(3)[0], choice(looks - 5)[0]  # the end of a call: four looks at a sample
     assert in_cost_model.denoising == undisturbed.denoising == in_finalist.denoising
     assert any("timed again" in note for note in in_finalist.notes)
