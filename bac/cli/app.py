@@ -117,10 +117,9 @@ def calibrate(
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Measure a policy in an environment or on a data set, and write its schedule, its calibration and observations.
+    """Measure a policy in an environment or on a data set; write schedule, calibration, observations for bac tune.
 
-    With the observations, bac tune works without an environment or a data set. Ctrl-C leaves files as they were. The
-    command does not resume: it starts from the beginning.
+    Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
     _check_source(env, dataset)
     with _errors_in_one_line():

@@ -144,7 +144,7 @@ def test_pickle_and_deepcopy_keep_it():
             {"estimator": "hold", "schedule": TWO_OF_FOUR},
             "estimator: must be one of bac.caching.estimators",
         ),
-        ({"solver": "DPM-Solver++", "timesteps": ("a",)}, "timesteps: must be whole numbers"),
+        ({"solver": "DPM-Solver++", "timesteps": ("a",)}, "timesteps: must fall from step to step"),
         ({"num_steps": True}, "num_steps: must be a whole number of at least 1, got True"),
         ({"solver": "DPM-Solver++"}, "a solver needs them: bac.Denoising(solver='DPM-Solver++', timesteps=(91, 47"),
         ({"timesteps": (9, 3)}, "timesteps: belong to a solver, and a solver needs them"),

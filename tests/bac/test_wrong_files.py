@@ -72,7 +72,7 @@ TYPE = "is of another type than it must be ("
     ("change", "message"),
     [
         ({"timesteps": None}, f"timesteps: {TYPE}"),
-        ({"timesteps": ["nine", 3]}, "timesteps: must be whole numbers"),
+        ({"timesteps": ["nine", 3]}, "timesteps: must fall from step to step"),
         ({"timesteps": [3, 9]}, "timesteps: must fall from step to step"),
         ({"timesteps": [9, 3, 1]}, "timesteps: must be 2, one for each row of coefficients, got 3"),
         ({"solver": "DPM-Solver++"}, "must be an object with name, got str"),
