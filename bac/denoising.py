@@ -303,8 +303,7 @@ def _checked_timesteps(given: Any) -> tuple[float, ...]:
     if len(shares) < len(values) or not allowed or list(shares) != sorted(set(shares), reverse=True):
         raise ScheduleError(
             f"timesteps: must fall from step to step, got {values!s:.80}. On a diffusion policy they are whole numbers "
-            "from 0 on, each below the one before; on a flow-matching one shares of noise in (0, 1], 0 left out, such "
-            "as (0.8, 0.2, 0.05)"
+            "from 0 on; on a flow-matching one shares of noise in (0, 1], such as (0.8, 0.2, 0.05), 0 left out"
         )
     return shares if are_whole else tuple(map(float, shares))
 

@@ -134,7 +134,7 @@ def test_pickle_and_deepcopy_keep_it():
     ("parts", "message"),
     [
         ({"solver": "DPM-Solver++", "timesteps": (3, 9)}, "timesteps: must fall from step to step"),
-        ({"solver": "DPM-Solver++", "timesteps": (9, 9)}, "each below the one before, got (9, 9)"),
+        ({"solver": "DPM-Solver++", "timesteps": (9, 9)}, "must fall from step to step, got (9, 9)"),
         ({"solver": "DPM-Solver++", "timesteps": (9, 3.5)}, "timesteps: must fall from step to step"),
         ({"solver": "DPM-Solver++", "timesteps": (9, -1)}, "timesteps: must fall from step to step"),
         ({"solver": "DPM-Solver++", "timesteps": (float("nan"),)}, "timesteps: must fall from step to step"),
