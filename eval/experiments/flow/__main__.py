@@ -27,7 +27,8 @@ def main(config: Any) -> None:
         if config.flow.phase == name:
             return
     table = flow.table()
-    publish(Path(config.flow.results), config.checkpoint, table, flow.changed(), flow.costs(), flow.latencies_ms())
+    parts = flow.changed(), flow.costs(), flow.latencies_ms(), flow.paired()
+    publish(Path(config.flow.results), config.checkpoint, table, *parts)
     for cell in flow.cells:
         if cell.name in SAVED and cell.denoising is not None:
             cell.denoising.save(Path(config.flow.results) / f"{cell.name.replace(' ', '-')}.json")

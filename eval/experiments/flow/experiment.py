@@ -163,6 +163,17 @@ class Flow:
             found.append(row)
         return found
 
+    def paired(self) -> list[dict[str, Any]]:
+        """Differences between two rows in the same episodes, first minus second, with 95 % intervals."""
+        settings, cells = self.comparison.settings, {cell.name: cell for cell in self.cells}
+        found = []
+        for first, second in self.options.pairs:
+            both = [self.comparison.results(cells[name]) for name in (first, second) if name in cells]
+            if len(both) == 2 and all(len(results) == settings.n for results in both):
+                compared = closed_loop(both[1], both[0], by_score=settings.judged_by_score)
+                found.append({"first": first, "second": second, "n": settings.n, "difference": compared["difference"]})
+        return found
+
     def _stored(self, name: str, measure: Callable[[Cell], Any], cells: Sequence[Cell] = ()) -> dict[str, Any]:
         """What is measured of rows (default: every one), by name; kept on disk as it is found."""
         path = self.folder / f"{name}.json"

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import spearmanr
+
 from bac.files import write_text
 from eval.experiments.flow.rows import GROUPS
 from eval.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, picture
@@ -12,6 +14,13 @@ from eval.setup.provenance import provenance
 
 COLOURS = dict(zip(GROUPS, (GREY, BLUE, PINK, GREEN, ORANGE, BLACK), strict=True))
 Row = Mapping[str, Any]
+DISTANCES = {  # name, from a row
+    "energy distance": lambda row: row["energy"][0],
+    "error to the flow, rms": lambda row: row["to_flow"][0],
+    "error to the flow, typical": lambda row: row["to_flow"][1],
+    "error to its own ten steps, rms": lambda row: row["to_own"][0],
+    "error to its own ten steps, typical": lambda row: row["to_own"][1],
+}
 
 
 def publish(
@@ -21,12 +30,15 @@ def publish(
     changed: Mapping[str, Mapping[str, Any]],
     costs: Mapping[str, Sequence[float]],
     latencies: Mapping[str, Mapping[str, float]],
+    paired: Sequence[Row] = (),
 ) -> None:
     """Write ``table.json``, ``table.md``, ``changed.md``, two pictures and ``provenance.json`` of one policy."""
     evidence = {"rows": list(table), "changed": dict(changed), "costs": dict(costs), "latencies_ms": dict(latencies)}
+    evidence |= {"paired": list(paired), "rank_correlation": correlations(table)}
     write_json(folder / "table.json", evidence)
     write_json(folder / "provenance.json", provenance())
-    write_text(folder / "table.md", "\n".join(markdown(table)) + "\n")
+    lines = [*markdown(table), "", *_paired(paired), "", *_correlations(table)]
+    write_text(folder / "table.md", "\n".join(lines) + "\n")
     write_text(folder / "changed.md", "\n".join(changed_markdown(changed)) + "\n")
     draw(folder / "steps.png", name, table)
 
@@ -53,6 +65,31 @@ def _played(row: Row) -> str:
     value, low, high = row["difference"]
     lost = "" if row["name"] == "Euler-10" else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
     return f"{row['n']} | {row['success'][0]:.3f} | {row['score'][0]:.3f} | {lost}"
+
+
+def _paired(paired: Sequence[Row]) -> list[str]:
+    lines = ["| first | minus second | n | difference [95 %] |", "|---|---|---:|---|"]
+    for row in paired:
+        value, low, high = row["difference"]
+        lines.append(f"| {row['first']} | {row['second']} | {row['n']} | {value:+.3f} [{low:+.3f}, {high:+.3f}] |")
+    return lines
+
+
+def correlations(table: Sequence[Row]) -> dict[str, float]:
+    """Spearman's rank correlation of each distance with the loss, over the played rows but the policy's own."""
+    rows = [row for row in table if "n" in row and row["name"] != "Euler-10"]
+    if len(rows) < 3:
+        return {}
+    loss = [-row["difference"][0] for row in rows]
+    return {
+        name: float(spearmanr([distance(row) for row in rows], loss).statistic) for name, distance in DISTANCES.items()
+    }
+
+
+def _correlations(table: Sequence[Row]) -> list[str]:
+    rows = len([row for row in table if "n" in row]) - 1
+    parts = (f"{name} {value:.2f}" for name, value in correlations(table).items())
+    return [f"Rank correlation with the loss over {rows} rows: {', '.join(parts)}"]
 
 
 def changed_markdown(changed: Mapping[str, Mapping[str, Any]]) -> list[str]:

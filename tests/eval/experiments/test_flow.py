@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 from eval.experiments.flow import experiment
-from eval.experiments.flow.report import changed_markdown, markdown, publish
+from eval.experiments.flow.report import changed_markdown, correlations, markdown, publish
 from eval.measure.closed_loop import closed_loop
 from eval.play.rollout import EpisodeResult
 from eval.setup.cells import Cell, itself, made_on
 from tests.policies.models import observations, small_policy
 
 OPTIONS = SimpleNamespace(
-    steps=[2], few_observations=[4], presets=[3], play=["Euler-2"], num_fit=8, num_held_out=6, rounds=2
+    steps=[2], few_observations=[4], presets=[3], play=["Euler-2"], pairs=[], num_fit=8, num_held_out=6, rounds=2
 )
 
 
@@ -78,3 +78,13 @@ def test_closed_loop_compares_pairs():
     own, other = [episode(seed, True) for seed in range(4)], [episode(seed, seed > 0) for seed in range(4)]
     found = closed_loop(own, other, by_score=False)
     assert (found["n"], found["success"][0], found["difference"][0]) == (4, 0.75, -0.25)
+
+
+def test_a_distance_that_orders_the_rows_as_their_loss_does_has_the_rank_correlation_one():
+    def row(name: str, error: float, loss: float) -> dict:
+        return {"name": name, "n": 9, "difference": [-loss], "energy": [-error], "to_flow": [error, error],
+                "to_own": [error, error]}  # fmt: skip
+
+    found = correlations([row("Euler-10", 9.0, 0.0), row("a", 1.0, 0.1), row("b", 2.0, 0.2), row("c", 3.0, 0.5)])
+    assert found["error to the flow, rms"] == pytest.approx(1.0)  # the policy's own row does not count
+    assert found["energy distance"] == pytest.approx(-1.0)
