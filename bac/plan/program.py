@@ -198,11 +198,3 @@ def interpret(program: Program, leaves: tuple[Any, ...]) -> tuple[Any, ...]:
     for instruction in program.instructions:
         values.update(zip(instruction.outputs, run(instruction, values), strict=True))
     return tuple(values[value] for value in program.outputs)
-
-
-def shows_order(dtype: torch.dtype) -> bool:
-    """Whether a trial on random numbers shows if sums are taken in another order.
-
-    In 16 bits the rounding at the end hides it, for all but one number in thousands: a trial passes, and a run differs.
-    """
-    return dtype.itemsize > 2

@@ -13,14 +13,16 @@ others, so the shape of their product is the same as before.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from bac.plan.program import Instruction, Meta, Program, Ref, shows_order, substitute
+from bac.plan.passes.trial import draws, like, random_like, random_numbers, shows_order
+from bac.plan.program import Instruction, Meta, Program, Ref, substitute
 
 aten = torch.ops.aten
 
@@ -115,7 +117,7 @@ class _Splitter:
         result = next(self._fresh)
         if part in self.constants:
             among_zeros = torch.zeros(self.meta[whole].shape, dtype=meta.dtype, device=meta.device)
-            among_zeros = _like(among_zeros, self.meta[whole])
+            among_zeros = like(among_zeros, self.meta[whole])
             among_zeros.narrow(split.dim, start, size).copy_(self.constants[part])
             output = self._apply(instruction, whole, among_zeros)
             self.constants[result] = tensor = output.narrow(dim, start, size).clone()
@@ -153,17 +155,38 @@ class _Splitter:
     def _trial(
         self, instruction: Instruction, whole: int, split: Split, dim: int, constant: tuple[bool, ...]
     ) -> tuple[Meta, ...] | None:
-        meta = self.meta[whole]
-        if self.exact and instruction.operator == aten.linear.default and not shows_order(meta.dtype):
+        value = instruction.outputs[0]
+        if self.exact and instruction.operator == aten.linear.default and not shows_order(self.meta[whole].dtype):
             return None
-        generator = torch.Generator().manual_seed(0)
-        numbers = torch.randn(meta.shape, generator=generator).to(meta.device, meta.dtype)
-        output = self._apply(instruction, whole, _like(numbers, meta))
+        metas: tuple[Meta, ...] | None = None
+        for generator in draws(self.meta[value].shape):
+            metas = self._draw(instruction, whole, split, dim, constant, generator)
+            if metas is None or not self.exact or self.meta[value].root != value:
+                break  # one draw shows the layouts, and a view has no bits of its own
+        return metas
+
+    def _draw(
+        self,
+        instruction: Instruction,
+        whole: int,
+        split: Split,
+        dim: int,
+        constant: tuple[bool, ...],
+        generator: torch.Generator,
+    ) -> tuple[Meta, ...] | None:
+        """Compare the parts' results with the parts of the whole result, once."""
+        numbers = random_numbers(self.meta[whole], generator)
+        operands = {
+            value: random_like(self.constants[value], generator)
+            for value in instruction.inputs
+            if value != whole and self.constants[value].is_floating_point()
+        }
+        output = self._apply(instruction, whole, numbers, operands)
         view = self.meta[instruction.outputs[0]].root != instruction.outputs[0]
         metas = []
         for place, (part, start, size) in enumerate(zip(split.parts, split.starts, split.sizes, strict=True)):
-            sample = _like(numbers.narrow(split.dim, start, size), self.meta[part])
-            result = self._apply(instruction, whole, sample, split, place)
+            sample = like(numbers.narrow(split.dim, start, size), self.meta[part])
+            result = self._apply(instruction, whole, sample, operands, split, place)
             expected = output.narrow(dim, start, size)
             if result.shape != expected.shape:
                 return None
@@ -174,13 +197,21 @@ class _Splitter:
         return tuple(metas)
 
     def _apply(
-        self, instruction: Instruction, whole: int, tensor: Tensor, split: Split | None = None, place: int = 0
+        self,
+        instruction: Instruction,
+        whole: int,
+        tensor: Tensor,
+        operands: Mapping[int, Tensor] = MappingProxyType({}),
+        split: Split | None = None,
+        place: int = 0,
     ) -> Tensor:
+        """Execute the operator on `tensor` in place of `whole`, with `operands` in place of constants."""
+
         def get(value: int) -> Tensor:
             if value == whole:
                 return tensor
-            constant = self.constants[value]
-            return constant if split is None else _cut(instruction, constant, self.meta[whole], split, place)
+            operand = operands.get(value, self.constants[value])
+            return operand if split is None else _cut(instruction, operand, self.meta[whole], split, place)
 
         args, options = substitute((instruction.args, instruction.options), get)
         result: Tensor = instruction.operator(*args, **dict(options))
@@ -215,12 +246,3 @@ def _cut(instruction: Instruction, operand: Tensor, meta: Meta, split: Split, pl
     if instruction.operator != aten.add.Tensor or dim < 0 or operand.shape[dim] == 1:
         return operand
     return operand.narrow(dim, split.starts[place], split.sizes[place])
-
-
-def _like(tensor: Tensor, meta: Meta) -> Tensor:
-    """The same numbers in the strides of `meta`. An expanded dimension repeats its first entry."""
-    seen = tensor
-    for dim, stride in enumerate(meta.stride):
-        seen = seen.narrow(dim, 0, 1) if stride == 0 and seen.shape[dim] > 1 else seen
-    laid_out = torch.empty_strided(seen.shape, meta.stride, dtype=tensor.dtype, device=tensor.device).copy_(seen)
-    return laid_out.expand(tensor.shape)
