@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.uint64]
-Word = tuple[object, int]  # an object, and the place of a word in it [bytes]
+Word = tuple[object, int]  # an object, and the address of a word that it keeps in use
 _WORD = 8  # bytes
 _NUMBER, _CLASS, _FUNCTION = (
     (24,),
@@ -32,11 +32,11 @@ _DICTIONARIES = (dict, OrderedDict)
 
 
 class Tags:
-    """The words at some places in objects, which it keeps."""
+    """Words at some addresses, and the objects that keep them in use."""
 
     def __init__(self, words: Sequence[Word]) -> None:
         self._kept = [holder for holder, _ in words]
-        addresses = [id(holder) + place for holder, place in words]
+        addresses = [address for _, address in words]
         self._places = np.array([(address - min(addresses)) // _WORD for address in addresses], dtype=np.intp)
         self._memory: Numbers = np.empty(0, np.uint64)
         if words:  # all memory between the first place and the last, of which nothing but the places is ever read
@@ -53,17 +53,17 @@ def words_of_dictionary(holder: Any) -> tuple[Word, ...]:
     if isinstance(holder, type):
         proxy = vars(holder)
         holder = gc.get_referents(proxy)[0] if type(proxy) is MappingProxyType else proxy
-    return tuple((holder, place) for place in _NUMBER) if type(holder) in _DICTIONARIES else ()
+    return tuple((holder, id(holder) + place) for place in _NUMBER) if type(holder) in _DICTIONARIES else ()
 
 
 def words_of_class(holder: object) -> tuple[Word, ...]:
     """What changes with the class of an object; nothing for one that calls itself something else."""
-    return tuple((holder, place) for place in _CLASS) if type(holder) is holder.__class__ else ()
+    return tuple((holder, id(holder) + place) for place in _CLASS) if type(holder) is holder.__class__ else ()
 
 
 def words_of_function(holder: object) -> tuple[Word, ...]:
     """What changes with code and defaults of a Python function; nothing for others."""
-    return tuple((holder, place) for place in _FUNCTION) if type(holder) is FunctionType else ()
+    return tuple((holder, id(holder) + place) for place in _FUNCTION) if type(holder) is FunctionType else ()
 
 
 def _is_available() -> bool:

@@ -1,7 +1,7 @@
 """Notices that a weight was moved or written to.
 
 PyTorch counts the writes into a tensor, but not those through ``parameter.data``. To notice these on the CPU, some
-numbers of every weight are compared as bytes: 8 per weight at every chunk, another 8 at the next, 128 in all, evenly
+numbers of every weight are compared: two times 16 bytes at every chunk, another two at the next, 32 in all, evenly
 spread. A write to a whole weight, or to half of it, is therefore noticed at once; one to a 32nd within 16 chunks; one
 to a few numbers perhaps never. On a GPU a comparison would cost a synchronisation.
 """
@@ -9,12 +9,16 @@ to a few numbers perhaps never. On a GPU a comparison would cost a synchronisati
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 import torch
 from torch import Tensor
 
-_NUMBERS = 4  # compared at one spot
+from bac.plan import tensor_words
+from bac.plan.tags import Tags, Word
+
+_LINE = 64  # bytes that come from memory together
+_BYTES = 16  # compared at one spot
 _SPOTS = 2  # compared per weight and chunk
 _TURNS = 16  # chunks until the same spots are compared again
 
@@ -29,42 +33,58 @@ class Weights:
     def __init__(self, weights: Iterable[Tensor] = ()) -> None:
         self._weights = list(weights)
         self._versioned = [weight for weight in self._weights if not weight.is_inference()]
-        self._versions = self._now()
-        self._pointers = list(map(Tensor.data_ptr, self._weights))
-        spots = [spot for weight in self._weights for spot in _spots(weight)]
-        self._probes = [[view for turns in spots for view in turns[turn::_TURNS]] for turn in range(_TURNS)]
-        self._bytes = [b"".join(views) for views in self._probes]
+        self._tags = _tags(self._weights)
+        self._known = self._tags and self._tags.now().tobytes()  # read first, so that no write falls in between
+        self._known_counts, self._known_places = self._counts(), self._places()
+        spots = [spots for weight in self._weights for spots in _spots(weight)]
+        self._probes = [Tags([word for turns in spots for word in turns[turn]]) for turn in range(_TURNS)]
+        self._numbers = [probe.now().tobytes() for probe in self._probes]
         self._turn = 0
 
     def difference(self) -> str | None:
         """What happened to a weight, in words; None if nothing did."""
-        if list(map(Tensor.data_ptr, self._weights)) != self._pointers:
-            return "weights were moved"
         self._turn = turn = (self._turn + 1) % _TURNS
-        if self._now() != self._versions or b"".join(self._probes[turn]) != self._bytes[turn]:
-            return "weights were written to"
-        return None
+        if self._tags is None or (now := self._tags.now().tobytes()) != self._known:
+            if self._places() != self._known_places:
+                return "weights were moved"
+            if self._counts() != self._known_counts:
+                return "weights were written to"
+            self._known = self._tags and now  # what changed does not matter
+        return None if self._probes[turn].now().tobytes() == self._numbers[turn] else "weights were written to"
 
     def are_same(self) -> bool:
         """Whether nothing happened to any weight, at any spot."""
         return (
-            list(map(Tensor.data_ptr, self._weights)) == self._pointers
-            and self._now() == self._versions
-            and list(map(b"".join, self._probes)) == self._bytes
+            self._places() == self._known_places
+            and self._counts() == self._known_counts
+            and [probe.now().tobytes() for probe in self._probes] == self._numbers
         )
 
-    def _now(self) -> list[int]:
+    def _places(self) -> list[tuple[int, tuple[int, ...]]]:
+        return [(weight.data_ptr(), weight.stride()) for weight in self._weights]
+
+    def _counts(self) -> list[int]:
         return list(map(attrgetter("_version"), self._versioned))
 
 
-def _spots(weight: Tensor) -> Iterator[list[memoryview]]:
-    """Live views of a few numbers each, evenly spread over a weight, as bytes. They also keep its memory in use."""
+def _tags(weights: Iterable[Tensor]) -> Tags | None:
+    """What changes with any of them, in memory; None where that is not known."""
+    if not tensor_words.AVAILABLE:
+        return None
+    words = (word for weight in weights for word in tensor_words.words_of_tensor(weight))
+    return Tags(sorted(words, key=itemgetter(1)))  # neighbours in memory together
+
+
+def _spots(weight: Tensor) -> Iterator[list[tuple[Word, ...]]]:
+    """For every turn the words of a weight that are compared in it. They also keep its memory in use."""
     if weight.device.type != "cpu" or not weight.is_contiguous() or not weight.numel():
         return
-    flat = weight.detach().view(-1)
-    data, size = flat.view(torch.uint8).numpy(), weight.element_size()
-    if flat.numel() <= _NUMBERS * _SPOTS * _TURNS:  # small enough to compare all of it, at every chunk
-        yield [memoryview(data)] * _TURNS
+    data = weight.detach().view(-1).view(torch.uint8).numpy()
+    begin, size = weight.data_ptr(), data.nbytes
+    if size <= _SPOTS * _LINE:  # small enough to compare all of it, at every chunk
+        yield [tensor_words.words_of_numbers(data, begin, size)] * _TURNS
         return
-    starts = [place * flat.numel() // (_SPOTS * _TURNS) for place in range(_SPOTS * _TURNS)]
-    yield [memoryview(data[size * start : size * (start + _NUMBERS)]) for start in starts]
+    for spot in range(_SPOTS):
+        places = (begin + size * (turn + spot * _TURNS) // (_SPOTS * _TURNS) for turn in range(_TURNS))
+        starts = (max(place // _LINE * _LINE, begin) for place in places)
+        yield [tensor_words.words_of_numbers(data, start, min(_BYTES, begin + size - start)) for start in starts]

@@ -30,7 +30,9 @@ from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
 # Of the check; each may import those before it.
-MODULES = ("refusal", "reads", "places", "counters", "walk", "tags", "visits", "watch", "weights", "staleness")
+MODULES = (
+    "refusal", "reads", "places", "counters", "walk", "tags", "tensor_words", "visits", "watch", "weights", "staleness",
+)  # fmt: skip
 CHECKPOINT = Path("policies/checkpoints/pusht")
 
 
