@@ -23,6 +23,7 @@ from bac.guarding.calibration import measure as measure_errors
 from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, RESPONSES, response_named
 from bac.plan.replay import EXECUTORS, replay_named
+from bac.tuning.reference import ReferenceName
 
 REPORT_NAME, PICTURE_NAME = "bac.tuned.json", "bac.tuned.png"  # beside bac.json
 _INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
@@ -221,6 +222,9 @@ def tune(
     batch_size: BatchSize = 8,
     evaluations: Annotated[int, typer.Option(help="Runs that the search may take for each family.", min=0)] = 100,
     executor: Executor = "auto",
+    reference: Annotated[
+        ReferenceName, typer.Option(help="Of a flow: own (its own steps) or flow (a fine run of it).")
+    ] = "own",
     output: Annotated[Path | None, typer.Option(help="Default: bac.json in the policy's folder.")] = None,
     imports: Imports = [],  # noqa: B006
     device: Device = "cpu",
@@ -254,7 +258,7 @@ def tune(
         tuned = bac.tune(
             loaded.policy, batches, target_latency_s=target_latency_s, target_hz=target_hz, control_hz=control_hz,
             n_action_steps=n_action_steps, max_action_error=max_action_error, evaluations=evaluations,
-            replay=replay_named(executor), seed=seed,
+            replay=replay_named(executor), reference=reference, seed=seed,
         )  # fmt: skip
         tuned.denoising.save(target)
         tuned.save(target.with_name(REPORT_NAME))

@@ -3,8 +3,8 @@
 The reference is the policy as it is configured. If its solver draws noise during the run, the actions given the
 observation are a distribution, and ways to denoise are compared by the distance between distributions
 (`bac.tuning.distance`). A deterministic path through such a policy can lead to other actions, however fine its steps.
-If the policy draws nothing but its initial noise, chunks from the same noise are compared. The reference of a
-flow-matching policy is a fine run of its flow (`Bench.fine`), which the policy's own steps approximate.
+If the policy draws nothing but its initial noise, chunks from the same noise are compared. Of a flow-matching policy,
+the reference can also be a fine run of its flow (`bac.tuning.reference`), which the policy's own steps approximate.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from bac.solvers import (
 )
 from bac.tuning.batches import Batch, merged, num_rows, rows_of, tiled
 from bac.tuning.distance import Distance, bootstrap, distance, energy_distances
-from bac.tuning.reference import fine_run
+from bac.tuning.reference import ReferenceName, check_reference, fine_run
 from bac.tuning.timing import Call, in_turns
 
 TINY = 1e-12  # smallest error, so that zero has a logarithm
@@ -86,14 +86,26 @@ class Bench:
         policy: An untouched policy, in eval mode; as it is configured, it is the reference.
         batches: Observation batches by purpose, ``fit`` and ``held out``.
         replay: Replay during the timing, as for `bac.wrap`.
+        reference: ``own``, the policy as it is configured, or ``flow``, a fine run of a flow-matching policy's flow.
         seed: Seeds the noise.
+
+    Attributes:
+        reference: What errors are measured to; `reference_kind` is its name.
+        other: The other reference of a flow-matching policy; None for all others.
 
     Raises:
         CalibrationError: The policy is wrapped.
+        ScheduleError: The policy has no such reference.
     """
 
     def __init__(
-        self, policy: Any, batches: Mapping[str, Sequence[Batch]], *, replay: bool | Replay = True, seed: int = 0
+        self,
+        policy: Any,
+        batches: Mapping[str, Sequence[Batch]],
+        *,
+        replay: bool | Replay = True,
+        reference: ReferenceName = "own",
+        seed: int = 0,
     ) -> None:
         self.policy, self.batches, self.replay, self.seed = policy, batches, replay, seed
         require_untouched(policy)
@@ -104,13 +116,16 @@ class Bench:
         self.takes_fewer_steps = self.host.takes_fewer_steps
         self.grid = tuple(int(t) for t in self.host.timesteps) if self.solvers else ()
         self.dense = Denoising(num_steps=self.num_steps)
-        self.fine = fine_run(self.host)
+        check_reference(self.host, reference)
+        self.reference_kind, self.reference, self.other = reference, self.dense, fine_run(self.host)
+        if reference == "flow" and self.other is not None:
+            self.reference, self.other = self.other, self.dense
         self.draws_noise = injects_noise(self.host)
         self._errors: dict[tuple[Denoising, str], Tensor] = {}
-        self._own_errors: dict[tuple[Denoising, str], float] = {}
+        self._other_errors: dict[tuple[Denoising, str], float] = {}
         self._fitted: dict[tuple[int, ...], Multistep] = {}
         self._references: dict[tuple[str, int, int], Tensor] = {}
-        self._own_chunks: dict[str, Tensor] = {}
+        self._other_chunks: dict[str, Tensor] = {}
 
     @property
     def quantity(self) -> str:
@@ -120,8 +135,8 @@ class Bench:
     @property
     def reference_name(self) -> str:
         """What errors are measured to, in words: ``DDPMScheduler, 100 steps``."""
-        if self.fine is not None:
-            return f"a fine run of the flow, {self.fine.num_evaluations} steps"
+        if self.reference != self.dense:
+            return f"a fine run of the flow, {self.reference.num_evaluations} steps"
         return f"{self.host.solver or 'its own solver'}, {self.num_steps} steps"
 
     @property
@@ -152,16 +167,27 @@ class Bench:
             else:
                 chunks = self.draws(denoising, purpose)
                 errors = _apart(chunks, self._reference(purpose, 1, 0))
-                if self.fine is not None:
-                    own = chunks if denoising == self.dense else self._own(purpose)
-                    self._own_errors[denoising, purpose] = float(_apart(chunks, own).square().mean().sqrt())
+                if self.other is not None:
+                    other = chunks if denoising == self.other else self._of_other(self.other, purpose)
+                    self._other_errors[denoising, purpose] = float(_apart(chunks, other).square().mean().sqrt())
             self._errors[denoising, purpose] = errors
         return self._errors[denoising, purpose]
 
-    def own_error(self, denoising: Denoising, purpose: str = "fit") -> float | None:
-        """Root mean square difference to the policy's own steps, if `error` is to a fine run of its flow; else None."""
+    def other_error(self, denoising: Denoising, purpose: str = "fit") -> float | None:
+        """Root mean square difference to the other reference; None if there is none."""
         self.errors(denoising, purpose)
-        return self._own_errors.get((denoising, purpose))
+        return self._other_errors.get((denoising, purpose))
+
+    def own_from_flow(self, *, typically: bool = False) -> float | None:
+        """Difference of a flow-matching policy's own steps to a fine run, on the fitting observations; None for others.
+
+        Args:
+            typically: Take the geometric mean over observations, not the root mean square.
+        """
+        if self.other is None:
+            return None
+        errors = _apart(self._of_other(self.other, "fit"), self._reference("fit", 1, 0))
+        return typical(errors) if typically else float(errors.square().mean().sqrt())
 
     def distance(self, denoising: Denoising, purpose: str = "held out") -> Distance:
         """Distance between the distributions of action chunks, with its interval over observations.
@@ -193,14 +219,14 @@ class Bench:
         """Chunks of the policy itself, or of a fine run of its flow; see `draws`."""
         key = purpose, count, shift
         if key not in self._references:
-            self._references[key] = self.draws(self.fine or self.dense, *key)
+            self._references[key] = self.draws(self.reference, *key)
         return self._references[key]
 
-    def _own(self, purpose: str) -> Tensor:
-        """Chunks of the policy's own steps, on the noise of the reference."""
-        if purpose not in self._own_chunks:
-            self._own_chunks[purpose] = self.draws(self.dense, purpose)
-        return self._own_chunks[purpose]
+    def _of_other(self, other: Denoising, purpose: str) -> Tensor:
+        """Chunks of the other reference, on the noise of the reference."""
+        if purpose not in self._other_chunks:
+            self._other_chunks[purpose] = self.draws(other, purpose)
+        return self._other_chunks[purpose]
 
     def fitted(self, timesteps: tuple[int, ...]) -> Multistep:
         """The multistep solver at these timesteps, fitted to the deterministic path."""

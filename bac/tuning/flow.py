@@ -1,4 +1,4 @@
-"""Fewer steps for flow-matching policies: own steps at searched times, and fitted ones, each judged by the fine run.
+"""Fewer steps for flow-matching policies: own steps at searched times, and fitted ones, each judged by the reference.
 
 The policy's own solver, Euler's, is the rival: at times as well chosen it must still be beaten. A fitted solver of one
 step is not offered, because one step was far worse than two in closed loop wherever we have measured it.
@@ -64,4 +64,4 @@ class FlowWays:
             # Find the host again here: its `predict` may be the very method that is now shadowed.
             find_host(bench.policy).predict_seeded(batch, bench.seed)
 
-        return FlowFitter(bench.host, run)
+        return FlowFitter(bench.host, run, own=bench.reference == bench.dense)

@@ -9,13 +9,19 @@ from pathlib import Path
 from bac.errors import BacError
 from bac.files import drafted
 from bac.tuning.budget import Budget
+from bac.tuning.reference import ReferenceName
 from bac.tuning.trial import Trial, distinct_names
 
 CLIFF = 3.0  # times the error, by one step less, from which on the report warns
 
 
 def table(
-    trials: Sequence[Trial], chosen: Trial, front: Collection[Trial], *, dense_s: float | None, quantity: str
+    trials: Sequence[Trial],
+    chosen: Trial,
+    front: Collection[Trial],
+    dense_s: float | None,
+    quantity: str,
+    reference: ReferenceName,
 ) -> Iterator[str]:
     """Lines of the table and its legend.
 
@@ -25,22 +31,25 @@ def table(
         front: Trials that no other beats in latency and error.
         dense_s: Latency of the policy as it is [s]; None if unknown.
         quantity: What the errors are.
+        reference: What errors of a flow-matching policy are to; `Trial.other_error` is to the other one.
     """
-    has_own = any(trial.own_error is not None for trial in trials)
+    has_other = any(trial.other_error is not None for trial in trials)
+    other = "flow" if reference == "own" else "own"
     names = distinct_names(trials)
     width = max(map(len, names))
-    own = f" {'to own':>8}" if has_own else ""
+    title = f" {f'to {other}':>8}" if has_other else ""
     numbers = f"{'NFE':>4} {'sweeps':>6} {'p50':>9} {'p95':>7} {'Hz':>7} {'faster':>7}"
-    yield f"   {'':{width}} {numbers} {'typical':>8} {'fit':>8} {'held out':>8}{own}"
+    yield f"   {'':{width}} {numbers} {'typical':>8} {'fit':>8} {'held out':>8}{title}"
     for trial, name in zip(trials, names, strict=True):
         mark = "->" if trial is chosen else " *" if trial in front else "  "
-        yield f"{mark} {name:{width}} {_cost(trial, dense_s)} {_errors(trial, has_own)}"
+        yield f"{mark} {name:{width}} {_cost(trial, dense_s)} {_errors(trial, has_other)}"
     yield ""
     yield "->: the choice; *: no other way is faster and nearer; ~: expected, not timed"
     yield "NFE: evaluations of the denoiser; sweeps: updates of all its blocks; p50, p95: latency of a chunk [ms];"
     yield "Hz: chunks per second at the median; faster: than the policy as it is (dense), as many times"
     yield f"errors: {quantity}; typical: geometric mean over the fitting observations (chooses); fit: all of them"
-    yield "together; held out: other observations" + ("; to own: to the policy's own steps, fit" if has_own else "")
+    meaning = {"own": "the policy's own steps", "flow": "a fine run of the flow"}[other]
+    yield "together; held out: other observations" + (f"; to {other}: to {meaning}, fit" if has_other else "")
 
 
 def _cost(trial: Trial, dense_s: float | None) -> str:
@@ -53,20 +62,25 @@ def _cost(trial: Trial, dense_s: float | None) -> str:
     return f"{evaluations or '-':>4} {trial.denoising.sweeps or 0:6.1f} {median:>9} {late:>7} {rate:>7} {times:>7}"
 
 
-def _errors(trial: Trial, has_own: bool) -> str:
-    held_out, own = ("-" if error is None else f"{error:.4f}" for error in (trial.error, trial.own_error))
-    return f"{trial.typical_error:8.4f} {trial.fit_error:8.4f} {held_out:>8}" + (f" {own:>8}" if has_own else "")
+def _errors(trial: Trial, has_other: bool) -> str:
+    held_out, other = ("-" if error is None else f"{error:.4f}" for error in (trial.error, trial.other_error))
+    return f"{trial.typical_error:8.4f} {trial.fit_error:8.4f} {held_out:>8}" + (f" {other:>8}" if has_other else "")
 
 
-def steps_around(chosen: Trial, neighbours: Sequence[Trial]) -> Iterator[str]:
-    """Lines that compare the choice with one step less and one step more of its family, and name a cliff."""
+def steps_around(chosen: Trial, neighbours: Sequence[Trial], own: float = 0.0) -> Iterator[str]:
+    """Lines that compare the choice with one step less and one step more of its family, and name a cliff.
+
+    Args:
+        own: Typical error of the policy's own steps to the flow. What is smaller is no cliff: the policy itself is as
+            far from what it was trained to do.
+    """
     if not neighbours:
         return
     row = sorted((*neighbours, chosen), key=_steps)
     parts = (f"{_steps(t)} steps {t.typical_error:.4f}{' (the choice)' if t is chosen else ''}" for t in row)
     yield f"errors around the choice: {', '.join(parts)}"
     less = next((trial for trial in row if _steps(trial) == _steps(chosen) - 1), None)
-    if less is not None and less.typical_error > CLIFF * chosen.typical_error:
+    if less is not None and less.typical_error > max(CLIFF * chosen.typical_error, own):
         yield (
             f"WARNING: the choice stands next to a cliff: with one step less the error is "
             f"{less.typical_error / chosen.typical_error:.1f} times as large. Play episodes before you rely on it"

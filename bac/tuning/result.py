@@ -11,6 +11,7 @@ from bac.tuning import report
 from bac.tuning.budget import Budget
 from bac.tuning.distance import Distance
 from bac.tuning.machine import Machine
+from bac.tuning.reference import ReferenceName
 from bac.tuning.trial import Trial
 
 
@@ -27,6 +28,8 @@ class Tuned:
         deterministic: Distance of the deterministic path to such a policy.
         dense_s: Median latency of the policy as it is [s], measured or as the cost model says.
         own_from_flow: Action error of a flow-matching policy's own steps to a fine run, on the fitting observations.
+        own_typical: The same as a geometric mean over observations.
+        reference: What errors of a flow-matching policy are to: ``own`` or ``flow``.
         neighbours: The choice's family with one step less and one more, on a flow-matching policy.
         notes: What happened while tuning, in sentences: timings that were repeated.
     """
@@ -39,6 +42,8 @@ class Tuned:
     deterministic: Distance | None = None
     dense_s: float | None = None
     own_from_flow: float | None = None
+    own_typical: float | None = None
+    reference: ReferenceName = "own"
     neighbours: tuple[Trial, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -57,7 +62,7 @@ class Tuned:
         return tuple(best)
 
     def __str__(self) -> str:
-        rows = report.table(self.trials, self.chosen, self.front, dense_s=self.dense_s, quantity=self.quantity)
+        rows = report.table(self.trials, self.chosen, self.front, self.dense_s, self.quantity, self.reference)
         return "\n".join([str(self.budget), str(self.machine), *rows, *self._verdict(), *self.notes])
 
     def _verdict(self) -> list[str]:
@@ -71,7 +76,7 @@ class Tuned:
             lines += [f"WARNING: {measured.warning}"] if measured.warning else []
         if self.own_from_flow is not None:
             lines.append(f"the policy's own steps are {self.own_from_flow:.4f} from the flow that they integrate (fit)")
-        return [*lines, *report.steps_around(self.chosen, self.neighbours)]
+        return [*lines, *report.steps_around(self.chosen, self.neighbours, self.own_typical or 0.0)]
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, latencies in seconds. `tuned.denoising.save` writes the choice alone."""
@@ -83,6 +88,8 @@ class Tuned:
             "deterministic": None if self.deterministic is None else asdict(self.deterministic),
             "dense_s": self.dense_s,
             "own_from_flow": self.own_from_flow,
+            "own_typical": self.own_typical,
+            "reference": self.reference,
             "neighbours": [trial.to_document() for trial in self.neighbours],
             "notes": list(self.notes),
             "rows": [trial.to_document() for trial in self.trials],

@@ -22,8 +22,8 @@ class Trial:
         error: Action error, or energy distance, on held-out observations; None if it was not run on them.
         p50_s: Median latency [s]; predicted if `p95_s` is None.
         p95_s: 95th percentile of the latency [s]; None if it was not timed.
-        own_error: Action error to the policy's own steps, on the fitting observations, if the other errors are to a
-            fine run of a flow; else None.
+        other_error: Action error to the other reference of a flow-matching policy, on the fitting observations: a fine
+            run of its flow, or its own steps; else None.
     """
 
     family: str
@@ -33,7 +33,7 @@ class Trial:
     error: float | None = None
     p50_s: float = 0.0
     p95_s: float | None = None
-    own_error: float | None = None
+    other_error: float | None = None
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class Trial:
             "typical_error": self.typical_error,
             "fit_error": self.fit_error,
             "held_out_error": self.error,
-            "own_error": self.own_error,
+            "other_error": self.other_error,
             "p50_s": self.p50_s,
             "p95_s": self.p95_s,
         }

@@ -22,6 +22,7 @@ from bac.tuning.distance import Distance
 from bac.tuning.families import Family, best_start, families, fixed, searched
 from bac.tuning.flow import DEFAULT_STEPS, FITTED, FlowWays
 from bac.tuning.machine import Machine
+from bac.tuning.reference import ReferenceName
 from bac.tuning.result import Tuned
 from bac.tuning.stopwatch import Stopwatch
 from bac.tuning.trial import Trial
@@ -47,6 +48,7 @@ def tune(
     sweeps: Sequence[int] = SWEEPS,
     rounds: int = 9,
     replay: bool | Replay = True,
+    reference: ReferenceName = "own",
     seed: int = 0,
     progress: bool = True,
 ) -> Tuned:
@@ -57,19 +59,17 @@ def tune(
     a distribution, and every way to denoise is judged by the energy distance to it (`bac.tuning.distance`). Otherwise
     (DDIM), it is judged by the action error on the same noise.
 
-    The families of ways to denoise are fewer steps and reuse. If the policy has a noise scheduler of diffusers, fewer
-    steps come from DPM-Solver++, first and second order, and from a multistep solver with fitted coefficients
-    (`bac.solvers.fitting`); if the policy draws noise, also from DDPM, SDE-DPM-Solver++ and an ancestral solver with
-    fitted coefficients and noise (`bac.solvers.regression`). One search places both their timesteps and the update
-    steps. Among the ways that meet a latency, the one that is nearest to the reference on the fitting observations
-    wins; among distributions, in a second look at the nearest eight, with other noise.
+    The families of ways to denoise are fewer steps and reuse. With a noise scheduler of diffusers, fewer steps come
+    from DPM-Solver++, first and second order, and from fitted multistep coefficients (`bac.solvers.fitting`); if the
+    policy draws noise, also from DDPM, SDE-DPM-Solver++ and a fitted ancestral solver (`bac.solvers.regression`). One
+    search places both their timesteps and the update steps. Among the ways that meet a latency, the nearest to the
+    reference on the fitting observations wins; among distributions, in a second look at the nearest eight.
 
     For flow-matching policies, the families are fewer steps of the policy's own solver, at even and at searched times,
     a multistep solver with coefficients and times fitted (`bac.solvers.flow_fitting`), and reuse on the policy's own
-    steps. Their errors are differences to a fine run of the same denoiser, so that of ``dense`` says how far the
-    policy's own steps are from the flow that they integrate; the report has the differences to the policy's own steps
-    too. Without a budget the choice is three fitted steps. One step alone is never chosen. Tuning takes a few minutes
-    on one core, most of them in the search.
+    steps. All are judged by the policy's own steps, ten of Euler's mostly, or by a fine run of the same denoiser
+    (`reference`); the report has the errors to both. Without a budget the choice is three fitted steps. One step alone
+    is never chosen. Tuning takes a few minutes on one core, most of them in the search.
 
     Args:
         policy: An untouched policy, in eval mode, with the solver and the steps that it was judged with. Do not
@@ -86,6 +86,8 @@ def tune(
         sweeps: Numbers of sweeps at which to try every family.
         rounds: Chunks to time of each finalist.
         replay: Replay as the policy will be run with, as for `bac.wrap`.
+        reference: What a flow-matching policy is fitted to and judged by: ``own``, itself as it is configured, or
+            ``flow``, a fine run of its flow; see `bac.tuning.reference`.
         seed: Seeds the noise.
         progress: Show a progress bar.
 
@@ -96,6 +98,7 @@ def tune(
         BudgetError: The budget is contradictory, or empty for a policy that is no flow, or nothing meets it; the
             message says what is reachable.
         CalibrationError: There are too few observations, or the policy is wrapped.
+        ScheduleError: `reference` is ``flow``, and the policy follows none.
     """
     asked: dict[str, Any] = {
         "target_latency_s": target_latency_s,
@@ -109,7 +112,7 @@ def tune(
     if isinstance(batches, Mapping):
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     fit, held_out = split(list(batches))
-    bench = Bench(policy, {"fit": fit, "held out": held_out}, replay=replay, seed=seed)
+    bench = Bench(policy, {"fit": fit, "held out": held_out}, replay=replay, reference=reference, seed=seed)
     with tqdm(desc="tune", unit="trial", disable=not progress) as bar:
         return _Tuning(bench, budget, tuple(sweeps), rounds, evaluations, bar).run()
 
@@ -152,7 +155,9 @@ class _Tuning:
             self.bench.quantity,
             self.deterministic,
             dense_s=self.machine.seconds(self.bench.dense) if dense is None else dense.p50_s,
-            own_from_flow=self.bench.error(self.bench.dense) if self.bench.fine is not None else None,
+            own_from_flow=self.bench.own_from_flow(),
+            own_typical=self.bench.own_from_flow(typically=True),
+            reference=self.bench.reference_kind,
             neighbours=self._neighbours(chosen),
             notes=(*self.stopwatch.notes, *notes_of_few(self.bench.batches["fit"])),
         )
@@ -345,4 +350,4 @@ class _Tuning:
 
     def _trial(self, family: str, way: Denoising) -> Trial:
         errors = self.bench.error(way), self.bench.typical_error(way)
-        return Trial(family, way, *errors, p50_s=self.machine.seconds(way), own_error=self.bench.own_error(way))
+        return Trial(family, way, *errors, p50_s=self.machine.seconds(way), other_error=self.bench.other_error(way))

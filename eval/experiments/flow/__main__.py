@@ -11,7 +11,7 @@ from eval.experiments.flow.experiment import Flow
 from eval.experiments.flow.report import markdown, publish
 from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 
-SAVED = ("fitted-2", "fitted-3", "fitted-3 to own")  # as a bac.json each, for eval.certify
+SAVED = ("fitted-2", "fitted-2 to own", "fitted-3", "fitted-3 to own")  # as a bac.json each, for eval.certify
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")

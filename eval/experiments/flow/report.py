@@ -76,11 +76,14 @@ def _paired(paired: Sequence[Row]) -> list[str]:
 
 
 def correlations(table: Sequence[Row]) -> dict[str, float]:
-    """Spearman's rank correlation of each distance with the loss, over the played rows but the policy's own."""
+    """Spearman's rank correlation of each distance with the loss, over the played rows but the policy's own.
+
+    Empty if all lose the same, or fewer than three rows were played: then there are no ranks.
+    """
     rows = [row for row in table if "n" in row and row["name"] != "Euler-10"]
-    if len(rows) < 3:
-        return {}
     loss = [-row["difference"][0] for row in rows]
+    if len(rows) < 3 or len(set(loss)) == 1:
+        return {}
     return {
         name: float(spearmanr([distance(row) for row in rows], loss).statistic) for name, distance in DISTANCES.items()
     }
@@ -88,7 +91,9 @@ def correlations(table: Sequence[Row]) -> dict[str, float]:
 
 def _correlations(table: Sequence[Row]) -> list[str]:
     rows = len([row for row in table if "n" in row]) - 1
-    parts = (f"{name} {value:.2f}" for name, value in correlations(table).items())
+    if not (found := correlations(table)):
+        return [f"Rank correlation with the loss: none, the {rows} rows played do not differ in it."]
+    parts = (f"{name} {value:.2f}" for name, value in found.items())
     return [f"Rank correlation with the loss over {rows} rows: {', '.join(parts)}"]
 
 

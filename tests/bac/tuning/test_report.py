@@ -27,7 +27,7 @@ def test_no_two_rows_have_the_same_name():
 
 
 def test_rows_say_evaluations_latency_rate_and_how_much_faster_than_dense():
-    choice = trial(2, 0.04, error=0.05, p50_s=0.020, p95_s=0.021, own_error=0.03)
+    choice = trial(2, 0.04, error=0.05, p50_s=0.020, p95_s=0.021, other_error=0.03)
     dense = trial(10, 0.0, p50_s=0.100)
     lines = str(Tuned(choice, (choice, dense), BUDGET, MACHINE, dense_s=0.100)).splitlines()
     assert lines[2].split() == [
@@ -42,7 +42,7 @@ def test_rows_say_evaluations_latency_rate_and_how_much_faster_than_dense():
         "held",
         "out",
         "to",
-        "own",
+        "flow",
     ]
     numbers = lines[3].split()
     assert numbers[0] == "->" and numbers[-8:] == [
@@ -59,10 +59,11 @@ def test_rows_say_evaluations_latency_rate_and_how_much_faster_than_dense():
     assert any(line.startswith("->: the choice") for line in lines)
 
 
-@pytest.mark.parametrize(("less", "warns"), [(0.029, False), (0.031, True)])
-def test_a_choice_beside_a_cliff_says_so(less, warns):
+@pytest.mark.parametrize(("less", "own", "warns"), [(0.029, 0.0, False), (0.031, 0.0, True), (0.031, 0.032, False)])
+def test_a_choice_beside_a_cliff_says_so(less, own, warns):
+    """An error that the policy's own steps make anyway is no cliff."""
     choice = trial(3, 0.010)
-    lines = list(steps_around(choice, [trial(2, less), trial(4, 0.006)]))
+    lines = list(steps_around(choice, [trial(2, less), trial(4, 0.006)], own))
     assert lines[0] == f"errors around the choice: 2 steps {less:.4f}, 3 steps 0.0100 (the choice), 4 steps 0.0060"
     assert any("next to a cliff" in line for line in lines) == warns
 

@@ -9,7 +9,7 @@ import torch
 import bac
 from bac.adapters import find_host
 from bac.caching.interceptors.patch import interceptors
-from bac.errors import CalibrationError
+from bac.errors import CalibrationError, ScheduleError
 from bac.tuning import BudgetError
 from bac.tuning.batches import split
 from bac.tuning.bench import Bench, Quantiles
@@ -358,11 +358,31 @@ def test_without_a_budget_a_flow_policy_gets_three_fitted_steps(flow):
     tuned = bac.tune(policy, batches, **FLOW_OPTIONS)
     assert (tuned.chosen.family, tuned.denoising.num_steps) == (FITTED, 3)
     assert {trial.denoising.num_steps for trial in tuned.neighbours} == {2, 4}
-    assert tuned.own_from_flow == pytest.approx(tuned_dense(tuned).fit_error)
-    assert tuned_dense(tuned).own_error == 0.0 < tuned.chosen.own_error
+    assert tuned_dense(tuned).fit_error == 0.0 < tuned.chosen.fit_error
+    assert tuned_dense(tuned).other_error == tuned.own_from_flow > 0.0
     assert "because no budget was given" in str(tuned)
     assert all(trial.p95_s is not None for trial in tuned.trials if trial.family in (FITTED, "dense"))
     assert len(set(distinct_names(tuned.trials))) == len(tuned.trials)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_flow_policy_can_be_fitted_to_its_flow_instead(flow):
+    policy, batches = flow
+    tuned = bac.tune(policy, batches, reference="flow", **FLOW_OPTIONS)
+    assert tuned.own_from_flow == pytest.approx(tuned_dense(tuned).fit_error)
+    assert tuned_dense(tuned).other_error == 0.0 < tuned.chosen.other_error
+    assert "a fine run of the flow, 100 steps" in str(tuned.denoising.measured)
+    assert "to own: to the policy's own steps" in str(tuned)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("flow", "needs a flow-matching policy"), ("fine", "must be 'own' or 'flow'")]
+)
+def test_a_reference_that_a_policy_has_not_is_refused_before_anything_runs(name, why):
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    with pytest.raises(ScheduleError, match=why):
+        bac.tune(policy, [obs(4)], target_hz=10, reference=name, **OPTIONS)
 
 
 def tuned_dense(tuned):
