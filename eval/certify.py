@@ -1,7 +1,7 @@
 """Certify a Denoising in closed loop: ``python -m eval.certify policy=assembly cache=bac margin=0.05``.
 
 The policy itself and the accelerated one play the same worlds with the same noise, pair by pair. The command stops as
-soon as the pairs show, or refute, that the loss is below the margin (see `eval.measure.sequential`).
+soon as the pairs show, or refute, that the loss is below the margin (see `bac.tuning.sequential`).
 
 The subject is the configured cache. With ``tuned=true`` it is the Denoising that was tuned for the policy; with
 ``certify.file=bac.json`` it is a file that `bac calibrate` or `bac tune` wrote.
@@ -26,8 +26,8 @@ from tqdm import tqdm
 import bac
 from bac.certificate import CERTIFICATE_NAME, Certificate, file_hash
 from bac.files import probe, write_text
+from bac.tuning.sequential import bounds, non_inferiority
 from eval.compared.comparison import Comparison
-from eval.measure.sequential import bounds, non_inferiority
 from eval.play.records import EpisodeLog
 from eval.play.rollout import EpisodeResult
 from eval.play.workers import Unit, UnitPlayer, missing, unit_key

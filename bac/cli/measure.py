@@ -196,7 +196,7 @@ def _play_until(
 ) -> None:
     """Play one episode after the other, each on new seeds, until `observer` has measured `runs` denoising runs."""
     play = lerobot.named("rollout")
-    worlds, steps = _worlds(env, options, num_worlds, checkpoint.config)
+    worlds, steps = worlds_of(env, options, num_worlds, checkpoint.config)
     processors = (*steps, checkpoint.preprocessor, checkpoint.postprocessor)
     torch.manual_seed(seed)
     episode = 0
@@ -204,7 +204,7 @@ def _play_until(
         while observer.num_runs < runs:
             seen, first = observer.num_chunks, seed + episode * num_worlds
             seeds = list(range(first, first + num_worlds))
-            with torch.no_grad(), _naming_what_is_missing(env, checkpoint.config):
+            with torch.no_grad(), naming_what_is_missing(env, checkpoint.config):
                 play(worlds[episode % len(worlds)], checkpoint.policy, *processors, seeds=seeds)
             episode += 1
             if observer.num_chunks == seen:  # otherwise the loop would never end
@@ -217,7 +217,7 @@ def _play_until(
             world.close()
 
 
-def _worlds(env: str, options: Mapping[str, Any], num_worlds: int, config: Any) -> tuple[list[Any], Sequence[Any]]:
+def worlds_of(env: str, options: Mapping[str, Any], num_worlds: int, config: Any) -> tuple[list[Any], Sequence[Any]]:
     """Make LeRobot's worlds, and the processors between them and the policy's own.
 
     Raises:
@@ -236,7 +236,7 @@ def _worlds(env: str, options: Mapping[str, Any], num_worlds: int, config: Any) 
 
 
 @contextmanager
-def _naming_what_is_missing(env: str, config: Any) -> Iterator[None]:
+def naming_what_is_missing(env: str, config: Any) -> Iterator[None]:
     """Turn the KeyError of a policy whose observation the environment does not give into a sentence."""
     try:
         yield

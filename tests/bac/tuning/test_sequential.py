@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.measure.sequential import bounds, non_inferiority
+from bac.tuning.sequential import bounds, non_inferiority
 
 COMPARISONS = 200
 pytestmark = pytest.mark.slow

@@ -12,13 +12,17 @@ game like each of its parts.
 Differences need only lie in [-1, 1]. Successes and scores both do, and the two methods may depend on each other.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
+Numbers = npt.NDArray[np.float64]
 Verdict = Literal["shown", "refuted", "undecided"]
 _STAKES = np.linspace(0.05, 1.0, 20)  # shares of the wealth that the worst difference would lose
 _BISECTIONS = 24  # narrow an interval of length 2 to 1e-7
@@ -62,7 +66,8 @@ def non_inferiority(differences: Iterable[float], margin: float, *, confidence: 
         raise ValueError(f"margin and confidence must be in (0, 1), got {margin} and {confidence}")
     enough = -np.log(1 - confidence)
     seen: list[float] = []
-    for_it = against_it = np.zeros(len(_STAKES))
+    for_it: Numbers = np.zeros(len(_STAKES))
+    against_it = for_it
     verdict: Verdict = "undecided"
     for difference in differences:
         if not -1 <= difference <= 1:
@@ -88,7 +93,7 @@ def bounds(differences: Iterable[float], *, confidence: float = 0.95) -> tuple[f
     return _lower_bound(values, confidence), -_lower_bound(-values, confidence)
 
 
-def _lower_bound(values: np.ndarray, confidence: float) -> float:
+def _lower_bound(values: Numbers, confidence: float) -> float:
     """Find the lower bound by bisection: the wealth won against "mean <= m" falls as m rises."""
     enough, low, high = -np.log(1 - confidence), -1.0, 1.0
     for _ in range(_BISECTIONS):
@@ -98,21 +103,23 @@ def _lower_bound(values: np.ndarray, confidence: float) -> float:
     return low
 
 
-def _log_factors(difference: np.ndarray | float, mean: float) -> np.ndarray:
+def _log_factors(difference: Numbers | float, mean: float) -> Numbers:
     """Logarithm of the factor by which each stake changes the wealth of a bettor on differences above `mean`.
 
     A difference of -1 loses the stake. If the true mean is `mean`, nothing is won or lost on average.
     """
     with np.errstate(divide="ignore"):
-        return np.log1p(_STAKES * ((np.asarray(difference) + 1) / (mean + 1) - 1))
+        factors: Numbers = np.log1p(_STAKES * ((np.asarray(difference) + 1) / (mean + 1) - 1))
+        return factors
 
 
 @lru_cache(maxsize=256)
-def _log_factors_once(difference: float, mean: float) -> np.ndarray:
+def _log_factors_once(difference: float, mean: float) -> Numbers:
     """`_log_factors` of one difference, cached because most differences are -1, 0 or 1."""
     return _log_factors(difference, mean)
 
 
-def _log_mean(log_wealth: np.ndarray) -> np.ndarray:
+def _log_mean(log_wealth: Numbers) -> Numbers:
     """Logarithm of the mean over stakes, along the last axis."""
-    return np.logaddexp.reduce(log_wealth, axis=-1) - np.log(len(_STAKES))
+    mean: Numbers = np.logaddexp.reduce(log_wealth, axis=-1) - np.log(len(_STAKES))
+    return mean

@@ -1,0 +1,109 @@
+"""Plays paired episodes in LeRobot's environments: one way to denoise after the other, on the same worlds and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bac.certificate import CERTIFICATE_NAME, WEIGHTS_NAME, Certificate, file_hash
+from bac.cli import lerobot
+from bac.cli.checkpoint import Checkpoint
+from bac.cli.measure import naming_what_is_missing, worlds_of
+from bac.denoising import Denoising
+from bac.errors import BacError
+from bac.plan.replay import Replay
+from bac.tuning.bench import running
+from bac.tuning.closed_loop import Decision, Play
+
+QUANTITIES = ("success", "score")
+FIRST_SEED = 2_000_000  # of the worlds; nothing else in `bac` begins near it
+
+
+@contextmanager
+def playing(
+    checkpoint: Checkpoint,
+    env: str,
+    options: Mapping[str, Any],
+    *,
+    num_worlds: int,
+    quantity: str,
+    replay: bool | Replay,
+) -> Iterator[Play]:
+    """Within the context, yield a function that plays one episode for each seed, `num_worlds` at most at once.
+
+    Args:
+        quantity: ``success``, or ``score``: the largest reward of the episode, which must be in [0, 1].
+
+    Raises:
+        BacError: The quantity is unknown, or LeRobot cannot make the worlds.
+    """
+    if quantity not in QUANTITIES:
+        raise BacError(f"--quantity: must be one of {', '.join(QUANTITIES)}, got {quantity!r}")
+    rollout = lerobot.named("rollout")
+    worlds, steps = worlds_of(env, options, num_worlds, checkpoint.config)
+    processors = (*steps, checkpoint.preprocessor, checkpoint.postprocessor)
+
+    def play(way: Denoising, seeds: Sequence[int]) -> Sequence[float]:
+        padded = [*seeds, *[seeds[0]] * (num_worlds - len(seeds))]  # a batch of worlds has one size
+        world = worlds[(seeds[0] - FIRST_SEED) // num_worlds % len(worlds)]
+        with (
+            running(checkpoint.policy, way, replay=replay),
+            torch.no_grad(),
+            naming_what_is_missing(env, checkpoint.config),
+        ):
+            torch.manual_seed(seeds[0])
+            episodes = rollout(world, checkpoint.policy, *processors, seeds=padded)
+        return _results(episodes, quantity)[: len(seeds)]
+
+    try:
+        yield play
+    finally:
+        for world in worlds:
+            world.close()
+
+
+def _results(episodes: Mapping[str, Any], quantity: str) -> list[float]:
+    """One number for each episode, from its steps up to the one that ended it."""
+    done = episodes["done"].int()
+    before_end = torch.arange(done.shape[1]) <= done.argmax(dim=1, keepdim=True)
+    if quantity == "success":
+        return [float(found) for found in (episodes["success"] & before_end).any(dim=1)]
+    return [float(best) for best in episodes["reward"].masked_fill(~before_end, -torch.inf).amax(dim=1)]
+
+
+def certificate_of(
+    decision: Decision, file: Path, weights: Path, *, task: str, command: str, device: str, first_seed: int = FIRST_SEED
+) -> Certificate:
+    """What the episodes showed of the choice, for the file that holds it."""
+    outcome, (value, low, high) = decision.chosen.outcome, decision.chosen.difference
+    return Certificate(
+        verdict=outcome.verdict,
+        task=task,
+        method=decision.chosen.trial.name,
+        reference="the policy itself",
+        quantity=decision.quantity,
+        n=outcome.n,
+        difference=value,
+        low=low,
+        high=high,
+        margin=outcome.margin,
+        confidence=outcome.confidence,
+        first_seed=first_seed,
+        schedule_hash=file_hash(file),
+        weights_hash=file_hash(weights / WEIGHTS_NAME),
+        command=command,
+        device=device,
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+    )
+
+
+def save_certificate(certificate: Certificate, file: Path) -> Path:
+    """Write a certificate beside the file that it is about."""
+    path = file.with_name(CERTIFICATE_NAME)
+    certificate.save(path)
+    return path
