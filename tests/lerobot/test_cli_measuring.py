@@ -91,7 +91,7 @@ def test_a_simulator_that_is_not_installed_is_one_sentence(dit, monkeypatch):
 
 
 def test_more_updates_than_steps_are_refused_before_anything_is_played(dit, monkeypatch):
-    monkeypatch.setattr(measure, "calibrate_in", pytest.fail)
+    monkeypatch.setattr(measure, "observations_in", pytest.fail)
     result = run("calibrate", "--policy-path", dit, *PUSHT)
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
     assert "the policy makes 7 denoising steps" in result.output and "type --num-updates 3" in result.output
