@@ -31,13 +31,18 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
-) -> None:
-    if version:
+def _say_version(asked: bool) -> None:
+    if asked:
         typer.echo(f"bac {bac.__version__}")
         raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it, and exit.")]
+
+
+@app.callback()
+def _before_any_command(version: Version = False) -> None:
+    pass
 
 
 PolicyPath = Annotated[Path, typer.Option("--policy-path", help="Folder of a LeRobot checkpoint.")]

@@ -89,6 +89,9 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     Raises:
         BacError: LeRobot or PEFT is missing, the folder holds no checkpoint, or nothing registers its policy type.
     """
+    _check_device(device)
+    if not os.path.lexists(path):
+        raise BacError(f"--policy-path {path}: there is no such folder; give one with a config.json in it")
     if not os.path.lexists(path / "config.json"):
         raise BacError(
             f"{path}: no config.json in it; give the folder that LeRobot calls pretrained_model: "
@@ -109,6 +112,18 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
         overrides = {"device_processor": {"device": device}}
         processors = make_processors(config, str(path), preprocessor_overrides=overrides)
     return Checkpoint(policy, config, *processors)
+
+
+def _check_device(device: str) -> None:
+    """Asked before a policy is loaded.
+
+    Raises:
+        BacError: The device is unknown, or not there.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        raise BacError(f"--device {device}: cannot be used here ({brief(error)}); type --device cpu") from error
 
 
 @contextmanager
