@@ -23,6 +23,7 @@ from bac.plan.replay import EXECUTORS, replay_named
 from bac.tuning.reference import ReferenceName
 
 _INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
+_PLAYS = "policies/checkpoints/pusht --env pusht --env-option obs_type=environment_state_agent_pos"  # for examples
 _PLAYED = "observations: {runs}, spread over whole episodes in {worlds} worlds of {env}; the untouched policy plays"
 CALIBRATION_NAME = "bac.calibration.zarr"  # beside bac.json
 
@@ -61,7 +62,7 @@ FilePath = Annotated[
 Executor = Annotated[str, typer.Option(help=f"How the policy will be run: {', '.join(EXECUTORS)}.")]
 
 
-@app.command()
+@app.command(epilog="Example: bac show policies/checkpoints/pusht/fitted_4.json")
 def show(
     path: Annotated[
         Path, typer.Argument(help="bac.json, its report, guard.json, certificate.json, a calibration or observations.")
@@ -72,7 +73,7 @@ def show(
         typer.echo(drawing.drawn(path))
 
 
-@app.command(name="doctor")
+@app.command(name="doctor", epilog="Example: bac doctor --policy-path policies/checkpoints/pusht")
 def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cpu") -> None:  # noqa: B006
     """List the blocks of a policy that can be cached, or the reason why none can, and check that its bac.json fits."""
     for line in doctor.versions():
@@ -83,7 +84,9 @@ def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cp
             typer.echo(line)
 
 
-@app.command(epilog="Example: bac bench --policy-path CKPT --rounds 40")
+@app.command(
+    epilog="Example: bac bench --policy-path policies/checkpoints/pusht --file policies/checkpoints/pusht/fitted_4.json"
+)
 def bench(
     policy_path: PolicyPath,
     file: FilePath = None,
@@ -106,7 +109,7 @@ def bench(
             typer.echo(line)
 
 
-@app.command()
+@app.command(epilog=f"Example: bac calibrate --policy-path {_PLAYS}")
 def calibrate(
     policy_path: PolicyPath,
     env: Env = None,
@@ -150,7 +153,7 @@ def calibrate(
     typer.echo(f"Next: bac bench {hints.same_policy(policy_path, imports)}")
 
 
-@app.command(epilog="Then: BAC_GUARD=dense lerobot-eval --policy.path=CKPT ... (or log, denser, or on: as saved)")
+@app.command(epilog=f"Example: bac guard --policy-path {_PLAYS}")
 def guard(
     policy_path: PolicyPath,
     env: Env = None,
@@ -181,8 +184,9 @@ def guard(
     responds: "log" only logs it, "denser" adds an update in the middle of every stretch of reuse, "dense" computes
     every block. The response lasts until the episode ends.
 
-    Under LeRobot's commands a guard goes on duty only if asked for: BAC_GUARD=log, denser, dense, or on. When the
-    command ends, the guard's report is logged. A probed chunk takes as long as a dense one.
+    Under LeRobot's commands a guard goes on duty only if asked for, as in BAC_GUARD=dense lerobot-eval ...: log,
+    denser, dense, or on. When the command ends, the guard's report is logged. A probed chunk takes as long as a dense
+    one. The command needs a bac.json that reuses blocks: bac calibrate writes one.
 
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
@@ -211,7 +215,7 @@ def guard(
     typer.echo(f"Next: BAC_GUARD={response} {hints.evaluate(policy_path, imports)}")
 
 
-@app.command(epilog="Example: bac tune --policy-path CKPT --env pusht --target-hz 25")
+@app.command(epilog=f"Example: bac tune --policy-path {_PLAYS} --target-hz 25")
 def tune(
     policy_path: PolicyPath,
     env: Env = None,
@@ -274,7 +278,10 @@ def tune(
     typer.echo(f"Next: bac bench {hints.same_policy(policy_path, imports)}; {hints.evaluate(policy_path, imports)}")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    epilog="Example: bac serve --host=127.0.0.1 --port=8080",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def serve(
     context: typer.Context,
     trust_network: Annotated[

@@ -208,7 +208,10 @@ def test_tune_says_what_a_budget_is(dit, data):
 
 def test_tune_explains_itself():
     text = " ".join(run("tune", "--help").output.split())
-    assert "chosen together, by running them" in text and "bac tune --policy-path CKPT --env pusht" in text
+    assert (
+        "chosen together, by running them" in text
+        and "bac tune --policy-path policies/checkpoints/pusht --env pusht" in text
+    )
 
 
 @pytest.fixture(scope="module")

@@ -305,6 +305,13 @@ def test_a_plug_in_that_is_installed_registers_its_policies(folder, tmp_path, mo
     assert "which nothing registers" not in run("doctor", "--policy-path", tmp_path / "checkpoint").output
 
 
+@pytest.mark.parametrize("name", ["doctor", "calibrate", "tune", "bench", "show", "guard", "serve"])
+def test_the_help_of_a_command_has_an_example_for_the_shipped_checkpoint(name):
+    help_ = " ".join(run(name, "--help").output.split())
+    assert f"Example: bac {name} " in help_
+    assert "policies/checkpoints/pusht" in help_ or name == "serve"
+
+
 def test_the_version_is_one_line():
     result = run("--version")
     assert (result.exit_code, result.output) == (0, f"bac {bac.__version__}\n")
