@@ -23,7 +23,8 @@ from bac.plan.replay import EXECUTORS, replay_named
 from bac.tuning.reference import ReferenceName
 
 _INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
-_PLAYS = "policies/checkpoints/pusht --env pusht --env-option obs_type=environment_state_agent_pos"  # for examples
+_SHIPPED = "policies/checkpoints/pusht"  # for examples
+_PLAYS = f"{_SHIPPED} --env pusht --env-option obs_type=environment_state_agent_pos"
 _PLAYED = "observations: {runs}, spread over whole episodes in {worlds} worlds of {env}; the untouched policy plays"
 CALIBRATION_NAME = "bac.calibration.zarr"  # beside bac.json
 
@@ -62,7 +63,7 @@ FilePath = Annotated[
 Executor = Annotated[str, typer.Option(help=f"How the policy will be run: {', '.join(EXECUTORS)}.")]
 
 
-@app.command(epilog="Example: bac show policies/checkpoints/pusht/fitted_4.json")
+@app.command(epilog=f"Example: bac show {_SHIPPED}/fitted_4.json")
 def show(
     path: Annotated[
         Path, typer.Argument(help="bac.json, its report, guard.json, certificate.json, a calibration or observations.")
@@ -73,7 +74,7 @@ def show(
         typer.echo(drawing.drawn(path))
 
 
-@app.command(name="doctor", epilog="Example: bac doctor --policy-path policies/checkpoints/pusht")
+@app.command(name="doctor", epilog=f"Example: bac doctor --policy-path {_SHIPPED}")
 def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cpu") -> None:  # noqa: B006
     """List the blocks of a policy that can be cached, or the reason why none can, and check that its bac.json fits."""
     for line in doctor.versions():
@@ -84,9 +85,7 @@ def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cp
             typer.echo(line)
 
 
-@app.command(
-    epilog="Example: bac bench --policy-path policies/checkpoints/pusht --file policies/checkpoints/pusht/fitted_4.json"
-)
+@app.command(epilog=f"Example: bac bench --policy-path {_SHIPPED} --file {_SHIPPED}/fitted_4.json")
 def bench(
     policy_path: PolicyPath,
     file: FilePath = None,

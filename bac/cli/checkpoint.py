@@ -102,9 +102,10 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     for name in imports:
         _register(name)
     os.environ["BAC"] = "off"  # this command needs the policy unwrapped, even if the plug-in is installed
+    # the factory comes first: importing it registers LeRobot's own types
+    get_class, make_processors = lerobot.named("get_policy_class"), lerobot.named("make_pre_post_processors")
     config_class = lerobot.named("PreTrainedConfig")
     _check_type(path, config_class)
-    get_class, make_processors = lerobot.named("get_policy_class"), lerobot.named("make_pre_post_processors")
     with _naming_what_is_broken(path):
         config = config_class.from_pretrained(path)
         config.pretrained_path, config.device = path, device
