@@ -88,9 +88,21 @@ def go(uv: Sequence[str], python: str) -> None:
         print(f"{time.monotonic() - way.begun:7.1f} s  from nothing to the first speed-up")
 
 
+def go_bare(uv: Sequence[str], python: str) -> None:
+    """Install the library alone, and wrap and replay the model of docs/wrap.md."""
+    page = (ROOT / "docs" / "wrap.md").read_text()
+    with tempfile.TemporaryDirectory() as place:
+        way = Way(Path(place))
+        way.run("git clone", "git", "clone", "--quiet", ROOT, "clone")
+        way.run("an environment", *uv, "venv", "--quiet", "--python", python, "venv")
+        way.run("pip install .", *uv, "pip", "install", "--python", "venv/bin/python", "./clone")
+        way.run("docs/wrap.md", "python", "-c", re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)[0])
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--uv", nargs="+", default=[sys.executable, "-m", "uv"], help="how uv is called")
     parser.add_argument("--python", default="3.12", help="Python for the environment")
+    parser.add_argument("--bare", metavar="PYTHON", help="instead: the library alone, in such a Python (3.10)")
     given = parser.parse_args()
-    go(given.uv, given.python)
+    go_bare(given.uv, given.bare) if given.bare else go(given.uv, given.python)
