@@ -44,7 +44,7 @@ Version = Annotated[bool, typer.Option("--version", callback=_say_version, is_ea
 
 @app.callback()
 def _before_any_command(version: Version = False) -> None:
-    pass
+    pass  # its options stand before a command's name
 
 
 PolicyPath = Annotated[Path, typer.Option("--policy-path", help="Folder of a LeRobot checkpoint.")]

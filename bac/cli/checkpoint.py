@@ -162,14 +162,15 @@ def _check_type(path: Path, config_class: Any) -> None:
         BacError: Nothing registers it.
     """
     policy_type = read_json(path / "config.json", "policy.save_pretrained(FOLDER)").get("type")
-    if policy_type not in config_class.get_known_choices():
-        failed = _import_plugins()
-        if policy_type not in config_class.get_known_choices():
-            raise BacError(
-                f"{path}: holds a policy of type {policy_type!r}, which nothing registers{failed}. Name the module or "
-                "package that does, from the folder it lies in: --import my_policies, for example; for the "
-                "checkpoints of bac's repository, from there: --import policies.diffusion_transformer"
-            )
+    if policy_type in list(config_class.get_known_choices()):  # a list: the file may hold what cannot be hashed
+        return
+    failed = _import_plugins()
+    if policy_type not in list(config_class.get_known_choices()):
+        raise BacError(
+            f"{path}: holds a policy of type {policy_type!r}, which nothing registers{failed}. Name the module or "
+            "package that does, from the folder it lies in: --import my_policies, for example; for the checkpoints of "
+            "bac's repository, from there: --import policies.diffusion_transformer"
+        )
 
 
 def _import_plugins() -> str:
