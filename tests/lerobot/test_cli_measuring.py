@@ -159,9 +159,8 @@ def check_tuned(result: Any, output: Path, policy_path: Path) -> None:
     bac.wrap(checkpoints.load(policy_path).policy, denoising, replay=False)
     assert run("show", output).output == f"{denoising}\n"
     reported = run("show", output.with_name("bac.tuned.json")).output
-    assert (
-        reported == f"Report of bac tune: {len(report['rows'])} ways to denoise were tried. Its choice:\n{denoising}\n"
-    )
+    head = f"Report of bac tune: {len(report['rows'])} ways to denoise were tried. Its choice:"
+    assert reported == f"{head}\n{denoising}\n"
 
 
 def test_tune_takes_observations_from_a_data_set(dit, data, tmp_path):
