@@ -9,7 +9,7 @@ STAMP   := $(VENV)/.installed
 export HF_HUB_OFFLINE = 1
 
 help:            ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/: *[a-z]* *##/ -/'
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/ -/'
 
 setup: $(STAMP)  ## make .venv with every dependency, the `bac` command, and the policies here as a LeRobot plug-in
 
