@@ -79,7 +79,7 @@ def install() -> bool:
 
 def _say_errors_in_one_line() -> None:
     """Let a command of LeRobot that an error of `bac` ends say that error alone. Other programs keep tracebacks."""
-    if not Path(sys.argv[0]).name.startswith("lerobot"):
+    if not Path((sys.argv or [""])[0]).name.startswith("lerobot"):
         return
     show = sys.excepthook
 
@@ -216,7 +216,7 @@ def _wrap(policy: Any, path: Path, *, replay: bool) -> Any:
         with uncompiled(policy):
             bac.wrap(policy, denoising, replay=replay, guard=guard)
     except bac.BacError as error:
-        error.args = (f"{error}\nIt is {_words(path, str(path))}. To run the policy without it: BAC=off",)
+        error.args = (f"{error}\nIt follows {_words(path, str(path))}. To run the policy without it: BAC=off",)
         raise
     what = _words(path, str(path)), _work(denoising)
     logger.info("bac: %s follows %s: %s (BAC=off to leave it alone)", type(policy).__name__, *what)
