@@ -25,6 +25,7 @@ import functools
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def install() -> bool:
         logger.warning("bac: this LeRobot has no %s; %s", LOOKUP, _BY_HAND)
         return False
     if not hasattr(lookup, _MARK):
+        _say_errors_in_one_line()
 
         @functools.wraps(lookup)
         def look_up(name: str) -> Any:
@@ -73,6 +75,21 @@ def install() -> bool:
         setattr(look_up, _MARK, True)
         setattr(factory, _LOOKUP, look_up)
     return True
+
+
+def _say_errors_in_one_line() -> None:
+    """Let a command of LeRobot that an error of `bac` ends say that error alone. Other programs keep tracebacks."""
+    if not Path((sys.argv or [""])[0]).name.startswith("lerobot"):
+        return
+    show = sys.excepthook
+
+    def say(kind: type[BaseException], error: BaseException, where: Any) -> None:
+        if isinstance(error, bac.BacError):
+            sys.stderr.write(f"{kind.__name__}: {error}\n")
+        else:
+            show(kind, error, where)
+
+    sys.excepthook = say
 
 
 def _wrapping(policy_class: Any) -> Any:
@@ -110,7 +127,8 @@ def find_mode() -> str:
     if asked in _OFF:
         return "off"
     if asked not in ("", "replay", "intercept"):
-        raise bac.errors.ScheduleError(f"BAC: must be off, intercept or replay, which is the default, got {asked}")
+        rule = "must be off, intercept or replay, which it is if unset"
+        raise bac.errors.ScheduleError(f"BAC: {rule}, got {asked!r:.40}; type BAC=replay")
     return asked or "replay"
 
 
@@ -175,7 +193,7 @@ def _replay_as_it_is(policy: Any) -> Any:
         try:
             with uncompiled(policy):
                 bac.wrap(policy, strict=False)  # nothing to compare, and a hash of all weights takes its time
-            if prepare_at_first_chunk(policy, follows=False):
+            if prepare_at_first_chunk(policy):
                 return policy
         except bac.BacError as error:
             reason = str(error).removeprefix(f"{name}: ")
@@ -198,15 +216,21 @@ def _wrap(policy: Any, path: Path, *, replay: bool) -> Any:
         with uncompiled(policy):
             bac.wrap(policy, denoising, replay=replay, guard=guard)
     except bac.BacError as error:
-        error.args = (f"{error}\nThe file is {path}. To run the policy without it: BAC=off",)
+        error.args = (f"{error}\nIt follows {_words(path, str(path))}. To run the policy without it: BAC=off",)
         raise
-    logger.info("bac: %s follows %s: %s (BAC=off to leave it alone)", type(policy).__name__, path, _work(denoising))
+    what = _words(path, str(path)), _work(denoising)
+    logger.info("bac: %s follows %s: %s (BAC=off to leave it alone)", type(policy).__name__, *what)
     if replay:
-        prepare_at_first_chunk(policy, follows=True)
+        prepare_at_first_chunk(policy, follows=_words(path))
     if guard is not None:
         logger.info("bac: %s", "\n".join(str(guard).splitlines()[:2]))
         atexit.register(_report, type(policy).__name__, monitor_of(policy))
     return policy
+
+
+def _words(path: Path, otherwise: str = "its file") -> str:
+    """What a policy follows: a preset by its name, a file as it is called otherwise."""
+    return f"the preset {path.stem}" if path in map(presets.path_of, presets.names()) else otherwise
 
 
 def _work(denoising: bac.Denoising) -> str:

@@ -20,6 +20,7 @@ from bac.guarding.duty import on_duty
 from bac.guarding.guard import Guard
 from bac.install import install
 from bac.plan.replay import Replay
+from bac.solvers.flow_interceptor import FlowInterceptor
 
 logger = logging.getLogger(__name__)
 Policy = TypeVar("Policy")
@@ -89,7 +90,7 @@ def wrap(
     return policy
 
 
-def describe(policy: object, *, blocks: Sequence[Block] | None = None) -> Description:
+def describe(policy: object, *, blocks: Sequence[Block] | None = None, flow: Flow | None = None) -> Description:
     """Describe a policy: interceptors in order, updates per block, plans, and the cost of a chunk.
 
     For a policy that is not wrapped, the description lists the options instead.
@@ -97,6 +98,7 @@ def describe(policy: object, *, blocks: Sequence[Block] | None = None) -> Descri
     Args:
         policy: As for `wrap`.
         blocks: As for `wrap`.
+        flow: As for `wrap`; a wrapped policy remembers it.
 
     Returns:
         A value that prints as a report.
@@ -104,8 +106,10 @@ def describe(policy: object, *, blocks: Sequence[Block] | None = None) -> Descri
     Raises:
         UnsupportedPolicyError: The policy's blocks or sampler were not found.
     """
-    host = find_host(policy, blocks)
-    return describe_host(host, tuple(stack_on(host.sampler_owner, host.sampler_attribute)))
+    host = find_host(policy, blocks, flow)
+    stack = tuple(stack_on(host.sampler_owner, host.sampler_attribute))
+    known = next((found.flow for found in stack if isinstance(found, FlowInterceptor)), flow)
+    return describe_host(find_host(policy, blocks, known), stack)
 
 
 def unwrap(policy: Policy) -> Policy:

@@ -197,7 +197,13 @@ def _record(host: Host, batch: Any, seed: int) -> dict[str, Tensor]:
 
 def _features(recorders: Mapping[str, Recorder], host: Host) -> dict[str, Tensor]:
     counts = {name: len(recorder.outputs) for name, recorder in recorders.items()}
-    if len(set(counts.values())) > 1 or 0 in counts.values():
+    if not any(counts.values()):
+        raise CalibrationError(
+            f"{next(iter(counts))}: none of the {len(counts)} blocks was evaluated in a denoising run: another path "
+            "computes them. If it is PyTorch's fused one: torch.backends.mha.set_fastpath_enabled(False). "
+            "Otherwise name the modules that are called: blocks=[bac.Block(...), ...]"
+        )
+    if len(set(counts.values())) > 1:
         few, many = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
         raise CalibrationError(
             f"{few}: evaluated {counts[few]} times in a denoising run, but {many} {counts[many]} times; only blocks "

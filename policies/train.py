@@ -61,6 +61,7 @@ def _save(trainer: Trainer, command: str) -> None:
 def main(cfg: DictConfig) -> None:
     """Train as the configuration says."""
     train(cfg, " ".join(["python -m policies.train", *sys.argv[1:]]))
+    tqdm.write(f"Saved in {cfg.output}. Next: bac doctor --policy-path {cfg.output}")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,11 @@ def find_host(policy: Any, blocks: Sequence[Block] | None = None, flow: Flow | N
     Raises:
         UnsupportedPolicyError: No block or no sampler was found, or the class is known not to fit.
     """
+    if hasattr(policy, "_orig_mod"):  # torch.compile's mark
+        raise UnsupportedPolicyError(
+            "policy: is compiled by torch.compile, and compiled code bypasses bac; wrap the policy itself: "
+            "bac.wrap(policy._orig_mod)"
+        )
     ancestry = [dotted_name(cls) for cls in type(policy).__mro__]
     reason = next((lerobot.REFUSED[cls] for cls in ancestry if cls in lerobot.REFUSED), None)
     if reason is not None and not blocks:  # a user may name blocks all the same

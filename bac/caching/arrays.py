@@ -80,7 +80,7 @@ def _zarr() -> Any:
     try:
         return importlib.import_module("zarr")
     except ModuleNotFoundError as error:
-        raise CalibrationError("needs the package zarr: pip install 'lerobot_policy_bac[zarr]'") from error
+        raise CalibrationError("needs the package zarr: from the clone, pip install '.[zarr]'") from error
 
 
 def _load(path: Path, required: Sequence[str], optional: Sequence[str]) -> tuple[dict[str, Array], dict[str, Any]]:

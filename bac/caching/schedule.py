@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -123,8 +125,20 @@ class Schedule:
         reuse = "reuse" if self.estimator == "hold" else self.estimator
         title += f"{self.num_updates_total} of {cells} updates        # update  . {reuse}"
         width = max(map(len, self.update_steps))
-        rows = zip(self.update_steps, self.mask.T, strict=True)
-        return "\n".join([title] + [f"  {b:{width}}  {''.join('#' if c else '.' for c in row)}" for b, row in rows])
+        cells_of = zip(self.update_steps, self.mask.T, strict=True)
+        rows = {name: "".join("#" if cell else "." for cell in row) for name, row in cells_of}
+        lines, room = [title], max(10, _terminal_width() - width - 4)
+        for first in range(0, self.num_steps, room):
+            if self.num_steps > room:
+                lines.append(f"  {'':{width}}  from step {first}")
+            lines += [f"  {name:{width}}  {row[first : first + room]}" for name, row in rows.items()]
+        return "\n".join(lines)
+
+
+def _terminal_width() -> int:
+    """Columns of the terminal that text goes to; no limit for a file or a pipe."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if is_terminal else sys.maxsize
 
 
 def check_count(name: str, value: object) -> None:

@@ -12,5 +12,5 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
-        sys.exit("bac: the command needs the package typer: pip install 'lerobot_policy_bac[cli]'")
+        sys.exit("bac: the command needs the package typer: from the clone, pip install '.[cli]'")
     app()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import bac
 from bac.adapters import find_host
-from bac.caching.calibration import Calibration
-from bac.certificate import CERTIFICATE_NAME, Certificate
-from bac.cli import checkpoint, doctor, lerobot, measure, observations
+from bac.cli import checkpoint, doctor, drawing, hints, lerobot, measure, observations, options
+from bac.cli.drawing import PICTURE_NAME, REPORT_NAME
 from bac.denoising import Denoising
-from bac.errors import ScheduleError
 from bac.files import probe
 from bac.guarding.calibration import measure as measure_errors
 from bac.guarding.duty import watched_schedule
@@ -25,18 +22,30 @@ from bac.guarding.files import GUARD_NAME, RESPONSES, response_named
 from bac.plan.replay import EXECUTORS, replay_named
 from bac.tuning.reference import ReferenceName
 
-REPORT_NAME, PICTURE_NAME = "bac.tuned.json", "bac.tuned.png"  # beside bac.json
 _INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
-CALIBRATION_NAME = "bac.calibration.zarr"  # likewise
-_DRAWN: dict[str, Callable[[Path], object]] = {
-    GUARD_NAME: bac.Guard.load,
-    CERTIFICATE_NAME: Certificate.load,
-    observations.NAME: observations.describe,
-}
+_SHIPPED = "policies/checkpoints/pusht"  # for examples
+_PLAYS = f"{_SHIPPED} --env pusht --env-option obs_type=environment_state_agent_pos"
+_PLAYED = "observations: {runs}, spread over whole episodes in {worlds} worlds of {env}; the untouched policy plays"
+CALIBRATION_NAME = "bac.calibration.zarr"  # beside bac.json
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Diffusion policies, faster: fewer steps, reuse, replay."
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bac {bac.__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it, and exit.")]
+
+
+@app.callback()
+def _before_any_command(version: Version = False) -> None:
+    pass  # its options stand before a command's name
+
 
 PolicyPath = Annotated[Path, typer.Option("--policy-path", help="Folder of a LeRobot checkpoint.")]
 Imports = Annotated[list[str], typer.Option("--import", help="Module that registers the policy's type; repeatable.")]
@@ -54,30 +63,29 @@ FilePath = Annotated[
 Executor = Annotated[str, typer.Option(help=f"How the policy will be run: {', '.join(EXECUTORS)}.")]
 
 
-@app.command()
+@app.command(epilog=f"Example: bac show {_SHIPPED}/fitted_4.json")
 def show(
     path: Annotated[
-        Path, typer.Argument(help="bac.json, guard.json, certificate.json, a calibration or its observations.")
+        Path, typer.Argument(help="bac.json, its report, guard.json, certificate.json, a calibration or observations.")
     ],
 ) -> None:
-    """Draw a bac.json or a guard, or describe a certificate, a calibration or its observations."""
+    """Draw a bac.json or a guard, or describe a report, a certificate, a calibration or its observations."""
     with _errors_in_one_line():
-        load: Callable[[Path], object] = Calibration.load if path.is_dir() else _DRAWN.get(path.name, bac.load)
-        typer.echo(str(load(path)))
+        typer.echo(drawing.drawn(path))
 
 
-@app.command(name="doctor")
+@app.command(name="doctor", epilog=f"Example: bac doctor --policy-path {_SHIPPED}")
 def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cpu") -> None:  # noqa: B006
     """List the blocks of a policy that can be cached, or the reason why none can, and check that its bac.json fits."""
     for line in doctor.versions():
         typer.echo(line)
     with _errors_in_one_line():
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
-        for line in doctor.examine(loaded.policy, policy_path):
+        for line in doctor.examine(loaded.policy, policy_path, imports):
             typer.echo(line)
 
 
-@app.command(epilog="Example: bac bench --policy-path CKPT --rounds 40")
+@app.command(epilog=f"Example: bac bench --policy-path {_SHIPPED} --file {_SHIPPED}/fitted_4.json")
 def bench(
     policy_path: PolicyPath,
     file: FilePath = None,
@@ -93,14 +101,14 @@ def bench(
     Then compare their jerk, inside chunks and where a robot switches to another chunk of the same observation.
     """
     with _errors_in_one_line():
-        chosen = _load(file, policy_path)
+        chosen = _load(file, policy_path, imports)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         batch = loaded.random_observation(batch_size, seed=seed)
         for line in measure.report(loaded.policy, chosen, batch, executors=executor, rounds=rounds):
             typer.echo(line)
 
 
-@app.command()
+@app.command(epilog=f"Example: bac calibrate --policy-path {_PLAYS}")
 def calibrate(
     policy_path: PolicyPath,
     env: Env = None,
@@ -122,18 +130,18 @@ def calibrate(
 
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
-    _check_source(env, dataset)
+    options.check_source(env, dataset)
     with _errors_in_one_line():
-        target, settings = _target(output, policy_path / "bac.json"), _settings(env_option, task)
+        target, settings = _target(output, policy_path / "bac.json"), options.settings(env_option, task)
         probe(target.with_name(CALIBRATION_NAME), folder=True)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
-        _check_updates(num_updates, find_host(loaded.policy).num_steps)
+        options.check_updates(num_updates, find_host(loaded.policy).num_steps)
         if env is not None:
-            options = {"runs": runs, "num_worlds": batch_size, "seed": seed}
-            calibration, batches = measure.calibrate_in(loaded, env, settings, **options)
+            typer.echo(_PLAYED.format(runs=runs, worlds=batch_size, env=env))
+            batches = measure.observations_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
-            calibration = bac.calibrate(loaded.policy, batches, seed=seed)
+        calibration = bac.calibrate(loaded.policy, batches, seed=seed)
         calibration.save(target.with_name(CALIBRATION_NAME))
         observations.save(target.with_name(observations.NAME), batches)
         schedule = bac.adaptive_schedule(calibration, num_updates, num_bubbled=num_bubbled, force_last=force_last)
@@ -141,10 +149,10 @@ def calibrate(
     typer.echo(f"{calibration}\n{schedule}")
     all_of_it = "" if schedule.num_sweeps < schedule.num_steps else "; nothing is reused: lower --num-updates"
     typer.echo(f"{schedule.num_sweeps:.1f} of {schedule.num_steps} sweeps are computed{all_of_it}; written to {target}")
-    typer.echo(f"Next: bac bench --policy-path {policy_path}")
+    typer.echo(f"Next: bac bench {hints.same_policy(policy_path, imports)}")
 
 
-@app.command(epilog="Then: BAC_GUARD=dense lerobot-eval --policy.path=CKPT ... (or log, denser, or on: as saved)")
+@app.command(epilog=f"Example: bac guard --policy-path {_PLAYS}")
 def guard(
     policy_path: PolicyPath,
     env: Env = None,
@@ -175,20 +183,21 @@ def guard(
     responds: "log" only logs it, "denser" adds an update in the middle of every stretch of reuse, "dense" computes
     every block. The response lasts until the episode ends.
 
-    Under LeRobot's commands a guard goes on duty only if asked for: BAC_GUARD=log, denser, dense, or on. When the
-    command ends, the guard's report is logged. A probed chunk takes as long as a dense one.
+    Under LeRobot's commands a guard goes on duty only if asked for, as in BAC_GUARD=dense lerobot-eval ...: log,
+    denser, dense, or on. When the command ends, the guard's report is logged. A probed chunk takes as long as a dense
+    one. The command needs a bac.json that reuses blocks: bac calibrate writes one.
 
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
-    _check_source(env, dataset)
+    options.check_source(env, dataset)
     with _errors_in_one_line():
-        source, chosen = file or policy_path / "bac.json", _load(file, policy_path)
+        source, chosen = file or policy_path / "bac.json", _load(file, policy_path, imports)
         target = _target(output, source.with_name(GUARD_NAME))
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         schedule = watched_schedule(chosen, find_host(loaded.policy))
         answer = response_named(response, schedule)
         if env is not None:
-            settings = _settings(env_option, task)
+            settings = options.settings(env_option, task)
             measured = measure.survey_in(
                 loaded, chosen, env, settings, runs=runs, num_worlds=batch_size, every=every, num_watched=num_watched,
                 seed=seed,
@@ -202,10 +211,10 @@ def guard(
         )  # fmt: skip
         made.save(target)
     typer.echo(f"{made}\nwritten to {target}")
-    typer.echo(f"Next: BAC_GUARD={response} lerobot-eval --policy.path={policy_path} ...")
+    typer.echo(f"Next: BAC_GUARD={response} {hints.evaluate(policy_path, imports)}")
 
 
-@app.command(epilog="Example: bac tune --policy-path CKPT --env pusht --target-hz 25")
+@app.command(epilog=f"Example: bac tune --policy-path {_PLAYS} --target-hz 25")
 def tune(
     policy_path: PolicyPath,
     env: Env = None,
@@ -243,12 +252,13 @@ def tune(
     """
     kept = policy_path / observations.NAME
     if env is not None or dataset is not None or not kept.is_file():
-        _check_source(env, dataset, "; or type bac calibrate first, which keeps its observations for this command")
+        options.check_source(env, dataset, "; or type bac calibrate first, which keeps observations for this")
     with _errors_in_one_line():
         target = _target(output, policy_path / "bac.json")
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         if env is not None:
-            settings = _settings(env_option, task)
+            settings = options.settings(env_option, task)
+            typer.echo(_PLAYED.format(runs=runs, worlds=batch_size, env=env))
             batches = measure.observations_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
         elif dataset is None:
             batches = observations.load(kept, device=device)
@@ -264,10 +274,13 @@ def tune(
         tuned.save(target.with_name(REPORT_NAME))
         picture = measure.pictured(tuned, target.with_name(PICTURE_NAME))
     typer.echo(f"{tuned}\n\n{tuned.denoising}\n{picture}\nwritten to {target}")
-    typer.echo(f"Next: lerobot-eval --policy.path={policy_path} ... follows it; bac show {target} draws it")
+    typer.echo(f"Next: bac bench {hints.same_policy(policy_path, imports)}; {hints.evaluate(policy_path, imports)}")
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    epilog="Example: bac serve --host=127.0.0.1 --port=8080",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def serve(
     context: typer.Context,
     trust_network: Annotated[
@@ -287,11 +300,6 @@ def serve(
         lerobot.named("serve")()
 
 
-def _check_source(env: str | None, dataset: str | None, otherwise: str = "") -> None:
-    if (env is None) == (dataset is None):
-        raise typer.BadParameter(f"give either --env or --dataset, where the observations come from{otherwise}")
-
-
 def _target(output: Path | None, default: Path) -> Path:
     """Where a command writes; tried before minutes of work.
 
@@ -303,41 +311,15 @@ def _target(output: Path | None, default: Path) -> Path:
     return target
 
 
-def _check_updates(num_updates: int, num_steps: int | None) -> None:
-    """Asked before minutes of work; the default suits a policy of many steps.
-
-    Raises:
-        ScheduleError: A block cannot update more often than the policy makes steps.
-    """
-    if num_steps is not None and num_updates > num_steps:  # None: only a run tells
-        raise ScheduleError(
-            f"--num-updates: the policy makes {num_steps} denoising steps, so a block can update {num_steps} times at "
-            f"most, got {num_updates}; type --num-updates {max(1, num_steps // 2)}, for example"
-        )
-
-
-def _load(file: Path | None, policy_path: Path) -> Denoising:
+def _load(file: Path | None, policy_path: Path, imports: Sequence[str]) -> Denoising:
     """Load the bac.json that a command follows."""
     path = file or policy_path / "bac.json"
     if not path.is_file():
         raise bac.BacError(
-            f"{path}: there is no such file; make one first: bac tune, or bac calibrate, --policy-path {policy_path}"
+            f"{path}: there is no such file; make one first: bac tune, or bac calibrate, "
+            f"{hints.same_policy(policy_path, imports)} --env ENV"
         )
     return bac.load(path)
-
-
-def _settings(options: Sequence[str], task: str | None) -> dict[str, Any]:
-    """Parse ``["episode_length=50", "obs_type=pixels"]`` to ``{"episode_length": 50, "obs_type": "pixels"}``."""
-    settings: dict[str, Any] = {} if task is None else {"task": task}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--env-option: takes NAME=VALUE, got {option}")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
-    return settings
 
 
 @contextmanager

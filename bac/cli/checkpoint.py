@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
 import pkgutil
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from bac.cli import lerobot
 from bac.errors import BacError
 from bac.files import brief, read_json
+
+_PLUGINS, _OWN_PLUGIN = "lerobot_policy_", "lerobot_policy_bac"  # names of distributions and of their modules
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +89,23 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     Raises:
         BacError: LeRobot or PEFT is missing, the folder holds no checkpoint, or nothing registers its policy type.
     """
+    _check_device(device)
+    if not os.path.lexists(path):
+        raise BacError(f"--policy-path {path}: there is no such folder; give one with a config.json in it")
     if not os.path.lexists(path / "config.json"):
-        raise BacError(f"{path}: no config.json in it; give the folder that LeRobot calls pretrained_model")
+        raise BacError(
+            f"{path}: no config.json in it; give the folder that LeRobot calls pretrained_model: "
+            "--policy-path outputs/train/RUN/checkpoints/last/pretrained_model"
+        )
     if imports:
         sys.path.insert(0, os.getcwd())  # a user's own policy lies in the working folder, not among packages
     for name in imports:
         _register(name)
     os.environ["BAC"] = "off"  # this command needs the policy unwrapped, even if the plug-in is installed
+    # the factory comes first: importing it registers LeRobot's own types
     get_class, make_processors = lerobot.named("get_policy_class"), lerobot.named("make_pre_post_processors")
     config_class = lerobot.named("PreTrainedConfig")
-    _check_type(path, config_class.get_known_choices())
+    _check_type(path, config_class)
     with _naming_what_is_broken(path):
         config = config_class.from_pretrained(path)
         config.pretrained_path, config.device = path, device
@@ -103,6 +113,18 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
         overrides = {"device_processor": {"device": device}}
         processors = make_processors(config, str(path), preprocessor_overrides=overrides)
     return Checkpoint(policy, config, *processors)
+
+
+def _check_device(device: str) -> None:
+    """Asked before a policy is loaded.
+
+    Raises:
+        BacError: The device is unknown, or not there.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        raise BacError(f"--device {device}: cannot be used here ({brief(error)}); type --device cpu") from error
 
 
 @contextmanager
@@ -133,13 +155,35 @@ def _register(name: str) -> None:
         raise BacError(f"--import {name}: {error}; {advice}") from error
 
 
-def _check_type(path: Path, known: Collection[str]) -> None:
+def _check_type(path: Path, config_class: Any) -> None:
+    """Make sure that LeRobot knows the policy's type; plug-ins that are installed for LeRobot may register it.
+
+    Raises:
+        BacError: Nothing registers it.
+    """
     policy_type = read_json(path / "config.json", "policy.save_pretrained(FOLDER)").get("type")
-    if not isinstance(policy_type, str) or policy_type not in known:
+    if policy_type in list(config_class.get_known_choices()):  # a list: the file may hold what cannot be hashed
+        return
+    failed = _import_plugins()
+    if policy_type not in list(config_class.get_known_choices()):
         raise BacError(
-            f"{path}: holds a policy of type {policy_type!r}, which nothing registers. Name the package that does: "
-            "--import policies.diffusion_transformer"
+            f"{path}: holds a policy of type {policy_type!r}, which nothing registers{failed}. Name the module or "
+            "package that does, from the folder it lies in: --import my_policies, for example; for the checkpoints of "
+            "bac's repository, from there: --import policies.diffusion_transformer"
         )
+
+
+def _import_plugins() -> str:
+    """Import what is installed as a LeRobot plug-in for policies; what failed, as a clause."""
+    names = {str(found.metadata["Name"]) for found in importlib.metadata.distributions()}
+    failed = []
+    for name in sorted(names - {_OWN_PLUGIN}):
+        if name.startswith(_PLUGINS):
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # of somebody else's module
+                failed.append(f"; the plug-in {name} could not be imported ({brief(error)})")
+    return "".join(failed)
 
 
 def _load_policy(policy_class: Any, config: Any, path: Path) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 import bac
 from bac.adapters import find_host
 from bac.adapters.host import Host
-from bac.cli import observations
+from bac.cli import hints, observations
 from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, beside
 from bac.lerobot import why_not_replayed
@@ -31,8 +31,13 @@ def versions() -> Iterator[str]:
             yield f"{package} not installed"
 
 
-def examine(policy: nn.Module, folder: Path) -> Iterator[str]:
+def examine(policy: nn.Module, folder: Path, imports: Sequence[str] = ()) -> Iterator[str]:
     """List blocks, steps and solver, and check whether the schedule and the guard in `folder` fit.
+
+    Args:
+        policy: The untouched policy.
+        folder: Its checkpoint's.
+        imports: Modules that had to be named so that it loads; the next line to type names them too.
 
     Raises:
         UnsupportedPolicyError: Nothing can be cached; the message gives the reason.
@@ -43,7 +48,7 @@ def examine(policy: nn.Module, folder: Path) -> Iterator[str]:
     yield from _blocks(host)
     if host.uncovered:
         yield f"computed at every step: {host.uncovered}"
-    yield from _verdict(policy, folder / "bac.json")
+    yield from _verdict(policy, folder / "bac.json", imports)
     yield from _observations(folder / observations.NAME)
 
 
@@ -54,11 +59,12 @@ def _blocks(host: Host) -> Iterator[str]:
         yield f"  {block.name:{width}}  {block.kind.value:15}  {size:11,} parameters  {block.attribute}"
 
 
-def _verdict(policy: nn.Module, path: Path) -> Iterator[str]:
+def _verdict(policy: nn.Module, path: Path, imports: Sequence[str]) -> Iterator[str]:
     if not os.path.lexists(path):
         reason = why_not_replayed(policy)
         dense = "replays it as it is" if reason is None else f"runs it as it is ({reason.rstrip('.')})"
-        yield f"no {path.name} beside it: LeRobot {dense}. Make one: bac tune --policy-path {path.parent}"
+        tune = f"bac tune {hints.same_policy(path.parent, imports)} --env ENV --target-hz 25"
+        yield f"no {path.name} beside it: LeRobot {dense}. Make one: {tune}"
         return
     try:
         denoising = bac.load(path)

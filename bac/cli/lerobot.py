@@ -22,7 +22,7 @@ def named(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise BacError(
             f"{error.name}: not installed; this command works on LeRobot's checkpoints: "
-            "pip install 'lerobot_policy_bac[lerobot]' and the extras of LeRobot that the policy needs"
+            "from the clone, pip install '.[lerobot]', and the extras of LeRobot that the policy needs"
         ) from error
     except ImportError as error:
         raise BacError(

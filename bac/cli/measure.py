@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from bac.caching.calibration import Calibration
 from bac.caching.interceptors.patch import Interceptor, put_on, take_off
 from bac.cli import lerobot
 from bac.cli.checkpoint import Checkpoint
@@ -22,7 +21,6 @@ from bac.denoising import Denoising
 from bac.errors import BacError
 from bac.guarding.calibration import Measured, surveying
 from bac.plan.replay import Replay, replay_named
-from bac.recording import watching
 from bac.tuning import Tuned
 from bac.tuning.batches import num_rows
 from bac.tuning.bench import calling
@@ -74,24 +72,6 @@ def _jerk(predict: Callable[[], Any]) -> Jerk:
     return jerk_of_switches(np.stack(chunks, axis=1))
 
 
-def calibrate_in(
-    checkpoint: Checkpoint, env: str, options: Mapping[str, Any], *, runs: int, num_worlds: int, seed: int
-) -> tuple[Calibration, list[dict[str, Any]]]:
-    """Play whole episodes with the untouched policy until `runs` denoising runs were seen.
-
-    Returns:
-        The calibration, and the observations that it was measured on, as batches.
-
-    Args:
-        env: LeRobot's type of environment.
-        options: Settings of the environment, as LeRobot's configuration takes them; the task too, if it has several.
-        num_worlds: Number of worlds side by side; each counts as a run of its own.
-    """
-    with watching(checkpoint.policy) as watch, _seeing(checkpoint.policy) as seen:
-        _play_until(watch, runs, checkpoint, env, options, num_worlds, seed)
-    return watch.calibration(), seen.spread(runs, num_worlds)
-
-
 def survey_in(
     checkpoint: Checkpoint,
     denoising: Denoising,
@@ -107,7 +87,9 @@ def survey_in(
     """Play whole episodes with the cached policy until `runs` denoising runs were probed.
 
     Args:
-        env: As for `calibrate_in`, like the arguments not listed here.
+        env: LeRobot's type of environment.
+        options: Settings of the environment, as LeRobot's configuration takes them; the task too, if it has several.
+        num_worlds: Number of worlds side by side; each counts as a run of its own.
         every: One chunk in this many is probed.
         num_watched: Number of reused blocks at steps to watch, chosen at random; None for all.
     """
@@ -121,8 +103,10 @@ def observations_in(
 ) -> list[dict[str, Any]]:
     """Play whole episodes with the untouched policy, and keep observations of its chunks, spread over the episodes.
 
+    An episode is played to its end even if enough was seen before: beginnings alone would not stand for it.
+
     Args:
-        runs: Observations to keep; the other arguments are as for `calibrate_in`.
+        runs: Observations to keep; the other arguments are as for `survey_in`.
 
     Returns:
         Batches of `num_worlds` observations.
@@ -245,5 +229,5 @@ def naming_what_is_missing(env: str, config: Any) -> Iterator[None]:
             raise
         raise BacError(
             f"--env {env}: gives no {error.args[0]}, which the policy takes; choose its observations with "
-            "--env-option (Push-T: obs_type=...), or give --dataset"
+            "--env-option (Push-T: --env-option obs_type=environment_state_agent_pos), or give --dataset"
         ) from error

@@ -53,12 +53,13 @@ class Preparation(Interceptor):
         policy: The wrapped policy.
         owner: Module whose method is the sampler.
         attribute: Name of that method.
-        follows: The policy follows a file, so it is not the reference for its actions, and stays wrapped in any case.
+        follows: What the policy follows, in words; it is then not the reference for its actions, and stays wrapped in
+            any case. Empty if it is replayed as it is.
     """
 
     role = "prepare"
 
-    def __init__(self, policy: nn.Module, owner: nn.Module, attribute: str, *, follows: bool) -> None:
+    def __init__(self, policy: nn.Module, owner: nn.Module, attribute: str, *, follows: str) -> None:
         self.policy = policy
         self.owner = owner
         self.attribute = attribute
@@ -219,7 +220,7 @@ class Preparation(Interceptor):
     def _tell(self, trial: Trial, plan: Plan, guided: str, prepared_s: float) -> None:
         actions = "same actions" if trial.error == 0.0 else f"actions equal within {trial.error:.0e}"
         if self.follows:
-            actions = "following its file"
+            actions = f"following {self.follows}"
         self.state = f"{1e3 * trial.wrapped_s:.1f} ms a chunk, {1e3 * trial.untouched_s:.1f} before, {actions}{guided}"
         cost = f"prepared in {prepared_s:.1f} s, {plan.num_bytes / 1e6:.1f} MB"
         logger.info("bac: %s replays: %s; %s %s", self._name, self.state, cost, LEAVE)
@@ -246,12 +247,12 @@ def _brief(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def prepare_at_first_chunk(policy: nn.Module, *, follows: bool) -> bool:
+def prepare_at_first_chunk(policy: nn.Module, *, follows: str = "") -> bool:
     """Prepare a policy for replay when it is asked for its first action chunk.
 
     Args:
         policy: Wrapped by `bac.wrap` with replay.
-        follows: It follows a file rather than its own way to denoise.
+        follows: What it follows rather than its own way to denoise, in words.
 
     Returns:
         Whether it will be; False if it was wrapped without replay.

@@ -51,7 +51,7 @@ class FlowInterceptor(SolverInterceptor):
     def __init__(self, run: FlowRun, flow: Flow, swaps: Sequence[Swap | Argument], name: str) -> None:
         steppers = (Swap(part.owner, part.attribute, part.make(run)) for part in flow.steppers)
         super().__init__((*swaps, *steppers))
-        self.run, self.name = run, name
+        self.run, self.flow, self.name = run, flow, name
         self._guidance, self._argument = flow.guidance, flow.guidance_argument
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:

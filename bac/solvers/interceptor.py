@@ -123,7 +123,8 @@ def swaps_for(
         if any(not float(timestep).is_integer() for timestep in timesteps):
             raise ScheduleError(
                 f"timesteps: of {name} they are whole numbers, those of its training; shares of noise are for "
-                f"flow-matching policies, got {tuple(timesteps)}"
+                f"flow-matching policies, as every preset is, got {tuple(timesteps)}; fit a solver to this one: "
+                "bac.tune(policy, batches, target_hz=25)"
             )
         return scheduler_swaps(host, solver.scheduler(host.sampler_owner.noise_scheduler, timesteps), len(timesteps))
     if num_steps is None:

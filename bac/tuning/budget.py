@@ -74,7 +74,10 @@ class Budget:
         }
         named = {name: value for name, value in given.items() if value is not None}
         if len(named) != 1:
-            raise BudgetError(f"budget: give exactly one of {', '.join(given)}, got {', '.join(named) or 'none'}")
+            raise BudgetError(
+                f"budget: give exactly one of {', '.join(given)}, got {', '.join(named) or 'none'}; "
+                "for example target_hz=25"
+            )
         wrong = [
             (name, value) for name, value in (*named.items(), ("n_action_steps", n_action_steps or 1)) if value <= 0
         ]

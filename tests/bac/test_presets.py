@@ -79,6 +79,7 @@ def test_a_file_may_name_a_preset_in_one_line(tmp_path):
     policy = Policy().eval()
     bac.wrap(policy, bac.load(path), flow=policy.described(), replay=False)
     assert bac.describe(policy).denoising.timesteps == bac.load(path).timesteps
+    assert bac.describe(policy).own.endswith(" 10 steps")  # it remembers where the policy reads its number
     assert find_host(bac.unwrap(policy), flow=policy.described()).num_steps == 10
 
 

@@ -8,6 +8,7 @@ folder; this repository, and so `bac`, is not among them unless it is named.
 from __future__ import annotations
 
 import atexit
+import importlib.metadata
 import multiprocessing
 import os
 import runpy
@@ -15,10 +16,11 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,6 +117,18 @@ def wait_until(holds: Callable[[], bool], timeout_s: float) -> bool:
     return holds()
 
 
+def _forget_what_is_installed_of_this_repository(paths: Sequence[str]) -> None:
+    """`make setup` installs its plug-ins, and LeRobot imports those; let only what `paths` hold be installed."""
+    find, ours = importlib.metadata.distributions, ("lerobot_policy_bac", "lerobot_policy_diffusion_transformer")
+
+    def found(**context: Any) -> Iterator[importlib.metadata.Distribution]:
+        for one in find(**context):
+            if one.metadata["Name"] not in ours or str(one.locate_file("")).rstrip("/") in paths:
+                yield one
+
+    importlib.metadata.distributions = found
+
+
 def _become(
     module: str, arguments: list[str], folder: str, log: str, paths: list[str], environment: dict[str, str]
 ) -> None:
@@ -127,6 +141,7 @@ def _become(
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path[:] = [*paths, *(path for path in sys.path if Path(path).resolve() != ROOT)]
+    _forget_what_is_installed_of_this_repository(paths)
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -134,7 +134,7 @@ def test_ctrl_c_leaves_files_as_they_were_and_is_one_sentence(dit, command, tmp_
     updates = dict.fromkeys([block.name for block in host.blocks], (0, 2))
     bac.Denoising(schedule=bac.Schedule(host.num_steps, updates)).save(tmp_path / "bac.json")
     before = (tmp_path / "bac.json").read_bytes()
-    for name in ("calibrate_in", "survey_in", "observations_in"):
+    for name in ("survey_in", "observations_in"):
         monkeypatch.setattr(measure, name, stopped)
     more = ["--num-updates", "2"] if command == "calibrate" else []
     more += ["--file", str(tmp_path / "bac.json")] if command == "guard" else ["--output", str(tmp_path / "bac.json")]

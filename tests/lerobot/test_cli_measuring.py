@@ -91,7 +91,7 @@ def test_a_simulator_that_is_not_installed_is_one_sentence(dit, monkeypatch):
 
 
 def test_more_updates_than_steps_are_refused_before_anything_is_played(dit, monkeypatch):
-    monkeypatch.setattr(measure, "calibrate_in", pytest.fail)
+    monkeypatch.setattr(measure, "observations_in", pytest.fail)
     result = run("calibrate", "--policy-path", dit, *PUSHT)
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
     assert "the policy makes 7 denoising steps" in result.output and "type --num-updates 3" in result.output
@@ -158,6 +158,9 @@ def check_tuned(result: Any, output: Path, policy_path: Path) -> None:
     assert report["chosen"]["denoising"] == json.loads(output.read_text())
     bac.wrap(checkpoints.load(policy_path).policy, denoising, replay=False)
     assert run("show", output).output == f"{denoising}\n"
+    reported = run("show", output.with_name("bac.tuned.json")).output
+    head = f"Report of bac tune: {len(report['rows'])} ways to denoise were tried. Its choice:"
+    assert reported == f"{head}\n{denoising}\n"
 
 
 def test_tune_takes_observations_from_a_data_set(dit, data, tmp_path):
@@ -208,7 +211,10 @@ def test_tune_says_what_a_budget_is(dit, data):
 
 def test_tune_explains_itself():
     text = " ".join(run("tune", "--help").output.split())
-    assert "chosen together, by running them" in text and "bac tune --policy-path CKPT --env pusht" in text
+    assert (
+        "chosen together, by running them" in text
+        and "bac tune --policy-path policies/checkpoints/pusht --env pusht" in text
+    )
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
 
 def prepared_later(policy: nn.Module, what: Any = None) -> nn.Module:
     bac.wrap(policy, what)
-    assert prepare_at_first_chunk(policy, follows=what is not None)
+    assert prepare_at_first_chunk(policy, follows="" if what is None else "its file")
     return policy
 
 
@@ -279,7 +279,7 @@ def test_a_copy_waits_or_replays_on_its_own(policy):
 
 
 def test_a_policy_wrapped_without_replay_is_not_prepared():
-    assert not prepare_at_first_chunk(bac.wrap(small_policy(n_layer=1), FEW, replay=False), follows=True)
+    assert not prepare_at_first_chunk(bac.wrap(small_policy(n_layer=1), FEW, replay=False), follows="its file")
 
 
 def test_only_policies_that_bac_knows_are_replayed_without_being_asked():

@@ -51,7 +51,7 @@ def guided(made: nn.Module, **options: Any) -> nn.Module:
 
 def prepared_later(policy: nn.Module, what: Any = None) -> nn.Module:
     bac.wrap(policy, what)
-    assert prepare_at_first_chunk(policy, follows=what is not None)
+    assert prepare_at_first_chunk(policy, follows="" if what is None else "its file")
     return policy
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bac.caching.block import Block, BlockKind
 from bac.caching.schedule import Schedule
 from bac.errors import ScheduleError
+
+logger = logging.getLogger(__name__)
 
 
 def bubble(
@@ -27,6 +30,8 @@ def bubble(
             fragile blocks the upstream one comes first.
         blocks: The blocks of `schedule`, for their kind and layer.
 
+    Where no block is a feed-forward one, as in a convolutional U-Net, nothing bubbles, and a warning is logged.
+
     Raises:
         ScheduleError: `num_bubbled` is out of range, or a block of `schedule` is missing from `caching_error` or
             `blocks`.
@@ -42,6 +47,10 @@ def bubble(
         if missing:
             raise ScheduleError(f"{what}: lacks {len(missing)} of the schedule's blocks, first {missing[0]}")
 
+    if all(described[name].kind is not BlockKind.FEED_FORWARD for name in names):
+        logger.warning(
+            "num_bubbled = %d changes nothing: none of the %d blocks is a feed-forward one", num_bubbled, len(names)
+        )
     fragile = sorted(names, key=lambda name: -caching_error[name])[:num_bubbled]
     steps = dict(schedule.update_steps)
     for name in fragile:

@@ -15,7 +15,7 @@ from eval.play.launchers.launcher import Make, Part, Results
 
 ROOT = Path(__file__).parents[3]
 MOST_DEATHS = 3  # of workers while they play the same part: after that, the part itself must be at fault
-_INSTALL = "launcher=ray: Ray is not installed. Type: pip install 'lerobot_policy_bac[ray]', or take launcher=local"
+_INSTALL = "launcher=ray: Ray is not installed. Type: pip install '.[ray]', or take launcher=local"
 
 
 @dataclass(frozen=True)
