@@ -43,6 +43,7 @@ from bac.caching.schedulers.adaptive import adaptive_schedule
 from bac.control import ControlLoop
 from bac.denoising import Denoising, load
 from bac.errors import BacError
+from bac.exporting import export
 from bac.guarding import Guard
 from bac.plan.replay import Replay
 from bac.plugin import describe, unwrap, wrap
@@ -61,6 +62,7 @@ __all__ = [
     "adaptive_schedule",
     "calibrate",
     "describe",
+    "export",
     "load",
     "tune",
     "unwrap",

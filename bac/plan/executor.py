@@ -152,6 +152,15 @@ class Replayer(Interceptor):
         finally:
             self.sights, self.run.orders_ahead, self.on_demand = sights, orders, False
 
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Within the context, interpret every run, and record none."""
+        (sights, self.sights), (plans, self._plans) = (self.sights, 0), (self._plans, OrderedDict())
+        try:
+            yield
+        finally:
+            self.sights, self._plans = sights, plans
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Replayer:
         """A replayer of the copied policy, without plans: they have the original's weights baked in."""
         clone = type(self).__new__(type(self))

@@ -32,6 +32,7 @@ _SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse
 
 EXACT = (*_FRONT, split_tokens, *_SHARE, *_BACK)
 UNSPLIT = (*_FRONT, *_BACK)
+PORTABLE = (*_FRONT, own_outputs)  # for other runtimes, which have layouts of their own: no strides in the program
 FAST = (*_FRONT, split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM, drop_dead_code, *_BACK)
 
 

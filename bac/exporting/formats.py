@@ -1,0 +1,173 @@
+"""Writes a program in a format: one function for each, all with the same arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bac.errors import BacError
+from bac.exported.runners import COMPILED, ONNX, PROGRAM
+from bac.exporting.portable import exported, quietly
+from bac.files import brief
+from bac.plan.program import Program
+
+OPSET = 20  # the first with GELU as one operator
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass
+class Written:
+    """What a format wrote.
+
+    Attributes:
+        files: File to the time that it took to make [s]; each can be run by itself.
+    """
+
+    files: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Take the time of what makes a file."""
+        started = time.perf_counter()
+        yield
+        self.files[name] = time.perf_counter() - started
+
+
+def check(format: str, *, compile: bool) -> None:
+    """Look for what a format needs, before minutes of work.
+
+    Raises:
+        BacError: The format is unknown, or a package or the compiler is missing.
+    """
+    if format not in FORMATS:
+        raise BacError(f"format: must be {' or '.join(FORMATS)}, got {format!r}")
+    if format == "onnx":
+        for name in _ONNX_PACKAGES:
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                raise BacError(
+                    f"format: onnx needs the package {name}: pip install 'lerobot_policy_bac[export]'"
+                ) from error
+    if format == "pt2" and compile:
+        _check_compiler()
+
+
+def _check_compiler() -> None:
+    builder: Any = importlib.import_module("torch._inductor.cpp_builder")
+    try:
+        builder.get_cpp_compiler()
+    except Exception as error:  # PyTorch's own class, which moved between versions
+        raise BacError(
+            "compile: AOTInductor needs a C++ compiler, and none was found; install one (apt-get install g++), name "
+            "it (CXX=/path/to/g++), or leave the compiled package out: compile=False, --no-compile"
+        ) from error
+
+
+def write_pt2(program: Program, arguments: Mapping[str, Tensor], folder: Path, *, compile: bool) -> Written:
+    """Write ``program.pt2``, and ``compiled.pt2`` if `compile`.
+
+    Args:
+        program: A program without draws.
+        arguments: Its inputs in order: name to an example.
+        folder: Where to write.
+        compile: Compile with AOTInductor for this machine, which takes minutes.
+
+    Raises:
+        BacError: The compiler failed.
+    """
+    written = Written()
+    with written.timing(PROGRAM), quietly():
+        made = exported(program, list(arguments.values()))
+        torch.export.save(made, folder / PROGRAM)
+    if compile:
+        with written.timing(COMPILED):
+            _compile(made, folder / COMPILED)
+    return written
+
+
+def _compile(made: Any, path: Path) -> None:
+    inductor: Any = importlib.import_module("torch._inductor")
+    try:
+        with quietly(), torch.no_grad():
+            inductor.aoti_compile_and_package(made, package_path=str(path))
+    except RuntimeError as error:
+        raise BacError(
+            f"compile: AOTInductor failed ({brief(error)}); leave the compiled package out: compile=False, --no-compile"
+        ) from error
+
+
+def write_onnx(program: Program, arguments: Mapping[str, Tensor], folder: Path, *, compile: bool) -> Written:
+    """Write ``policy.onnx``, with its weights beside it if they are above 2 GB. `compile` has no meaning here.
+
+    Args:
+        program: A program without draws.
+        arguments: Its inputs in order: name to an example.
+        folder: Where to write.
+        compile: Ignored.
+
+    Raises:
+        BacError: An operator has no counterpart in ONNX.
+    """
+    written = Written()
+    with written.timing(ONNX):
+        try:
+            _to_onnx(program, arguments, folder / ONNX)
+        except (RuntimeError, ValueError) as error:
+            raise BacError(f"format: torch.onnx cannot write this run ({brief(error)}); take --format pt2") from error
+    return written
+
+
+def _to_onnx(program: Program, arguments: Mapping[str, Tensor], path: Path) -> None:
+    examples = tuple(arguments.values())
+    with quietly(), _without_chatter(), torch.no_grad():
+        made = torch.onnx.export(
+            exported(program, examples),
+            examples,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(arguments),
+            output_names=["action"],
+            verbose=False,
+            optimize=False,  # it would double the time, and onnxruntime optimises anyway
+        )
+        if made is None:
+            raise RuntimeError("torch.onnx returned no program")
+        made.save(path, external_data=_num_bytes(program) > _LARGEST)
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep torch.onnx from printing its progress, and onnxscript from logging every operator."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+_LARGEST = (1 << 31) - (1 << 24)  # bytes in one protobuf file: 2 GiB, less what the operators take
+
+
+def _num_bytes(program: Program) -> int:
+    tensors: Sequence[Tensor] = list(program.constants.values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+FORMATS = {"pt2": write_pt2, "onnx": write_onnx}
