@@ -37,6 +37,7 @@ Words:
     plan: the recorded, specialised program of a whole run.
 """
 
+from bac import exported as exported  # bac.exported.load
 from bac.caching.block import Block
 from bac.caching.schedule import Schedule
 from bac.caching.schedulers.adaptive import adaptive_schedule

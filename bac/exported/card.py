@@ -75,7 +75,9 @@ class Scaling:
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
-            raise ScheduleError(f"scaling: mode must be {', '.join(_MODES[:-1])} or {_MODES[-1]}, got {self.mode!r:.80}")
+            raise ScheduleError(
+                f"scaling: mode must be {', '.join(_MODES[:-1])} or {_MODES[-1]}, got {self.mode!r:.80}"
+            )
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,9 @@ class Card:
         lines.append(f"  out  {self.output.name} {list(self.output.shape)} {self.output.dtype}, {self.output.unit}")
         for name, error in self.errors.items():
             same = "bit-equal to" if error == 0 else f"within {error:.1e} of"
-            lines.append(f"  {name}: {same} the policy on {self.num_checked} chunks, made in {self.build_s[name]:.0f} s")
+            lines.append(
+                f"  {name}: {same} the policy on {self.num_checked} chunks, made in {self.build_s[name]:.0f} s"
+            )
         return "\n".join(lines)
 
 

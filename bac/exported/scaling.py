@@ -23,8 +23,8 @@ def normalised(values: Array, scaling: Scaling | None) -> Array:
         return values
     low, width = _low_and_width(values, scaling)
     if scaling.mode == "MEAN_STD":
-        return (values - low) / (width + _as(scaling.eps, values))
-    return 2 * (values - low) / width - 1
+        return np.asarray((values - low) / (width + _as(scaling.eps, values)))
+    return np.asarray(2 * (values - low) / width - 1)
 
 
 def restored(values: Array, scaling: Scaling | None) -> Array:

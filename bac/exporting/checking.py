@@ -21,11 +21,12 @@ NUM_CHECKS = 3
 
 def other_observations(batch: Mapping[str, Any], count: int = NUM_CHECKS) -> list[dict[str, Any]]:
     """Observations of the same shapes, for where no held-out ones are given: noise is added to every tensor."""
-    made = []
-    for seed in range(count):
-        numbers = iter(other_numbers(flatten(batch)[0], seed))
-        made.append(replace_leaves(batch, lambda _, numbers=numbers: next(numbers)))
-    return made
+    return [_other(batch, seed) for seed in range(count)]
+
+
+def _other(batch: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    numbers = iter(other_numbers(flatten(batch)[0], seed))
+    return dict(replace_leaves(batch, lambda _: next(numbers)))
 
 
 def chunks_of(host: Host, batches: Sequence[Mapping[str, Any]], seed: int) -> list[Tensor]:
@@ -64,6 +65,6 @@ def check_error(name: str, error: float, bound: float) -> None:
     """
     if not error <= bound:
         raise RunError(
-            f"{name}: its actions differ from the policy's by {error:.1e} of the largest, where {bound:.0e} is allowed; "
-            "nothing was written. Take another format, or report the policy's class and this line"
+            f"{name}: its actions differ from the policy's by {error:.1e} of the largest, where {bound:.0e} is "
+            "allowed; nothing was written. Take another format, or report the policy's class and this line"
         )

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,15 @@ def export(
     probe(target, folder=True)
     host, denoising = _checked(policy)
     recorded = record(host, batch)
-    program, noise = without_draws(recorded.program, recorded.names)
+    exact, noise = without_draws(recorded.exact, recorded.names)
+    fast, _ = without_draws(recorded.fast, recorded.names)
     tensors = {name: batch[name] for name in recorded.names.values()}
     arguments = tensors | {one.name: _zeros(one, recorded.chunk) for one in noise}
     source = _checkpoint_of(policy, checkpoint)
     batches = list(held_out) or other_observations(batch)
     wanted = chunks_of(host, batches, seed)
     with _drafted(target) as draft:
-        written = FORMATS[format](program, arguments, draft, compile=compile)
+        written = FORMATS[format](exact, fast, arguments, draft, compile=compile)
         denoising.save(draft / "bac.json")
         if source is not None:
             copy_processors(source, draft)
@@ -165,8 +167,6 @@ def _checked_card(
     card: Card, batches: Sequence[Mapping[str, Any]], wanted: Sequence[Tensor], seed: int, draft: Path
 ) -> Card:
     """The card with the errors of every file, written beside them."""
-    from dataclasses import replace
-
     card.save(draft)
     errors, bound = {}, tolerance_of(wanted[0])
     for name in card.build_s:

@@ -75,12 +75,15 @@ def _check_compiler() -> None:
         ) from error
 
 
-def write_pt2(program: Program, arguments: Mapping[str, Tensor], folder: Path, *, compile: bool) -> Written:
+def write_pt2(
+    exact: Program, fast: Program, arguments: Mapping[str, Tensor], folder: Path, *, compile: bool
+) -> Written:
     """Write ``program.pt2``, and ``compiled.pt2`` if `compile`.
 
     Args:
-        program: A program without draws.
-        arguments: Its inputs in order: name to an example.
+        exact: The run, without draws. ``program.pt2`` holds it as it is.
+        fast: The same with roundings in another order. A compiler changes them anyway, so it gets this one.
+        arguments: Inputs in order: name to an example.
         folder: Where to write.
         compile: Compile with AOTInductor for this machine, which takes minutes.
 
@@ -89,11 +92,10 @@ def write_pt2(program: Program, arguments: Mapping[str, Tensor], folder: Path, *
     """
     written = Written()
     with written.timing(PROGRAM), quietly():
-        made = exported(program, list(arguments.values()))
-        torch.export.save(made, folder / PROGRAM)
+        torch.export.save(exported(exact, list(arguments.values())), folder / PROGRAM)
     if compile:
-        with written.timing(COMPILED):
-            _compile(made, folder / COMPILED)
+        with written.timing(COMPILED), quietly():
+            _compile(exported(fast, list(arguments.values())), folder / COMPILED)
     return written
 
 
@@ -108,12 +110,15 @@ def _compile(made: Any, path: Path) -> None:
         ) from error
 
 
-def write_onnx(program: Program, arguments: Mapping[str, Tensor], folder: Path, *, compile: bool) -> Written:
+def write_onnx(
+    exact: Program, fast: Program, arguments: Mapping[str, Tensor], folder: Path, *, compile: bool
+) -> Written:
     """Write ``policy.onnx``, with its weights beside it if they are above 2 GB. `compile` has no meaning here.
 
     Args:
-        program: A program without draws.
-        arguments: Its inputs in order: name to an example.
+        exact: Ignored, because no other runtime rounds as PyTorch does.
+        fast: The run, without draws.
+        arguments: Inputs in order: name to an example.
         folder: Where to write.
         compile: Ignored.
 
@@ -123,7 +128,7 @@ def write_onnx(program: Program, arguments: Mapping[str, Tensor], folder: Path, 
     written = Written()
     with written.timing(ONNX):
         try:
-            _to_onnx(program, arguments, folder / ONNX)
+            _to_onnx(fast, arguments, folder / ONNX)
         except (RuntimeError, ValueError) as error:
             raise BacError(f"format: torch.onnx cannot write this run ({brief(error)}); take --format pt2") from error
     return written
@@ -140,7 +145,7 @@ def _to_onnx(program: Program, arguments: Mapping[str, Tensor], path: Path) -> N
             input_names=list(arguments),
             output_names=["action"],
             verbose=False,
-            optimize=False,  # it would double the time, and onnxruntime optimises anyway
+            optimize=len(program.instructions) <= _MOST_OPTIMISED,
         )
         if made is None:
             raise RuntimeError("torch.onnx returned no program")
@@ -162,6 +167,7 @@ def _without_chatter() -> Iterator[None]:
             logger.setLevel(level)
 
 
+_MOST_OPTIMISED = 10_000  # operators; above, onnxscript's optimiser takes many minutes, and onnxruntime has its own
 _LARGEST = (1 << 31) - (1 << 24)  # bytes in one protobuf file: 2 GiB, less what the operators take
 
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from bac.adapters.host import Host
 from bac.caching.interceptors.patch import stack_on, stacked
 from bac.errors import RunError
-from bac.plan.build import no_collection, record_twice, refusing
+from bac.plan.build import no_collection, record_twice, refusing, tolerance_of
+from bac.plan.codegen import generate
 from bac.plan.executor import Replayer
-from bac.plan.passes import PORTABLE, specialise
+from bac.plan.passes import PORTABLE, PORTABLE_FAST, specialise
 from bac.plan.program import Program
 from bac.plan.randomness import RandomState
 from bac.plan.reads import Reads
@@ -30,12 +31,14 @@ class Recorded:
     """The program of a policy's call, and where its inputs come from.
 
     Attributes:
-        program: The specialised program; its one output is the action chunk.
-        names: Value of the program to key of the observation batch, for the tensors that it reads.
+        exact: The specialised program, bit-equal to the policy; its one output is the action chunk.
+        fast: The same with roundings in another order; `exact` itself if that would change the actions too much.
+        names: Value of the programs to key of the observation batch, for the tensors that they read.
         chunk: The policy's own chunk of that batch.
     """
 
-    program: Program
+    exact: Program
+    fast: Program
     names: Mapping[int, str]
     chunk: Tensor
 
@@ -52,13 +55,13 @@ def record(host: Host, batch: Mapping[str, Any]) -> Recorded:
     """
     try:
         with interpreting(host.policy), host.own_randomness(), torch.no_grad():
-            program, chunk = _program_of(host, dict(batch))
+            exact, fast, chunk = _programs_of(host, dict(batch))
     except Refusal as refusal:
         raise RunError(
             f"{type(host.policy).__name__}: its denoising run cannot be exported: {refusal}. An export holds one fixed "
             "program: wrap the policy with a bac.Schedule or a bac.Denoising that does not decide during the run"
         ) from refusal
-    return Recorded(program, _names(program, batch), chunk)
+    return Recorded(exact, fast, _names(exact, batch), chunk)
 
 
 @contextmanager
@@ -72,7 +75,7 @@ def interpreting(policy: nn.Module) -> Iterator[None]:
         yield
 
 
-def _program_of(host: Host, batch: dict[str, Any]) -> tuple[Program, Tensor]:
+def _programs_of(host: Host, batch: dict[str, Any]) -> tuple[Program, Program, Tensor]:
     def predict(given: dict[str, Any]) -> Any:
         host.reset()  # the call may queue observations and actions
         chunk = host.predict(given)
@@ -87,9 +90,13 @@ def _program_of(host: Host, batch: dict[str, Any]) -> tuple[Program, Tensor]:
     with no_collection(), refusing():
         held, swapped = _of_solver(host)
         staleness = Staleness(host.policy, (*held, *leaves), swapped, reads=reads)
-        program, _ = record_twice(predict, staleness, arguments, before, chunk)
+        program, recordings = record_twice(predict, staleness, arguments, before, chunk)
         with torch.inference_mode():
-            return specialise(program, PORTABLE)[0], chunk
+            exact, _ = specialise(program, PORTABLE)
+            fast, _ = specialise(program, PORTABLE_FAST)
+            replay, _ = generate(fast)
+            error = max(recording.error_of(replay) for recording in recordings)
+    return exact, fast if error <= tolerance_of(chunk) else exact, chunk
 
 
 def _of_solver(host: Host) -> tuple[list[object], list[tuple[object, str]]]:

@@ -155,11 +155,14 @@ class Replayer(Interceptor):
     @contextmanager
     def resting(self) -> Iterator[None]:
         """Within the context, interpret every run, and record none."""
-        (sights, self.sights), (plans, self._plans) = (self.sights, 0), (self._plans, OrderedDict())
+        sights, plans = self.sights, dict(self._plans)
+        self.sights = 0
+        self._plans.clear()
         try:
             yield
         finally:
-            self.sights, self._plans = sights, plans
+            self.sights = sights
+            self._plans.update(plans)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replayer:
         """A replayer of the copied policy, without plans: they have the original's weights baked in."""

@@ -32,8 +32,12 @@ _SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse
 
 EXACT = (*_FRONT, split_tokens, *_SHARE, *_BACK)
 UNSPLIT = (*_FRONT, *_BACK)
-PORTABLE = (*_FRONT, own_outputs)  # for other runtimes, which have layouts of their own: no strides in the program
-FAST = (*_FRONT, split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM, drop_dead_code, *_BACK)
+_ASSOCIATE = (split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM)
+FAST = (*_FRONT, *_ASSOCIATE, drop_dead_code, *_BACK)
+
+# For other runtimes, which choose layouts themselves: no strides in the program.
+PORTABLE = (*_FRONT, own_outputs)
+PORTABLE_FAST = (*_FRONT, *_ASSOCIATE, drop_dead_code, own_outputs)
 
 
 def specialise(program: Program, passes: Sequence[Pass]) -> tuple[Program, tuple[Stage, ...]]:
