@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,16 @@ class Card:
             if (document.get("kind"), document.get("version")) != (_FORMAT, _VERSION):
                 raise ScheduleError(f"is no card of version {_VERSION}")
             return cls(**{field.name: part(document, field.name, _READ.get(field.name, dict)) for field in fields(cls)})
+
+    def about(self, folder: Path, build_s: Mapping[str, float]) -> Card:
+        """The card with the hashes of all files of a folder.
+
+        Args:
+            folder: The export's folder.
+            build_s: Exported file to the time it took to make [s].
+        """
+        hashes = {path.name: file_hash(path) for path in sorted(folder.iterdir())}
+        return replace(self, hashes={**hashes, **self.hashes}, build_s=dict(build_s))
 
     def check_files(self, folder: Path, *names: str) -> None:
         """Compare files with the hashes that were taken when they were checked.

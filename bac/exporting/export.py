@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from bac.adapters import find_host
-from bac.adapters.host import Host, dotted_name
+from bac.adapters.host import Host
 from bac.caching.interceptors.patch import stack_on
 from bac.caching.interceptors.scope import RunScope
 from bac.checks import why_not_replayed
 from bac.denoising import Denoising
 from bac.drafts import draft_beside, sweep
 from bac.errors import RunError, UnsupportedPolicyError
-from bac.exported import Card, Noise, Port, load
-from bac.exported.card import file_hash
+from bac.exported import Card, Noise, load
 from bac.exporting.checking import check_error, chunks_of, error_of, other_observations
 from bac.exporting.draws import without_draws
-from bac.exporting.formats import FORMATS, Written, check
-from bac.exporting.recorded import Recorded, record
-from bac.exporting.statistics import copy_processors, scalings
+from bac.exporting.first_card import first_card
+from bac.exporting.formats import FORMATS, check
+from bac.exporting.metadata import metadata
+from bac.exporting.recorded import record
+from bac.exporting.statistics import copy_processors
 from bac.files import probe, put_folder, reporting
-from bac.fingerprint import weights_hash
 from bac.plan.build import tolerance_of
-from bac.version import __version__
-
-_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def export(
@@ -85,16 +81,18 @@ def export(
     fast, _ = without_draws(recorded.fast, recorded.names)
     tensors = {name: batch[name] for name in recorded.names.values()}
     arguments = tensors | {one.name: _zeros(one, recorded.chunk) for one in noise}
-    source = _checkpoint_of(policy, checkpoint)
     batches = list(held_out) or other_observations(batch)
     wanted = chunks_of(host, batches, seed)
+    source = _checkpoint_of(policy, checkpoint)
+    card = first_card(host, denoising, tensors, noise, recorded.chunk, source, format)
     with _drafted(target) as draft:
-        written = FORMATS[format](exact, fast, arguments, draft, compile=compile)
+        written = FORMATS[format](
+            exact, fast, arguments, draft, compile=compile, metadata=metadata(card.inputs, noise, card.scaling)
+        )
         denoising.save(draft / "bac.json")
         if source is not None:
             copy_processors(source, draft)
-        card = _card(host, denoising, recorded, noise, tensors, source, written, draft, format)
-        return _checked_card(card, batches, wanted, seed, draft)
+        return _checked_card(card.about(draft, written.files), batches, wanted, seed, draft)
 
 
 def _checked(policy: Any) -> tuple[Host, Denoising]:
@@ -124,45 +122,6 @@ def _checkpoint_of(policy: Any, given: str | Path | None) -> Path | None:
     return Path(path) if path is not None and Path(path).is_dir() else None
 
 
-def _card(
-    host: Host, denoising: Denoising, recorded: Recorded, noise: tuple[Noise, ...], tensors: Mapping[str, Tensor],
-    source: Path | None, written: Written, draft: Path, format: str,
-) -> Card:  # fmt: skip
-    """The card before the check: without errors."""
-    config = getattr(host.policy, "config", None)
-    scaling = {} if source is None else scalings(source)
-    n_obs_steps = int(getattr(config, "n_obs_steps", 1))
-    windows = getattr(config, "observation_delta_indices", None) is not None
-    chunk = recorded.chunk
-    files = sorted(path.name for path in draft.iterdir())
-    return Card(
-        format=format,
-        policy=dotted_name(type(host.policy)),
-        denoising=denoising.name,
-        device=chunk.device.type,
-        inputs=tuple(
-            Port(
-                name,
-                tuple(tensor.shape),
-                _dtype(tensor),
-                _unit(name, scaling),
-                windows and tensor.ndim > 2 and tensor.shape[1] == n_obs_steps,
-            )
-            for name, tensor in tensors.items()
-        ),
-        noise=noise,
-        output=Port("action", tuple(chunk.shape), _dtype(chunk), _unit("action", scaling)),
-        scaling={name: scaling[name] for name in (*tensors, "action") if name in scaling},
-        n_obs_steps=n_obs_steps,
-        n_action_steps=int(getattr(config, "n_action_steps", chunk.shape[1])),
-        errors={},
-        num_checked=0,
-        hashes={name: file_hash(draft / name) for name in files} | {"weights": weights_hash(host.policy) or ""},
-        build_s=dict(written.files),
-        versions={"bac": __version__, **_versions()},
-    )
-
-
 def _checked_card(
     card: Card, batches: Sequence[Mapping[str, Any]], wanted: Sequence[Tensor], seed: int, draft: Path
 ) -> Card:
@@ -175,25 +134,6 @@ def _checked_card(
     checked = replace(card, errors=errors, num_checked=len(batches))
     checked.save(draft)
     return checked
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _unit(name: str, scaling: Mapping[str, Any]) -> str:
-    found = scaling.get(name)
-    return "as the policy takes it" if found is None else f"the data set's, normalised by {found.mode}"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 @contextmanager

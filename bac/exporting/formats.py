@@ -76,7 +76,13 @@ def _check_compiler() -> None:
 
 
 def write_pt2(
-    exact: Program, fast: Program, arguments: Mapping[str, Tensor], folder: Path, *, compile: bool
+    exact: Program,
+    fast: Program,
+    arguments: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    compile: bool,
+    metadata: Mapping[str, str],
 ) -> Written:
     """Write ``program.pt2``, and ``compiled.pt2`` if `compile`.
 
@@ -86,6 +92,7 @@ def write_pt2(
         arguments: Inputs in order: name to an example.
         folder: Where to write.
         compile: Compile with AOTInductor for this machine, which takes minutes.
+        metadata: What the compiled package tells of itself.
 
     Raises:
         BacError: The compiler failed.
@@ -95,15 +102,16 @@ def write_pt2(
         torch.export.save(exported(exact, list(arguments.values())), folder / PROGRAM)
     if compile:
         with written.timing(COMPILED), quietly():
-            _compile(exported(fast, list(arguments.values())), folder / COMPILED)
+            _compile(exported(fast, list(arguments.values())), folder / COMPILED, metadata)
     return written
 
 
-def _compile(made: Any, path: Path) -> None:
+def _compile(made: Any, path: Path, metadata: Mapping[str, str]) -> None:
     inductor: Any = importlib.import_module("torch._inductor")
     try:
         with quietly(), torch.no_grad():
-            inductor.aoti_compile_and_package(made, package_path=str(path))
+            options = {"aot_inductor.metadata": dict(metadata)}
+            inductor.aoti_compile_and_package(made, package_path=str(path), inductor_configs=options)
     except RuntimeError as error:
         raise BacError(
             f"compile: AOTInductor failed ({brief(error)}); leave the compiled package out: compile=False, --no-compile"
@@ -111,16 +119,23 @@ def _compile(made: Any, path: Path) -> None:
 
 
 def write_onnx(
-    exact: Program, fast: Program, arguments: Mapping[str, Tensor], folder: Path, *, compile: bool
+    exact: Program,
+    fast: Program,
+    arguments: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    compile: bool,
+    metadata: Mapping[str, str],
 ) -> Written:
-    """Write ``policy.onnx``, with its weights beside it if they are above 2 GB. `compile` has no meaning here.
+    """Write ``policy.onnx``, with its weights beside it if they are above 2 GB.
 
     Args:
         exact: Ignored, because no other runtime rounds as PyTorch does.
         fast: The run, without draws.
         arguments: Inputs in order: name to an example.
         folder: Where to write.
-        compile: Ignored.
+        compile: Ignored; whatever runs the file compiles it.
+        metadata: Ignored; the names are in the file.
 
     Raises:
         BacError: An operator has no counterpart in ONNX.
