@@ -145,8 +145,16 @@ def write_onnx(
         try:
             _to_onnx(fast, arguments, folder / ONNX)
         except (RuntimeError, ValueError) as error:
-            raise BacError(f"format: torch.onnx cannot write this run ({brief(error)}); take --format pt2") from error
+            why = brief(_first_cause(error))
+            raise BacError(f"format: torch.onnx cannot write this run ({why}); take pt2: --format pt2") from error
     return written
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What went wrong at first: the exceptions above it give general advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _to_onnx(program: Program, arguments: Mapping[str, Tensor], path: Path) -> None:
