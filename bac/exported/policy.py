@@ -92,7 +92,7 @@ class ExportedPolicy:
         """
         arrays = [self._taken_in(port, batch) for port in self.card.inputs]
         chunk = restored(self._runner([*arrays, *self._noise(noise, generator)]), self._scaling.get("action"))
-        return _like(next(iter(batch.values())), chunk)
+        return _like(batch[self.card.inputs[0].name], chunk)
 
     def select_action(self, batch: Mapping[str, Any], noise: Any = None, generator: Any = None) -> Any:
         """Take one observation and return one action, `[B, Da]`; every Ta-th call predicts a new chunk.
@@ -106,7 +106,7 @@ class ExportedPolicy:
         if not self._queue:
             chunk = self.predict_action_chunk(window, noise, generator)
             self._queue.extend(chunk[:, step] for step in range(min(self.card.n_action_steps, chunk.shape[1])))
-        return _like(next(iter(batch.values())), self._queue.popleft())
+        return _like(batch[self.card.inputs[0].name], self._queue.popleft())
 
     def _remembered(self, port: Port, batch: Mapping[str, Any]) -> Array:
         """The last observations of one input; at the start of an episode the first one is repeated."""
