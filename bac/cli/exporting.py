@@ -42,12 +42,13 @@ def export(
         check(format, compile=compile)
         probe(out, folder=True)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
-        chosen = file or policy_path / "bac.json"
-        if file is not None or chosen.is_file():
-            bac.wrap(loaded.policy, bac.load(chosen))
+        own = policy_path / "bac.json"
+        follows = file or (own if own.is_file() else None)
+        if follows is not None:
+            bac.wrap(loaded.policy, bac.load(follows))
         card = bac.export(
             loaded.policy, loaded.random_observation(batch_size, seed=seed), out, format=format, compile=compile,
-            checkpoint=policy_path, held_out=_held_out(loaded, policy_path, batch_size, seed), seed=seed,
+            checkpoint=policy_path, file=follows, held_out=_held_out(loaded, policy_path, batch_size, seed), seed=seed,
         )  # fmt: skip
     typer.echo(f"{card}\nwritten to {out}")
 

@@ -17,11 +17,14 @@ from bac.adapters import find_host
 from bac.adapters.host import Host
 from bac.caching.interceptors.patch import stack_on
 from bac.caching.interceptors.scope import RunScope
+from bac.certificate import CERTIFICATE_NAME, Certificate
 from bac.checks import why_not_replayed
 from bac.denoising import Denoising
+from bac.denoising import load as load_denoising
 from bac.drafts import draft_beside, sweep
-from bac.errors import RunError, UnsupportedPolicyError
+from bac.errors import MismatchError, RunError, UnsupportedPolicyError
 from bac.exported import Card, Noise, load
+from bac.exported.card import file_hash
 from bac.exporting.checking import check_error, chunks_of, error_of, other_observations
 from bac.exporting.draws import without_draws
 from bac.exporting.first_card import first_card
@@ -41,6 +44,7 @@ def export(
     format: str = "pt2",
     compile: bool = True,
     checkpoint: str | Path | None = None,
+    file: str | Path | None = None,
     held_out: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
 ) -> Card:
@@ -60,6 +64,8 @@ def export(
         compile: Compile a ``pt2``, which takes a C++ compiler and minutes.
         checkpoint: The policy's folder, whose processors are copied and whose statistics the card takes over. By
             default the folder that LeRobot loaded the policy from.
+        file: The bac.json that the policy follows. It is copied as it is, and a certificate beside it covers the
+            export too.
         held_out: Other preprocessed observations of the same shapes, to check with; by default `batch` with noise.
         seed: Seeds the noise of the check.
 
@@ -67,6 +73,7 @@ def export(
         The card, which prints as a report.
 
     Raises:
+        MismatchError: The policy follows something else than `file`, or the certificate is for something else.
         UnsupportedPolicyError: The policy is no module, or its sampler was not found.
         RunError: The run cannot be recorded, or the file makes other actions.
         BacError: The format is unknown, or a package or the compiler is missing.
@@ -76,6 +83,7 @@ def export(
     check(format, compile=compile)
     probe(target, folder=True)
     host, denoising = _checked(policy)
+    certificate = None if file is None else _certificate(Path(file), denoising)
     recorded = record(host, batch)
     exact, noise = without_draws(recorded.exact, recorded.names)
     fast, _ = without_draws(recorded.fast, recorded.names)
@@ -89,7 +97,13 @@ def export(
         written = FORMATS[format](
             exact, fast, arguments, draft, compile=compile, metadata=metadata(card.inputs, noise, card.scaling)
         )
-        denoising.save(draft / "bac.json")
+        if file is None:
+            denoising.save(draft / "bac.json")
+        else:
+            shutil.copy(file, draft / "bac.json")
+        if certificate is not None:
+            hashes = {name: file_hash(draft / name) for name in written.files}
+            certificate.covering(hashes).save(draft / CERTIFICATE_NAME)
         if source is not None:
             copy_processors(source, draft)
         return _checked_card(card.about(draft, written.files), batches, wanted, seed, draft)
@@ -110,6 +124,13 @@ def _checked(policy: Any) -> tuple[Host, Denoising]:
     if (reason := why_not_replayed(host, denoising)) is not None:
         raise RunError(f"{name}: cannot be exported, because {reason}; wrap it with a fixed schedule or a solver")
     return host, denoising
+
+
+def _certificate(file: Path, denoising: Denoising) -> Certificate | None:
+    """The certificate beside the file that the policy follows."""
+    if load_denoising(file) != denoising:
+        raise MismatchError(f"{file}: the policy follows {denoising.name} instead; bac.wrap(policy, bac.load(file))")
+    return Certificate.beside(file)
 
 
 def _zeros(noise: Noise, chunk: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 
 import bac
 from bac.adapters import find_host
+from bac.certificate import Certificate, file_hash
 from bac.errors import FileError, MismatchError, RunError
 from bac.exporting import formats
 from bac.exporting.draws import without_draws
@@ -224,3 +225,22 @@ def test_a_file_that_is_not_the_cards_is_refused(fitted, tmp_path):
 def test_a_folder_without_a_card_is_refused(tmp_path):
     with pytest.raises(bac.BacError, match="there is no such file. Make one: bac export"):
         bac.exported.load(tmp_path)
+
+
+def test_a_certificate_beside_the_file_covers_the_export(fitted, tmp_path):
+    policy, _ = fitted
+    FITTED.save(tmp_path / "bac.json")
+    certificate = Certificate(
+        *("shown", "toy", "fitted", "DDPM-5", "success", 9, 0.0, -0.1, 0.1, 0.2, 0.95, 0),
+        *(file_hash(tmp_path / "bac.json"), "0123456789abcdef", "python -m eval.certify", "a CPU", "2026-11-22"),
+    )
+    certificate.save(tmp_path / "certificate.json")
+    bac.export(policy, observations(1), tmp_path / "out", compile=False, file=tmp_path / "bac.json")
+    found = Certificate.beside(tmp_path / "out" / "bac.json")
+    assert found.exports == f"program.pt2:{file_hash(tmp_path / 'out' / 'program.pt2')}"
+
+
+def test_a_file_that_the_policy_does_not_follow_is_refused(fitted, tmp_path):
+    bac.Denoising(num_steps=3).save(tmp_path / "bac.json")
+    with pytest.raises(MismatchError, match="the policy follows fitted multistep, 2 steps instead"):
+        bac.export(fitted[0], observations(1), tmp_path / "out", compile=False, file=tmp_path / "bac.json")
