@@ -21,6 +21,11 @@ Block-wise adaptive caching itself, Ji et al. (arXiv 2506.13456)::
     print(schedule)                                    # draws which step updates (#) or reuses (.) which block
     bac.wrap(policy, schedule)
 
+The whole denoising run as one file, for a robot without LeRobot or Python::
+
+    bac.export(policy, batch, "FOLDER", format="onnx")  # or pt2
+    policy = bac.exported.load("FOLDER")
+
 On a robot, `bac.ControlLoop` acts at a fixed rate while the policy thinks. A `bac.Guard` probes some action chunks to
 check that a schedule still holds for the observations.
 

@@ -32,6 +32,7 @@ from bac.cli.options import (
 from bac.cli.terminal import errors_in_one_line
 from bac.denoising import Denoising
 from bac.errors import ScheduleError
+from bac.exported import CARD_NAME, Card
 from bac.files import probe
 from bac.guarding.calibration import measure as measure_errors
 from bac.guarding.duty import watched_schedule
@@ -42,6 +43,7 @@ REPORT_NAME, PICTURE_NAME = "bac.tuned.json", "bac.tuned.png"  # beside bac.json
 CALIBRATION_NAME = "bac.calibration.zarr"  # likewise
 _DRAWN: dict[str, Callable[[Path], object]] = {
     GUARD_NAME: bac.Guard.load,
+    CARD_NAME: lambda path: Card.load(path.parent),
     CERTIFICATE_NAME: Certificate.load,
     observations.NAME: observations.describe,
 }
@@ -55,10 +57,11 @@ app.command(name="export", epilog=exporting.EPILOG)(exporting.export)
 @app.command()
 def show(
     path: Annotated[
-        Path, typer.Argument(help="bac.json, guard.json, certificate.json, a calibration or its observations.")
+        Path,
+        typer.Argument(help="bac.json, guard.json, certificate.json, card.json, a calibration or its observations."),
     ],
 ) -> None:
-    """Draw a bac.json or a guard, or describe a certificate, a calibration or its observations."""
+    """Draw a bac.json or a guard, or describe a certificate, an export, a calibration or its observations."""
     with errors_in_one_line():
         load: Callable[[Path], object] = Calibration.load if path.is_dir() else _DRAWN.get(path.name, bac.load)
         typer.echo(str(load(path)))

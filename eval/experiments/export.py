@@ -6,11 +6,13 @@ with the replay, and the scores of closed-loop episodes. Exports are kept, so th
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import hydra
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -21,12 +23,15 @@ from bac.adapters import find_host
 from bac.exported.policy import FILES
 from bac.exporting.checking import chunks_of, error_of
 from bac.tuning.batches import in_parts
+from eval.measure.intervals import paired_score_difference
 from eval.measure.latency import Latency, measure
+from eval.play.records import EpisodeLog
 from eval.play.rollout import EnvPool, EpisodeResult, play
 from eval.play.visit import visited
 from eval.setup.batches import Batch
 from eval.setup.config import CONFIGS, env_options, log_to_terminal
 from eval.setup.files import write_json
+from eval.setup.keys import comparison_key
 from eval.setup.provenance import provenance
 from eval.setup.settings import FIDELITY_SEED
 
@@ -48,9 +53,8 @@ class Way:
         self.loaded = policies.load(self.checkpoint)
         file = config.ways[name]
         bac.wrap(self.loaded.policy, None if file is None else bac.load(file), replay=REPLAY)
-        self.folders = {
-            format: Path(config.exports) / f"{config.checkpoint}-{name}" / format for format in config.formats
-        }
+        self.root = Path(config.exports) / f"{config.checkpoint}-{name}"
+        self.folders = {format: self.root / format for format in config.formats}
         self.compile = name in config.compile
 
     def export(self, batch: Batch) -> None:
@@ -104,19 +108,26 @@ def latencies_of(way: Way, files: Mapping[str, Any], batch: Batch, rounds: int) 
 
 
 def episodes_of(way: Way, config: Any) -> dict[str, list[EpisodeResult]]:
-    """Closed-loop episodes of the replay and of every file, one at a time, on the same worlds and the same draws."""
+    """Closed-loop episodes of the replay and of every file, one at a time, on the same worlds and the same draws.
+
+    Finished ones are kept beside the exports.
+    """
     options = env_options(OmegaConf.to_container(config.env, resolve=True))
-    pool, seeds = (
-        EnvPool(lambda: envs.make(config.env.name, **options)),
-        range(config.first_seed, config.first_seed + config.n),
-    )
-    players = {"replay": way.loaded}
-    players |= {name: as_loaded(policy) for name, policy in way.open(is_normalised=False).items()}
+    seeds = range(config.first_seed, config.first_seed + config.n)
+    log = EpisodeLog(way.root / "episodes.jsonl", EpisodeResult)
+    pool, found = EnvPool(lambda: envs.make(config.env.name, **options)), {}
+    opened = way.open(is_normalised=False)
+    players = {"replay": way.loaded, **{name: as_loaded(policy) for name, policy in opened.items()}}
     try:
-        found = {}
         for name, player in players.items():
-            logger.info("%s: %d episodes of %s", way.name, len(seeds), name)
-            found[name] = sorted(play(player, pool, seeds, pool_size=1), key=lambda result: result.seed)
+            hashes = next(iter(opened.values())).card.hashes if name == "replay" else opened[name].card.hashes
+            made = hashes["weights"], hashes["bac.json"], hashes.get(name)
+            key = comparison_key({"file": name, "made": made, "env": options})
+            missing = [seed for seed in seeds if seed not in log.episodes(key)]
+            logger.info("%s: %d episodes of %s", way.name, len(missing), name)
+            for result in play(player, pool, missing, pool_size=1) if missing else ():
+                log.add(key, result)
+            found[name] = [log.episodes(key)[seed] for seed in seeds]
         return found
     finally:
         pool.close()
@@ -134,18 +145,19 @@ def as_loaded(policy: Any) -> Any:
 
 
 def agreement(episodes: Mapping[str, Sequence[EpisodeResult]]) -> list[dict[str, Any]]:
-    """Mean score of each player, and in how many episodes it has the score of the replay."""
-    replay = episodes["replay"]
-    return [
-        {
-            "file": name,
-            "n": len(results),
-            "score": sum(result.score for result in results) / len(results),
-            "same_score": sum(a.score == b.score for a, b in zip(results, replay, strict=True)),
-            "largest_difference": max(abs(a.score - b.score) for a, b in zip(results, replay, strict=True)),
-        }
-        for name, results in episodes.items()
-    ]
+    """Mean score of each player, its paired difference to the replay, and how many episodes have the same score.
+
+    Scores are compared to 1e-9, as the world computes areas in an order that changes from process to process.
+    """
+    replay = np.array([result.score for result in episodes["replay"]])
+    rows = []
+    for name, results in episodes.items():
+        scores = np.array([result.score for result in results])
+        difference = paired_score_difference(replay, scores)
+        same = int((abs(scores - replay) < 1e-9).sum())
+        rows.append({"file": name, "n": len(scores), "score": float(scores.mean()), "same_score": same})
+        rows[-1]["difference"] = asdict(difference)
+    return rows
 
 
 def table(rows: Sequence[Mapping[str, Any]], played: Sequence[Mapping[str, Any]]) -> str:
@@ -159,14 +171,11 @@ def table(rows: Sequence[Mapping[str, Any]], played: Sequence[Mapping[str, Any]]
         times = f"{row['p50_ms']:.2f} | {row['p95_ms']:.2f} | {row['speedup']:.2f}"
         lines.append(f"| {row['way']} | {row['file']} | {made} | {times} |")
     if played:
-        lines += [
-            "",
-            "| file | n | mean score | same score as the replay | largest difference |",
-            "|---|---|---|---|---|",
-        ]
+        lines += ["", "| file | n | mean score | minus the replay | same score |", "|---|---|---|---|---|"]
         for row in played:
-            same = f"{row['same_score']} | {row['largest_difference']:.1e}"
-            lines.append(f"| {row['file']} | {row['n']} | {row['score']:.4f} | {same} |")
+            d = row["difference"]
+            difference = f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
+            lines.append(f"| {row['file']} | {row['n']} | {row['score']:.4f} | {difference} | {row['same_score']} |")
     return "\n".join(lines) + "\n"
 
 

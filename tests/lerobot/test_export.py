@@ -53,6 +53,8 @@ def test_bac_export_writes_what_its_bac_json_says(folder, tmp_path):
     assert result.output.endswith(
         f"bit-equal to the policy on 3 chunks, {_made(result)}\nwritten to {tmp_path / 'out'}\n"
     )
+    shown = run("show", tmp_path / "out" / "card.json")
+    assert (shown.exit_code, shown.output) == (0, f"{bac.exported.load(tmp_path / 'out').card}\n")
     loaded = checkpoints.load(folder)
     batch = loaded.random_observation(1, seed=9)
     wanted = find_host(bac.wrap(loaded.policy, uniform((0, 2)))).predict_seeded(batch, 1)
