@@ -115,9 +115,9 @@ class ExportedPolicy:
         newest = contiguous(batch[port.name], port.dtype)
         if not port.has_window:
             return newest
-        past = self._past.setdefault(port.name, deque([newest] * port.shape[1], maxlen=port.shape[1]))
-        if past[-1] is not newest:
-            past.append(newest)
+        newest = newest.copy()  # a robot may reuse its buffer for the next observation
+        past = self._past.setdefault(port.name, deque(maxlen=port.shape[1]))
+        past.extend([newest] * (1 if past else port.shape[1]))
         return np.stack(past, axis=1)
 
     def _taken_in(self, port: Port, batch: Mapping[str, Any]) -> Array:

@@ -38,7 +38,7 @@ def without_draws(program: Program, names: Mapping[int, str]) -> tuple[Program, 
         A program whose inputs are the observations and then the noise, and what the noise is.
 
     Raises:
-        RunError: A draw is from another distribution, or its shape is the only one that is not known before.
+        RunError: A draw is from another distribution.
     """
     draws = [instruction for instruction in program.instructions if instruction.draws]
     meta, fresh = dict(program.meta), program.fresh_values()
