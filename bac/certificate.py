@@ -110,7 +110,7 @@ class Certificate:
         certified = {Path(schedule_path): certificate.schedule_hash}
         if weights_path.is_file():  # a schedule need not lie beside the weights
             certified[weights_path] = certificate.weights_hash
-        certified |= {path.with_name(name): wanted for name, wanted in certificate._exported()}
+        certified |= {path.parent / Path(name).name: wanted for name, wanted in certificate._exported()}
         for file, wanted in certified.items():
             if (found := file_hash(file) if file.is_file() else "none") != wanted:
                 raise MismatchError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bac.errors import MismatchError, ScheduleError
-from bac.files import as_it_is, as_text, as_whole, one_sentence, part, read_json, write_json
+from bac.files import as_text, as_whole, one_sentence, part, read_json, write_json
 
 CARD_NAME = "card.json"
 MAKE = "bac export --policy-path CKPT --out FOLDER"
@@ -198,5 +198,4 @@ _READ: dict[str, Any] = {
     "noise": _noise,
     "output": _port,
     "scaling": lambda given: {name: Scaling(**scaling) for name, scaling in given.items()},
-    "hashes": as_it_is,
 }
