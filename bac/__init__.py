@@ -21,6 +21,11 @@ Block-wise adaptive caching itself, Ji et al. (arXiv 2506.13456)::
     print(schedule)                                    # draws which step updates (#) or reuses (.) which block
     bac.wrap(policy, schedule)
 
+The whole denoising run as one file, for a robot without LeRobot or Python::
+
+    bac.export(policy, batch, "FOLDER", format="onnx")  # or pt2
+    policy = bac.exported.load("FOLDER")
+
 On a robot, `bac.ControlLoop` acts at a fixed rate while the policy thinks. A `bac.Guard` probes some action chunks to
 check that a schedule still holds for the observations.
 
@@ -37,12 +42,14 @@ Words:
     plan: the recorded, specialised program of a whole run.
 """
 
+from bac import exported as exported  # bac.exported.load
 from bac.caching.block import Block
 from bac.caching.schedule import Schedule
 from bac.caching.schedulers.adaptive import adaptive_schedule
 from bac.control import ControlLoop
 from bac.denoising import Denoising, load
 from bac.errors import BacError
+from bac.exporting import export
 from bac.guarding import Guard
 from bac.plan.replay import Replay
 from bac.plugin import describe, unwrap, wrap
@@ -61,6 +68,7 @@ __all__ = [
     "adaptive_schedule",
     "calibrate",
     "describe",
+    "export",
     "load",
     "tune",
     "unwrap",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class Certificate:
         command: Command line of the comparison.
         device: Device of the comparison.
         date: Day of the verdict, YYYY-MM-DD.
+        exports: Exported files of the same policy and schedule that it covers too, each as ``NAME:HASH``, hashed
+            likewise; empty for none. Their actions were compared with the policy's (`bac.export`).
 
     Raises:
         ScheduleError: `verdict` is unknown, or a value has another type.
@@ -64,6 +67,7 @@ class Certificate:
     command: str
     device: str
     date: str
+    exports: str = ""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -88,6 +92,7 @@ class Certificate:
         with one_sentence(path, _MAKE):
             if (document.get("format"), document.get("version")) != (_FORMAT, _VERSION):
                 raise ScheduleError(f"is no certificate of version {_VERSION}")
+            document.setdefault("exports", "")  # older certificates lack it
             return cls(**{field.name: part(document, field.name, as_it_is) for field in fields(cls)})
 
     @classmethod
@@ -105,13 +110,21 @@ class Certificate:
         certified = {Path(schedule_path): certificate.schedule_hash}
         if weights_path.is_file():  # a schedule need not lie beside the weights
             certified[weights_path] = certificate.weights_hash
+        certified |= {path.parent / Path(name).name: wanted for name, wanted in certificate._exported()}
         for file, wanted in certified.items():
-            if (found := file_hash(file)) != wanted:
+            if (found := file_hash(file) if file.is_file() else "none") != wanted:
                 raise MismatchError(
                     f"{path}: is for a {file.name} of hash {wanted}, but the one beside it has {found}. Remove the "
                     f"certificate, or certify again: python -m eval.certify certify.file={schedule_path}"
                 )
         return certificate
+
+    def covering(self, exports: Mapping[str, str]) -> Certificate:
+        """The same certificate for exported files too: name to hash."""
+        return replace(self, exports=" ".join(f"{name}:{its}" for name, its in exports.items()))
+
+    def _exported(self) -> list[tuple[str, str]]:
+        return [(name, its) for name, _, its in (pair.rpartition(":") for pair in self.exports.split())]
 
     def __str__(self) -> str:
         what = f"{self.quantity} minus {self.reference} {self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"

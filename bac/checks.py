@@ -74,7 +74,7 @@ def replay_for(host: Host, denoising: Denoising, replay: bool | Replay) -> Repla
     if replay is False:
         return None
     options = replay if isinstance(replay, Replay) else Replay()
-    reason = _why_not_replayed(host, denoising)
+    reason = why_not_replayed(host, denoising)
     if reason is None:
         return options
     if isinstance(replay, Replay):
@@ -84,7 +84,8 @@ def replay_for(host: Host, denoising: Denoising, replay: bool | Replay) -> Repla
     return None
 
 
-def _why_not_replayed(host: Host, denoising: Denoising) -> str | None:
+def why_not_replayed(host: Host, denoising: Denoising) -> str | None:
+    """Why no fixed program holds a run, as a clause of a sentence; None if one may."""
     if not isinstance(host.policy, nn.Module):
         return f"a call of {type(host.policy).__name__} makes pictures from arguments that are not tensors"
     if isinstance(denoising.schedule, OnlineRule):

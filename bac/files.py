@@ -133,6 +133,8 @@ def reporting(target: Path) -> Iterator[None]:
     """Turn an error of the system into a sentence that names the file."""
     try:
         yield
+    except FileError:  # it is a sentence already, about another file
+        raise
     except OSError as error:
         if not target.parent.is_dir():
             why = f"there is no folder {target.parent} to write to; make it first"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,17 +11,31 @@ import typer
 
 import bac
 from bac.adapters import find_host
-from bac.cli import checkpoint, doctor, drawing, hints, lerobot, measure, observations, options
+from bac.cli import checkpoint, doctor, drawing, exporting, hints, lerobot, measure, observations, options
+from bac.cli.arguments import (
+    BatchSize,
+    Dataset,
+    DatasetRoot,
+    Device,
+    Env,
+    EnvOptions,
+    Executor,
+    FilePath,
+    Imports,
+    PolicyPath,
+    Seed,
+    Task,
+)  # fmt: skip
 from bac.cli.drawing import PICTURE_NAME, REPORT_NAME
+from bac.cli.terminal import errors_in_one_line
 from bac.denoising import Denoising
 from bac.files import probe
 from bac.guarding.calibration import measure as measure_errors
 from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, RESPONSES, response_named
-from bac.plan.replay import EXECUTORS, replay_named
+from bac.plan.replay import replay_named
 from bac.tuning.reference import ReferenceName
 
-_INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
 _SHIPPED = "policies/checkpoints/pusht"  # for examples
 _PLAYS = f"{_SHIPPED} --env pusht --env-option obs_type=environment_state_agent_pos"
 _PLAYED = "observations: {runs}, spread over whole episodes in {worlds} worlds of {env}; the untouched policy plays"
@@ -47,30 +60,20 @@ def _before_any_command(version: Version = False) -> None:
     pass  # its options stand before a command's name
 
 
-PolicyPath = Annotated[Path, typer.Option("--policy-path", help="Folder of a LeRobot checkpoint.")]
-Imports = Annotated[list[str], typer.Option("--import", help="Module that registers the policy's type; repeatable.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Seed = Annotated[int, typer.Option(help="Seeds observations, worlds and noise.")]
-Env = Annotated[str | None, typer.Option(help="LeRobot's type of environment to run the policy in.")]
-Task = Annotated[str | None, typer.Option(help="Task of the environment.")]
-EnvOptions = Annotated[list[str], typer.Option(help="Setting of the environment, NAME=VALUE; repeatable.")]
-Dataset = Annotated[str | None, typer.Option(help="LeRobot data set to take observations from.")]
-DatasetRoot = Annotated[Path | None, typer.Option(help="Folder of the data set.")]
-BatchSize = Annotated[int, typer.Option(help="Worlds, or observations, side by side.", min=1)]
-FilePath = Annotated[
-    Path | None, typer.Option("--file", "--schedule", help="Default: bac.json in the policy's folder.")
-]
-Executor = Annotated[str, typer.Option(help=f"How the policy will be run: {', '.join(EXECUTORS)}.")]
+app.command(name="export", epilog=exporting.EPILOG)(exporting.export)
 
 
 @app.command(epilog=f"Example: bac show {_SHIPPED}/fitted_4.json")
 def show(
     path: Annotated[
-        Path, typer.Argument(help="bac.json, its report, guard.json, certificate.json, a calibration or observations.")
+        Path,
+        typer.Argument(
+            help="bac.json, its report, guard.json, certificate.json, card.json, a calibration or observations."
+        ),
     ],
 ) -> None:
     """Draw a bac.json or a guard, or describe a report, a certificate, a calibration or its observations."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         typer.echo(drawing.drawn(path))
 
 
@@ -79,7 +82,7 @@ def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cp
     """List the blocks of a policy that can be cached, or the reason why none can, and check that its bac.json fits."""
     for line in doctor.versions():
         typer.echo(line)
-    with _errors_in_one_line():
+    with errors_in_one_line():
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         for line in doctor.examine(loaded.policy, policy_path, imports):
             typer.echo(line)
@@ -100,7 +103,7 @@ def bench(
 
     Then compare their jerk, inside chunks and where a robot switches to another chunk of the same observation.
     """
-    with _errors_in_one_line():
+    with errors_in_one_line():
         chosen = _load(file, policy_path, imports)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         batch = loaded.random_observation(batch_size, seed=seed)
@@ -131,7 +134,7 @@ def calibrate(
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
     options.check_source(env, dataset)
-    with _errors_in_one_line():
+    with errors_in_one_line():
         target, settings = _target(output, policy_path / "bac.json"), options.settings(env_option, task)
         probe(target.with_name(CALIBRATION_NAME), folder=True)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
@@ -190,7 +193,7 @@ def guard(
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
     options.check_source(env, dataset)
-    with _errors_in_one_line():
+    with errors_in_one_line():
         source, chosen = file or policy_path / "bac.json", _load(file, policy_path, imports)
         target = _target(output, source.with_name(GUARD_NAME))
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
@@ -253,7 +256,7 @@ def tune(
     kept = policy_path / observations.NAME
     if env is not None or dataset is not None or not kept.is_file():
         options.check_source(env, dataset, "; or type bac calibrate first, which keeps observations for this")
-    with _errors_in_one_line():
+    with errors_in_one_line():
         target = _target(output, policy_path / "bac.json")
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         if env is not None:
@@ -293,7 +296,7 @@ def serve(
     therefore listens on this machine alone. Another --host needs --trust-network: only on a network where every machine
     is yours, or through a tunnel: ssh -L 8080:localhost:8080 SERVER.
     """
-    with _errors_in_one_line():
+    with errors_in_one_line():
         lerobot.require_trust(context.args, trust_network)
         sys.argv = ["bac serve", *context.args]
         lerobot.named("register_third_party_plugins")()
@@ -320,17 +323,3 @@ def _load(file: Path | None, policy_path: Path, imports: Sequence[str]) -> Denoi
             f"{hints.same_policy(policy_path, imports)} --env ENV"
         )
     return bac.load(path)
-
-
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except bac.BacError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        typer.echo(
-            "Stopped: files are as they were, or whole. Type the command again to start from the beginning.", err=True
-        )
-        raise typer.Exit(_INTERRUPTED) from error

@@ -10,6 +10,7 @@ from bac.certificate import CERTIFICATE_NAME, Certificate
 from bac.cli import observations
 from bac.denoising import Denoising, load
 from bac.errors import BacError
+from bac.exported import CARD_NAME, Card
 from bac.files import as_it_is, one_sentence, part, read_json
 from bac.guarding import Guard
 from bac.guarding.files import GUARD_NAME
@@ -51,6 +52,7 @@ def _report(path: Path) -> str:
 _BY_NAME: dict[str, Callable[[Path], object]] = {
     GUARD_NAME: Guard.load,
     CERTIFICATE_NAME: Certificate.load,
+    CARD_NAME: lambda path: Card.load(path.parent),
     REPORT_NAME: _report,
     observations.NAME: observations.describe,
 }

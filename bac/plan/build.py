@@ -147,10 +147,10 @@ def build(
         return plan, output
     after = RandomState(leaves)
     try:
-        with _no_collection(), _refusing():
+        with no_collection(), refusing():
             watched = (*held, *leaves)  # of an argument that is an object, attributes may change
             staleness = Staleness(owner, watched, swapped, reads=reads, ignored=ignored)
-            program, recordings = _record_twice(sampler, staleness, arguments, before, output)
+            program, recordings = record_twice(sampler, staleness, arguments, before, output)
             with torch.inference_mode():
                 compiled = _compile(program, recordings, replay)
         return compiled.plan(staleness, leaves, build_s=time.perf_counter() - started), output
@@ -182,7 +182,7 @@ def _judged(refusal: Refusal, sampler: Callable[..., Any], arguments: Any, befor
     return Postponed("its first call differs from the next ones, so a later chunk is recorded", was_tried=True)
 
 
-def _record_twice(
+def record_twice(
     sampler: Callable[..., Any], staleness: Staleness, arguments: Any, before: RandomState, output: Any
 ) -> tuple[Program, tuple[Recording, Recording]]:
     """Record a call with known output, and one more on other numbers. Returns the program and both recordings."""
@@ -265,8 +265,13 @@ def _compile_with(
 
 def _bounds(output: Tensor) -> tuple[float, float]:
     """Largest relative errors of an exact and of a re-associated plan. GPU kernels need not give equal bits."""
-    tolerance = max(TOLERANCE, 100 * torch.finfo(output.dtype).eps if output.dtype != torch.float32 else 0.0)
+    tolerance = tolerance_of(output)
     return (0.0 if output.device.type == "cpu" else tolerance), tolerance
+
+
+def tolerance_of(output: Tensor) -> float:
+    """Largest error that another order of roundings may make in an output of this dtype, relative to the largest."""
+    return max(TOLERANCE, 100 * torch.finfo(output.dtype).eps if output.dtype != torch.float32 else 0.0)
 
 
 def _describe(tensor: Tensor) -> str:
@@ -274,7 +279,7 @@ def _describe(tensor: Tensor) -> str:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def refusing() -> Iterator[None]:
     """Turn whatever fails into a refusal: the run itself was made."""
     try:
         yield
@@ -283,7 +288,7 @@ def _refusing() -> Iterator[None]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Pause garbage collection: a build keeps hundreds of thousands of small objects, and scans double its time."""
     enabled = gc.isenabled()
     gc.disable()

@@ -152,6 +152,18 @@ class Replayer(Interceptor):
         finally:
             self.sights, self.run.orders_ahead, self.on_demand = sights, orders, False
 
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Within the context, interpret every run, and record none."""
+        sights, plans = self.sights, dict(self._plans)
+        self.sights = 0
+        self._plans.clear()
+        try:
+            yield
+        finally:
+            self.sights = sights
+            self._plans.update(plans)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Replayer:
         """A replayer of the copied policy, without plans: they have the original's weights baked in."""
         clone = type(self).__new__(type(self))

@@ -7,6 +7,7 @@ draws stay outside, as for CUDA graphs. The compiler rounds differently, so the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -31,17 +32,18 @@ class CompiledReplay:
     def __init__(self, program: Program, num_leaves: int) -> None:
         self._divided = divide(program, num_leaves)
         self._draw, _ = generate(self._divided.prologue)
-        self._body: Callable[..., Any] = torch.compile(_graph_module(self._divided.body), fullgraph=True, dynamic=False)
+        self._body: Callable[..., Any] = torch.compile(graph_module(self._divided.body), fullgraph=True, dynamic=False)
 
     def __call__(self, leaves: Sequence[Any]) -> tuple[Tensor, ...]:
         """Draw, then run the compiled body."""
         return tuple(self._body(*self._divided.arguments(self._draw, leaves)))
 
 
-def _graph_module(program: Program) -> fx.GraphModule:
-    """The program as an FX graph; constants are its buffers."""
+def graph_module(program: Program) -> fx.GraphModule:
+    """The program as an FX graph; constants are its buffers. It takes its inputs in order of their positions."""
     root, graph = torch.nn.Module(), fx.Graph()
-    nodes: dict[int, Any] = {value: graph.placeholder(f"argument{place}") for value, place in program.inputs.items()}
+    ordered = sorted(program.inputs.items(), key=itemgetter(1))
+    nodes: dict[int, Any] = {value: graph.placeholder(f"argument{place}") for value, place in ordered}
     for value, tensor in program.constants.items():
         root.register_buffer(f"constant{value}", tensor.detach())
         nodes[value] = graph.get_attr(f"constant{value}")

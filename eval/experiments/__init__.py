@@ -11,6 +11,7 @@ results/realtime    eval.experiments.realtime, eval.experiments.control_loop
 results/reference   eval.experiments.reference
 results/methods     eval.experiments.methods, eval.experiments.methods.joint, eval.experiments.methods.estimator_cost
 results/plans       eval.experiments.plans.soak, eval.experiments.plans.guard_cost
+results/export      eval.experiments.export
 results/images      eval.experiments.images, eval.experiments.images.timing
 ==================  =================================================================================================
 """

@@ -68,3 +68,21 @@ def test_what_is_no_certificate_is_refused(certificate, path, change):
     place.write_text(json.dumps(document))
     with pytest.raises(bac.BacError, match=r"certif"):
         Certificate.beside(path)
+
+
+def test_it_covers_exported_files_and_no_others(certificate, path):
+    exported = path.with_name("policy.onnx")
+    exported.write_bytes(b"exported")
+    certificate.covering({"policy.onnx": file_hash(exported)}).save(path.with_name("certificate.json"))
+    assert Certificate.beside(path).exports == f"policy.onnx:{file_hash(exported)}"
+    exported.write_bytes(b"exported again")
+    with pytest.raises(bac.errors.MismatchError, match=r"policy.onnx of hash .* certify again"):
+        Certificate.beside(path)
+
+
+def test_one_of_an_older_version_covers_no_export(certificate, path):
+    certificate.save(path.with_name("certificate.json"))
+    document = json.loads(path.with_name("certificate.json").read_text())
+    del document["exports"]
+    path.with_name("certificate.json").write_text(json.dumps(document))
+    assert Certificate.beside(path) == certificate

@@ -18,6 +18,7 @@ from bac.plan.passes.own import own_outputs
 from bac.plan.passes.presum import presum_residuals
 from bac.plan.passes.relay import relay_weights
 from bac.plan.passes.scale import fuse_scaled_additions
+from bac.plan.passes.slices import write_slices
 from bac.plan.passes.split import split_tokens, split_tokens_anyway
 from bac.plan.passes.views import merge_views
 from bac.plan.plan import Stage
@@ -32,7 +33,12 @@ _SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse
 
 EXACT = (*_FRONT, split_tokens, *_SHARE, *_BACK)
 UNSPLIT = (*_FRONT, *_BACK)
-FAST = (*_FRONT, split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM, drop_dead_code, *_BACK)
+_ASSOCIATE = (split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM)
+FAST = (*_FRONT, *_ASSOCIATE, drop_dead_code, *_BACK)
+
+# For other runtimes, which choose layouts themselves: no strides in the program.
+PORTABLE = (*_FRONT, write_slices, own_outputs)
+PORTABLE_FAST = (*_FRONT, *_ASSOCIATE, write_slices, drop_dead_code, own_outputs)
 
 
 def specialise(program: Program, passes: Sequence[Pass]) -> tuple[Program, tuple[Stage, ...]]:

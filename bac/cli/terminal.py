@@ -1,0 +1,27 @@
+"""What a command says when it fails or is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from bac.errors import BacError
+
+_INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn an error of `bac` into its sentence and exit status 1, and Ctrl-C into a word on the files."""
+    try:
+        yield
+    except BacError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo(
+            "Stopped: files are as they were, or whole. Type the command again to start from the beginning.", err=True
+        )
+        raise typer.Exit(_INTERRUPTED) from error
