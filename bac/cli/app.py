@@ -11,7 +11,7 @@ import typer
 
 import bac
 from bac.adapters import find_host
-from bac.cli import checkpoint, doctor, drawing, exporting, hints, lerobot, measure, observations, options
+from bac.cli import checkpoint, doctor, drawing, exporting, hints, lerobot, measure, observations, options, tuning
 from bac.cli.arguments import (
     BatchSize,
     Dataset,
@@ -19,26 +19,21 @@ from bac.cli.arguments import (
     Device,
     Env,
     EnvOptions,
-    Executor,
     FilePath,
     Imports,
     PolicyPath,
     Seed,
     Task,
 )  # fmt: skip
-from bac.cli.drawing import PICTURE_NAME, REPORT_NAME
 from bac.cli.terminal import errors_in_one_line
 from bac.denoising import Denoising
 from bac.files import probe
 from bac.guarding.calibration import measure as measure_errors
 from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, RESPONSES, response_named
-from bac.plan.replay import replay_named
-from bac.tuning.reference import ReferenceName
 
 _SHIPPED = "policies/checkpoints/pusht"  # for examples
 _PLAYS = f"{_SHIPPED} --env pusht --env-option obs_type=environment_state_agent_pos"
-_PLAYED = "observations: {runs}, spread over whole episodes in {worlds} worlds of {env}; the untouched policy plays"
 CALIBRATION_NAME = "bac.calibration.zarr"  # beside bac.json
 
 app = typer.Typer(
@@ -61,6 +56,7 @@ def _before_any_command(version: Version = False) -> None:
 
 
 app.command(name="export", epilog=exporting.EPILOG)(exporting.export)
+app.command(name="tune", epilog=tuning.EPILOG)(tuning.tune)
 
 
 @app.command(epilog=f"Example: bac show {_SHIPPED}/fitted_4.json")
@@ -140,7 +136,7 @@ def calibrate(
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         options.check_updates(num_updates, find_host(loaded.policy).num_steps)
         if env is not None:
-            typer.echo(_PLAYED.format(runs=runs, worlds=batch_size, env=env))
+            typer.echo(measure.PLAYED.format(runs=runs, worlds=batch_size, env=env))
             batches = measure.observations_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
         else:
             batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
@@ -215,69 +211,6 @@ def guard(
         made.save(target)
     typer.echo(f"{made}\nwritten to {target}")
     typer.echo(f"Next: BAC_GUARD={response} {hints.evaluate(policy_path, imports)}")
-
-
-@app.command(epilog=f"Example: bac tune --policy-path {_PLAYS} --target-hz 25")
-def tune(
-    policy_path: PolicyPath,
-    env: Env = None,
-    task: Task = None,
-    env_option: EnvOptions = [],  # noqa: B006
-    dataset: Dataset = None,
-    dataset_root: DatasetRoot = None,
-    target_hz: Annotated[float | None, typer.Option(help="Chunks per second.")] = None,
-    target_latency_s: Annotated[float | None, typer.Option(help="Largest latency of a chunk, p95 [s].")] = None,
-    control_hz: Annotated[float | None, typer.Option(help="Control steps per second; with --n-action-steps.")] = None,
-    n_action_steps: Annotated[int | None, typer.Option(help="Actions executed of a chunk.")] = None,
-    max_action_error: Annotated[float | None, typer.Option(help="Largest action error, instead of a rate.")] = None,
-    runs: Annotated[int, typer.Option(help="Observations: half to choose with, half to judge.", min=3)] = 64,
-    batch_size: BatchSize = 8,
-    evaluations: Annotated[int, typer.Option(help="Runs that the search may take for each family.", min=0)] = 100,
-    executor: Executor = "auto",
-    reference: Annotated[
-        ReferenceName, typer.Option(help="Of a flow: own (its own steps) or flow (a fine run of it).")
-    ] = "own",
-    output: Annotated[Path | None, typer.Option(help="Default: bac.json in the policy's folder.")] = None,
-    imports: Imports = [],  # noqa: B006
-    device: Device = "cpu",
-    seed: Seed = 0,
-) -> None:
-    """Find the way to denoise that meets a rate, a latency or an action error on this machine, and write it.
-
-    Solver, timesteps, coefficients, update steps and estimator are chosen together, by running them. The choice is
-    timed, and verified on held-out observations. LeRobot's commands follow it as bac.json. The report of all trials
-    lies beside it as bac.tuned.json, with a picture of error against latency, bac.tuned.png.
-
-    A flow-matching policy (pi0, SmolVLA, ...) needs no budget: it gets three fitted steps. After bac calibrate the
-    command needs neither --env nor --dataset.
-
-    Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
-    """
-    kept = policy_path / observations.NAME
-    if env is not None or dataset is not None or not kept.is_file():
-        options.check_source(env, dataset, "; or type bac calibrate first, which keeps observations for this")
-    with errors_in_one_line():
-        target = _target(output, policy_path / "bac.json")
-        loaded = checkpoint.load(policy_path, device=device, imports=imports)
-        if env is not None:
-            settings = options.settings(env_option, task)
-            typer.echo(_PLAYED.format(runs=runs, worlds=batch_size, env=env))
-            batches = measure.observations_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
-        elif dataset is None:
-            batches = observations.load(kept, device=device)
-            typer.echo(f"observations: those of bac calibrate, {kept}")
-        else:
-            batches = loaded.observations_of(str(dataset), dataset_root, runs=runs, batch_size=batch_size)
-        tuned = bac.tune(
-            loaded.policy, batches, target_latency_s=target_latency_s, target_hz=target_hz, control_hz=control_hz,
-            n_action_steps=n_action_steps, max_action_error=max_action_error, evaluations=evaluations,
-            replay=replay_named(executor), reference=reference, seed=seed,
-        )  # fmt: skip
-        tuned.denoising.save(target)
-        tuned.save(target.with_name(REPORT_NAME))
-        picture = measure.pictured(tuned, target.with_name(PICTURE_NAME))
-    typer.echo(f"{tuned}\n\n{tuned.denoising}\n{picture}\nwritten to {target}")
-    typer.echo(f"Next: bac bench {hints.same_policy(policy_path, imports)}; {hints.evaluate(policy_path, imports)}")
 
 
 @app.command(

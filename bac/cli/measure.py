@@ -26,6 +26,7 @@ from bac.tuning.batches import num_rows
 from bac.tuning.bench import calling
 from bac.tuning.timing import in_turns
 
+PLAYED = "observations: {runs}, spread over whole episodes in {worlds} worlds of {env}; the untouched policy plays"
 _JERK_CHUNKS = 8
 
 
