@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import torch
@@ -28,7 +28,8 @@ from bac.plan.build import build
 from bac.plan.plan import Plan
 from bac.plan.refusal import Postponed, Refusal
 from bac.plan.replay import Replay
-from bac.plan.signature import flatten, replace_leaves, signature
+from bac.plan.returned import tensors_in
+from bac.plan.signature import flatten, numbers, replace_leaves, signature
 from bac.plan.staleness import Change, Spot
 from bac.plan.surroundings import has_mode, hooks_of
 
@@ -42,6 +43,18 @@ _REMEMBERED = 1000  # signatures counted before the counts are cleared; signatur
 
 _GRADIENTS = "gradients are enabled; predict under torch.no_grad() or torch.inference_mode()"
 _HOOKS = "a forward hook watches it; remove the hook to replay"
+
+
+class Key(NamedTuple):
+    """What a plan holds for.
+
+    Attributes:
+        kind: The signature of the arguments, and whether the guard's fallback is on.
+        numbers: Numbers of the arguments that Python reads, as far as recordings told.
+    """
+
+    kind: Hashable
+    numbers: Hashable = ()
 
 
 class Replayer(Interceptor):
@@ -95,7 +108,7 @@ class Replayer(Interceptor):
             return self._interpret(reason, args, options)
         leaves, structure = flatten((args, options))
         try:
-            key = self.run.orders_ahead.fallback, signature(leaves, structure)
+            key = self._key((self.run.orders_ahead.fallback, signature(leaves, structure)), leaves)
         except TypeError as error:
             self._tell(f"an argument of the sampler cannot be compared ({error}); give it as a tensor or a number")
             return self.original(*args, **options)
@@ -106,12 +119,14 @@ class Replayer(Interceptor):
                 if plan is None and key not in self._refused:
                     return self._record(key, args, options)
         if plan is None:
+            if key.numbers and any(other.kind == key.kind for other in self._plans):
+                self._tell("Python reads other numbers from its arguments than in the run that was recorded")
             output = self.original(*args, **options)
             self._take_back(key)
             return output
         self._num_replays += 1
         self.answered = plan
-        return _to_caller(plan(leaves)[0])
+        return _to_caller(plan.output(leaves))
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -167,10 +182,11 @@ class Replayer(Interceptor):
         return f"{kind}, recorded {when}: {len(self._plans)} plans, {self._num_replays} chunks replayed"
 
     def _forget(self) -> None:
-        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
-        self._stale: dict[Hashable, Plan] = {}
-        self._met: dict[Hashable, int] = {}
-        self._refused: OrderedDict[Hashable, str] = OrderedDict()
+        self._plans: OrderedDict[Key, Plan] = OrderedDict()
+        self._pinned: dict[Hashable, tuple[int, ...]] = {}  # arguments that Python reads, for runs of a kind
+        self._stale: dict[Key, Plan] = {}
+        self._met: dict[Key, int] = {}
+        self._refused: OrderedDict[Key, str] = OrderedDict()
         self._told: dict[str, None] = {}
         self._hooks: list[Any] | None = None
         self._ignored: set[Spot] = set()
@@ -184,10 +200,24 @@ class Replayer(Interceptor):
         self._lock = threading.RLock()
         _ALIVE.add(self)
 
+    def _key(self, kind: Hashable, leaves: Sequence[Any]) -> Key:
+        pinned = self._pinned.get(kind)
+        return Key(kind, numbers(leaves, pinned) if pinned else ())
+
+    def _keep(self, kind: Hashable, plan: Plan, leaves: Sequence[Any]) -> None:
+        """Keep a new plan, under the numbers that its run read as well."""
+        known = self._pinned.get(kind, ())
+        if not set(plan.pinned) <= set(known):  # no key of this kind has all the numbers
+            self._plans = OrderedDict((key, other) for key, other in self._plans.items() if key.kind != kind)
+            self._pinned[kind] = tuple(sorted({*known, *plan.pinned}))
+        self._plans[self._key(kind, leaves)] = plan
+        while len(self._plans) > CAPACITY:
+            self._plans.popitem(last=False)
+
     def _interpret(self, reason: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Interpret a run, and note whether the sampler turns gradients off by itself."""
         output = self.original(*args, **options)
-        if reason is _GRADIENTS and isinstance(output, Tensor) and not output.requires_grad:
+        if reason is _GRADIENTS and not any(tensor.requires_grad for tensor in tensors_in(output)):
             self._detaches = any(parameter.requires_grad for parameter in self.owner.parameters())
         if not (reason is _GRADIENTS and self._detaches):
             self._tell(reason)
@@ -216,7 +246,7 @@ class Replayer(Interceptor):
     def _on_blocks(self) -> list[Any]:
         return [vars(owner).get(attribute) for owner, attribute in self._blocks]
 
-    def _valid_plan(self, key: Hashable) -> Plan | None:
+    def _valid_plan(self, key: Key) -> Plan | None:
         plan = self._plans.get(key)
         if plan is None:
             return None
@@ -227,7 +257,7 @@ class Replayer(Interceptor):
             self._plans.move_to_end(key)
         return plan
 
-    def _take_back(self, key: Hashable) -> Plan | None:
+    def _take_back(self, key: Key) -> Plan | None:
         """The plan that a change made stale, if the run has undone the change: it lowered a flag of its first call."""
         stale, self._stale = self._stale, {}
         if key not in stale:
@@ -252,7 +282,7 @@ class Replayer(Interceptor):
                 logger.info("%s again and again, and no code of the run names it, so it is ignored from now on", reason)
                 self._ignored.add(spot)
 
-    def _is_due(self, key: Hashable) -> bool:
+    def _is_due(self, key: Key) -> bool:
         if self._is_refused(key) or not self.sights:
             return False
         if len(self._met) > _REMEMBERED:
@@ -262,7 +292,7 @@ class Replayer(Interceptor):
             self._tell("its arguments differ at every chunk, in a shape, a number or a text; give numbers as tensors")
         return self._met[key] >= self.sights
 
-    def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    def _record(self, key: Key, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if not self.on_demand and self._num_records >= 2 * CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
             why = f"; at last, {self._last_change}" if self._last_change else ""
             output = self.original(*args, **options)
@@ -290,13 +320,12 @@ class Replayer(Interceptor):
         if isinstance(plan, Refusal):
             self._refuse(key, str(plan))
             return _to_caller(output)
-        self._plans[key] = self.answered = plan
-        while len(self._plans) > CAPACITY:
-            self._plans.popitem(last=False)
+        self.answered = plan
+        self._keep(key.kind, plan, flatten((args, options))[0])
         logger.debug("%s", plan)
         return _to_caller(output)
 
-    def _refuse(self, key: Hashable, reason: str) -> None:
+    def _refuse(self, key: Key, reason: str) -> None:
         """Interpret all runs of this key, and say why, once."""
         if reason not in self._refused.values():
             if self.warn:
@@ -307,7 +336,7 @@ class Replayer(Interceptor):
         while len(self._refused) > _REMEMBERED:
             self._refused.popitem(last=False)
 
-    def _is_refused(self, key: Hashable) -> bool:
+    def _is_refused(self, key: Key) -> bool:
         """Whether runs of this key are interpreted; of too many such keys the least recently met is forgotten."""
         if key not in self._refused:
             return False
