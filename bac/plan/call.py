@@ -32,6 +32,15 @@ _SHAPES = {
 _MASKS = {aten.index.Tensor, aten.masked_select.default}
 _MASK_DTYPES = (torch.bool, torch.uint8)  # an index of whole numbers has the shape that the result will have
 
+# They take nothing but shape, dtype and device from this argument.
+_TEMPLATES = {
+    **dict.fromkeys((aten.expand_as.default, aten.reshape_as.default, aten.type_as.default, aten.view_as.default), 1),
+    **dict.fromkeys((aten.empty_like.default, aten.full_like.default, aten.ones_like.default), 0),
+    **dict.fromkeys((aten.zeros_like.default, aten.rand_like.default, aten.randn_like.default), 0),
+    **dict.fromkeys((aten.new_empty.default, aten.new_full.default, aten.new_ones.default, aten.new_zeros.default), 0),
+    aten.to.other: 1,
+}
+
 # An operator with one of these arguments draws only if the argument is true or positive.
 _DROPOUT = ("dropout_p", "train")
 
@@ -107,6 +116,14 @@ class Call:
             yield from (value for value in masks if meta[value].dtype in _MASK_DTYPES)
         elif self.kind.shapes:
             yield from self.inputs
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Values whose numbers the results depend on; of the others nothing but the layout matters."""
+        template = _TEMPLATES.get(self.operator)
+        if template is None:
+            return self.inputs
+        return references((self.args[:template], self.args[template + 1 :], self.options))
 
     @property
     def draws(self) -> bool:

@@ -15,21 +15,22 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakSet
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bac.caching.block import Block
 from bac.caching.interceptors.patch import Interceptor
 from bac.caching.interceptors.run import DenoisingRun, Orders
 from bac.plan.build import build
+from bac.plan.keys import Key, Keys
 from bac.plan.plan import Plan
 from bac.plan.refusal import Postponed, Refusal
 from bac.plan.replay import Replay
-from bac.plan.returned import tensors_in
-from bac.plan.signature import flatten, numbers, replace_leaves, signature
+from bac.plan.returned import tensors_in, to_caller
+from bac.plan.signature import flatten, signature
 from bac.plan.staleness import Change, Spot
 from bac.plan.surroundings import has_mode, hooks_of
 
@@ -43,18 +44,6 @@ _REMEMBERED = 1000  # signatures counted before the counts are cleared; signatur
 
 _GRADIENTS = "gradients are enabled; predict under torch.no_grad() or torch.inference_mode()"
 _HOOKS = "a forward hook watches it; remove the hook to replay"
-
-
-class Key(NamedTuple):
-    """What a plan holds for.
-
-    Attributes:
-        kind: The signature of the arguments, and whether the guard's fallback is on.
-        numbers: Numbers of the arguments that Python reads, as far as recordings told.
-    """
-
-    kind: Hashable
-    numbers: Hashable = ()
 
 
 class Replayer(Interceptor):
@@ -108,7 +97,7 @@ class Replayer(Interceptor):
             return self._interpret(reason, args, options)
         leaves, structure = flatten((args, options))
         try:
-            key = self._key((self.run.orders_ahead.fallback, signature(leaves, structure)), leaves)
+            key = self._keys.of((self.run.orders_ahead.fallback, signature(leaves, structure)), leaves)
         except TypeError as error:
             self._tell(f"an argument of the sampler cannot be compared ({error}); give it as a tensor or a number")
             return self.original(*args, **options)
@@ -126,7 +115,7 @@ class Replayer(Interceptor):
             return output
         self._num_replays += 1
         self.answered = plan
-        return _to_caller(plan.output(leaves))
+        return to_caller(plan.output(leaves))
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -183,7 +172,7 @@ class Replayer(Interceptor):
 
     def _forget(self) -> None:
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
-        self._pinned: dict[Hashable, tuple[int, ...]] = {}  # arguments that Python reads, for runs of a kind
+        self._keys = Keys()
         self._stale: dict[Key, Plan] = {}
         self._met: dict[Key, int] = {}
         self._refused: OrderedDict[Key, str] = OrderedDict()
@@ -200,17 +189,10 @@ class Replayer(Interceptor):
         self._lock = threading.RLock()
         _ALIVE.add(self)
 
-    def _key(self, kind: Hashable, leaves: Sequence[Any]) -> Key:
-        pinned = self._pinned.get(kind)
-        return Key(kind, numbers(leaves, pinned) if pinned else ())
-
     def _keep(self, kind: Hashable, plan: Plan, leaves: Sequence[Any]) -> None:
-        """Keep a new plan, under the numbers that its run read as well."""
-        known = self._pinned.get(kind, ())
-        if not set(plan.pinned) <= set(known):  # no key of this kind has all the numbers
+        if self._keys.learn(kind, plan.pinned):  # those kept before may hold for other numbers, too
             self._plans = OrderedDict((key, other) for key, other in self._plans.items() if key.kind != kind)
-            self._pinned[kind] = tuple(sorted({*known, *plan.pinned}))
-        self._plans[self._key(kind, leaves)] = plan
+        self._plans[self._keys.of(kind, leaves)] = plan
         while len(self._plans) > CAPACITY:
             self._plans.popitem(last=False)
 
@@ -311,7 +293,7 @@ class Replayer(Interceptor):
         )  # fmt: skip
         if self._plans.get(key) is plan:  # it holds again
             self.answered = self._plans[key]
-            return _to_caller(output)
+            return to_caller(output)
         if isinstance(plan, Postponed):
             self._num_records += plan.was_tried
             self._tell(str(plan))
@@ -319,11 +301,11 @@ class Replayer(Interceptor):
         self._num_records += 1
         if isinstance(plan, Refusal):
             self._refuse(key, str(plan))
-            return _to_caller(output)
+            return to_caller(output)
         self.answered = plan
         self._keep(key.kind, plan, flatten((args, options))[0])
         logger.debug("%s", plan)
-        return _to_caller(output)
+        return to_caller(output)
 
     def _refuse(self, key: Key, reason: str) -> None:
         """Interpret all runs of this key, and say why, once."""
@@ -353,15 +335,6 @@ class Replayer(Interceptor):
     @property
     def _interpreted(self) -> str:
         return f"{type(self.owner).__name__}: a denoising run cannot be replayed, so it is interpreted"
-
-
-def _to_caller(output: Any) -> Any:
-    """Turn a plan's inference tensors into ordinary ones for a caller outside inference mode."""
-    return output if torch.is_inference_mode_enabled() else replace_leaves(output, _ordinary)
-
-
-def _ordinary(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def _renew_locks() -> None:

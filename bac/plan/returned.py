@@ -99,6 +99,11 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
     return (leaf for leaf in flatten(output)[0] if isinstance(leaf, Tensor))
 
 
+def to_caller(output: Any) -> Any:
+    """Turn a plan's inference tensors into ordinary ones for a caller outside inference mode."""
+    return output if torch.is_inference_mode_enabled() else replace_leaves(output, _ordinary)
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two outputs hold equal tensors, and the same beside them."""
     (first, structure), (second, other_structure) = flatten(one), flatten(other)
@@ -114,6 +119,10 @@ def distance(expected: Any, found: Any) -> float:
     if structure != other_structure:
         return float("inf")
     return max(map(_distance, first, second), default=0.0)
+
+
+def _ordinary(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def _same_leaf(one: Any, other: Any) -> bool:

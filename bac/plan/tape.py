@@ -240,7 +240,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         """Append an instruction that defines `outputs`; `stand_in`, if given, replaces its operator."""
         draws = call.kind.random and call.draws
-        found = [self._sources[value] for value in call.inputs if value in self._sources]
+        found = [self._sources[value] for value in call.numbers if value in self._sources]
         if found or draws:
             sources = _NONE.union(*found, (_DRAWS,) if draws else ())
             self._sources.update(dict.fromkeys(outputs, sources))
