@@ -39,6 +39,12 @@ def encoded(batch_size: int) -> dict[str, Tensor]:
     return {"tokens": tokens, "state": torch.rand(batch_size, STATE, generator=generator)}
 
 
+def _under_rtc(**settings: Any) -> SimpleNamespace:
+    """A configuration as `lerobot-rollout --inference.type=rtc` leaves it."""
+    feature = SimpleNamespace(shape=(ACTIONS,))
+    return SimpleNamespace(rtc_config=RTCConfig(execution_horizon=3), action_feature=feature, **settings)
+
+
 class HeadAlone:
     """What LeRobot's policies do besides, without the encoders that they would do it to."""
 
@@ -125,6 +131,8 @@ class VLAJEPA(VLAJEPAPolicy):
 class EVO1(HeadAlone, Evo1Policy):
     def __init__(self) -> None:
         nn.Module.__init__(self)
+        self.config = _under_rtc()
+        self.rtc_processor = RTCProcessor(self.config.rtc_config)
         self.model = nn.Module()
         self.model.action_head = FlowmatchingActionHead(
             embed_dim=WIDTH,
@@ -148,7 +156,7 @@ class EVO1(HeadAlone, Evo1Policy):
             action_mask=mask,
             inference_delay=inference_delay,
             prev_chunk_left_over=prev_chunk_left_over,
-            rtc_processor=RTCProcessor(RTCConfig(execution_horizon=3)),
+            rtc_processor=self.rtc_processor,
         )
         return flat.view(-1, HORIZON, ACTIONS)
 
@@ -241,12 +249,11 @@ class MolmoBackbone(nn.Module):
 class MolmoAct2(HeadAlone, MolmoAct2Policy):
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.config = SimpleNamespace(
+        self.config = _under_rtc(
             inference_action_mode="continuous",
             enable_inference_cuda_graph=True,
             num_inference_steps=STEPS,
             mask_action_dim_padding=False,
-            rtc_config=RTCConfig(execution_horizon=3),
         )
         self.backbone = MolmoBackbone()
         self.rtc_processor = RTCProcessor(self.config.rtc_config)

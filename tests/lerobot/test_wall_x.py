@@ -42,15 +42,6 @@ def test_reusing_changes_the_chunk_a_little():
     assert 0 < (contract.predict(policy) - dense).abs().mean() < dense.abs().mean()
 
 
-def test_a_run_that_reads_its_prompt_in_python_is_interpreted():
-    contract, policy = TestWallX(), heads.make(backbones.WallX)
-    bac.wrap(policy, contract.staggered(policy), replay=False)
-    expected = contract.predict(policy)
-    bac.wrap(policy, contract.staggered(policy), replay=bac.Replay(record="first"))
-    with pytest.warns(RuntimeWarning, match="interpreted: Python reads a value"):
-        assert torch.equal(contract.predict(policy), expected)
-
-
 @pytest.mark.parametrize(("experts", "branch"), [(True, "moe"), (False, "mlp")])
 def test_feed_forward_blocks_are_the_experts_where_there_are_any(experts, branch):
     names = [block.name for block in find_host(backbones.WallX(experts)).blocks]
