@@ -232,7 +232,10 @@ class Preparation(Interceptor):
 
     def _tell_once(self) -> None:
         self._is_final = False
-        why = "; ".join(self._replayer.interruptions) or "they are of another kind or shape than those prepared, or of another text"
+        why = (
+            "; ".join(self._replayer.interruptions)
+            or "they are of another kind or shape than those prepared, or of another text"
+        )
         logger.warning("bac: %s: some chunks are not replayed: %s", self._name, why)
 
     def _leave(self, reason: str) -> None:

@@ -28,7 +28,8 @@ _SHAPES = {
     aten.where.default,
 }
 
-# Of these, the shape depends on one argument alone: the mask.
+# Of these, the shape depends on one argument alone: the mask, or the counts.
+_COUNTS = {aten.repeat_interleave.self_Tensor, aten.tensor_split.tensor_indices_or_sections}
 _MASKS = {aten.index.Tensor, aten.masked_select.default}
 _MASK_DTYPES = (torch.bool, torch.uint8)  # an index of whole numbers has the shape that the result will have
 
@@ -115,7 +116,7 @@ class Call:
             masks = references(self.args[1:])
             yield from (value for value in masks if meta[value].dtype in _MASK_DTYPES)
         elif self.kind.shapes:
-            yield from self.inputs
+            yield from references(self.args[1:]) if self.operator in _COUNTS else self.inputs
 
     @property
     def numbers(self) -> tuple[int, ...]:
