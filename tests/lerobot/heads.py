@@ -33,10 +33,14 @@ TOKENS, WIDTH, STATE, ACTIONS, HORIZON, STEPS = 6, 10, 3, 2, 5, 7
 
 
 def encoded(batch_size: int) -> dict[str, Tensor]:
-    """Tokens as an encoder would give them, `[B, 6, 10]`, and states `[B, 3]`."""
+    """Tokens as an encoder gives them, `[B, 6, 10]`, their mask `[B, 6]`, states `[B, 3]`, and two words `[B, 2]`."""
     generator = torch.Generator().manual_seed(batch_size)
-    tokens = torch.randn(batch_size, TOKENS, WIDTH, generator=generator)
-    return {"tokens": tokens, "state": torch.rand(batch_size, STATE, generator=generator)}
+    return {
+        "tokens": torch.randn(batch_size, TOKENS, WIDTH, generator=generator),
+        "mask": torch.ones(batch_size, TOKENS, dtype=torch.bool),
+        "state": torch.rand(batch_size, STATE, generator=generator),
+        "words": torch.tensor([[5, 6]]).expand(batch_size, 2).clone(),
+    }
 
 
 def _under_rtc(**settings: Any) -> SimpleNamespace:
@@ -77,6 +81,7 @@ class Groot(GrootPolicy):
                 **layers,
             },
         )
+        self.config = _under_rtc()
         self._groot_model = nn.Module()
         self._groot_model.action_head = GR00TN17ActionHead(config)
 
@@ -89,10 +94,10 @@ class Groot(GrootPolicy):
         size = len(batch["state"])
         seen = {
             "backbone_features": batch["tokens"],
-            "backbone_attention_mask": torch.ones(size, TOKENS, dtype=torch.bool),
+            "backbone_attention_mask": batch["mask"],
             "image_mask": (torch.arange(TOKENS) < 4).expand(size, TOKENS),
         }
-        state = {"state": batch["state"][:, None], "embodiment_id": torch.zeros(size, dtype=torch.long)}
+        state = {"state": batch["state"][:, None], "embodiment_id": batch["words"][:, 1] % 2}
         options = None
         if prev_chunk_left_over is not None:
             left = len(prev_chunk_left_over)
