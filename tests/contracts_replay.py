@@ -1,4 +1,4 @@
-"""The laws of replay, for every adapter: a plan makes the untouched policy's chunks, whatever comes, or it says why not."""
+"""The laws of replay, for every adapter: plans make the untouched policy's chunks, whatever comes, or say why not."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ class ReplayLaws:
 
     Attributes:
         not_replayed: Part of the reason why runs cannot be replayed; None if they can.
+        settles_after: Chunks until `bac` ignores what `reset` replaces without effect.
         not_guided: Part of the reason why guided chunks are not replayed; None if they are.
     """
 
     not_replayed: str | None = None
     not_guided: str | None = None
     one_run_per_sample: bool = False
+    settles_after: int = 0
 
     def in_real_time(self, policy: Any) -> list[Options]:
         """Turn real-time chunking on. Returns what LeRobot's engine gives chunk after chunk; empty if there is none."""
@@ -46,7 +48,9 @@ class ReplayLaws:
                 bac.wrap(policy, bac.Denoising(), replay=bac.Replay(record="ahead"))
                 bac.plan.record(policy, self.make_batch(3))  # type: ignore[attr-defined]
             pytest.skip(f"not replayed: {self.not_replayed}")
-        return bac.wrap(policy, replay=bac.Replay(record="first"))
+        bac.wrap(policy, replay=bac.Replay(record="first"))
+        self.chunks(policy, *[3] * self.settles_after)
+        return policy
 
     def chunks(self, policy: Any, *sizes: int) -> list[Tensor]:
         """A chunk for every batch size, on one seed after the other."""
