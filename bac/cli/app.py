@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,17 +14,32 @@ import bac
 from bac.adapters import find_host
 from bac.caching.calibration import Calibration
 from bac.certificate import CERTIFICATE_NAME, Certificate
-from bac.cli import checkpoint, doctor, lerobot, measure, observations
+from bac.cli import checkpoint, doctor, explain, lerobot, measure, observations
+from bac.cli.options import (
+    BatchSize,
+    Dataset,
+    DatasetRoot,
+    Device,
+    Env,
+    EnvOptions,
+    Executor,
+    FilePath,
+    Imports,
+    PolicyPath,
+    Seed,
+    Task,
+    errors_in_one_line,
+    settings_of,
+)
 from bac.denoising import Denoising
 from bac.errors import ScheduleError
 from bac.files import probe
 from bac.guarding.calibration import measure as measure_errors
 from bac.guarding.duty import watched_schedule
 from bac.guarding.files import GUARD_NAME, RESPONSES, response_named
-from bac.plan.replay import EXECUTORS, replay_named
+from bac.plan.replay import replay_named
 
 REPORT_NAME, PICTURE_NAME = "bac.tuned.json", "bac.tuned.png"  # beside bac.json
-_INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
 CALIBRATION_NAME = "bac.calibration.zarr"  # likewise
 _DRAWN: dict[str, Callable[[Path], object]] = {
     GUARD_NAME: bac.Guard.load,
@@ -37,21 +51,6 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Diffusion policies, faster: fewer steps, reuse, replay."
 )
 
-PolicyPath = Annotated[Path, typer.Option("--policy-path", help="Folder of a LeRobot checkpoint.")]
-Imports = Annotated[list[str], typer.Option("--import", help="Module that registers the policy's type; repeatable.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Seed = Annotated[int, typer.Option(help="Seeds observations, worlds and noise.")]
-Env = Annotated[str | None, typer.Option(help="LeRobot's type of environment to run the policy in.")]
-Task = Annotated[str | None, typer.Option(help="Task of the environment.")]
-EnvOptions = Annotated[list[str], typer.Option(help="Setting of the environment, NAME=VALUE; repeatable.")]
-Dataset = Annotated[str | None, typer.Option(help="LeRobot data set to take observations from.")]
-DatasetRoot = Annotated[Path | None, typer.Option(help="Folder of the data set.")]
-BatchSize = Annotated[int, typer.Option(help="Worlds, or observations, side by side.", min=1)]
-FilePath = Annotated[
-    Path | None, typer.Option("--file", "--schedule", help="Default: bac.json in the policy's folder.")
-]
-Executor = Annotated[str, typer.Option(help=f"How the policy will be run: {', '.join(EXECUTORS)}.")]
-
 
 @app.command()
 def show(
@@ -60,7 +59,7 @@ def show(
     ],
 ) -> None:
     """Draw a bac.json or a guard, or describe a certificate, a calibration or its observations."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         load: Callable[[Path], object] = Calibration.load if path.is_dir() else _DRAWN.get(path.name, bac.load)
         typer.echo(str(load(path)))
 
@@ -70,7 +69,7 @@ def examine(policy_path: PolicyPath, imports: Imports = [], device: Device = "cp
     """List the blocks of a policy that can be cached, or the reason why none can, and check that its bac.json fits."""
     for line in doctor.versions():
         typer.echo(line)
-    with _errors_in_one_line():
+    with errors_in_one_line():
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         for line in doctor.examine(loaded.policy, policy_path):
             typer.echo(line)
@@ -91,12 +90,32 @@ def bench(
 
     Then compare their jerk, inside chunks and where a robot switches to another chunk of the same observation.
     """
-    with _errors_in_one_line():
+    with errors_in_one_line():
         chosen = _load(file, policy_path)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         batch = loaded.random_observation(batch_size, seed=seed)
         for line in measure.report(loaded.policy, chosen, batch, executors=executor, rounds=rounds):
             typer.echo(line)
+
+
+@app.command(name="explain", epilog="Example: bac explain --policy-path CKPT --json")
+def tell_stages(
+    policy_path: PolicyPath,
+    rounds: Annotated[int, typer.Option(help="Chunks to time of each kind.", min=1)] = 5,
+    batch_size: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables; times in seconds.")] = False,
+    imports: Imports = [],  # noqa: B006
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Tell where the milliseconds of a chunk go, and what replay, fewer steps and reuse would give on this machine.
+
+    The policy is timed as it is, whatever its bac.json says, on random observations.
+    """
+    with errors_in_one_line():
+        loaded = checkpoint.load(policy_path, device=device, imports=imports)
+        explained = explain.explain(loaded, batch_size=batch_size, rounds=rounds, seed=seed)
+        typer.echo(json.dumps(explained.to_dict(), indent=2) if as_json else str(explained))
 
 
 @app.command()
@@ -122,8 +141,8 @@ def calibrate(
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
     _check_source(env, dataset)
-    with _errors_in_one_line():
-        target, settings = _target(output, policy_path / "bac.json"), _settings(env_option, task)
+    with errors_in_one_line():
+        target, settings = _target(output, policy_path / "bac.json"), settings_of(env_option, task)
         probe(target.with_name(CALIBRATION_NAME), folder=True)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         _check_updates(num_updates, find_host(loaded.policy).num_steps)
@@ -180,14 +199,14 @@ def guard(
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
     _check_source(env, dataset)
-    with _errors_in_one_line():
+    with errors_in_one_line():
         source, chosen = file or policy_path / "bac.json", _load(file, policy_path)
         target = _target(output, source.with_name(GUARD_NAME))
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         schedule = watched_schedule(chosen, find_host(loaded.policy))
         answer = response_named(response, schedule)
         if env is not None:
-            settings = _settings(env_option, task)
+            settings = settings_of(env_option, task)
             measured = measure.survey_in(
                 loaded, chosen, env, settings, runs=runs, num_worlds=batch_size, every=every, num_watched=num_watched,
                 seed=seed,
@@ -240,11 +259,11 @@ def tune(
     kept = policy_path / observations.NAME
     if env is not None or dataset is not None or not kept.is_file():
         _check_source(env, dataset, "; or type bac calibrate first, which keeps its observations for this command")
-    with _errors_in_one_line():
+    with errors_in_one_line():
         target = _target(output, policy_path / "bac.json")
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         if env is not None:
-            settings = _settings(env_option, task)
+            settings = settings_of(env_option, task)
             batches = measure.observations_in(loaded, env, settings, runs=runs, num_worlds=batch_size, seed=seed)
         elif dataset is None:
             batches = observations.load(kept, device=device)
@@ -276,7 +295,7 @@ def serve(
     therefore listens on this machine alone. Another --host needs --trust-network: only on a network where every machine
     is yours, or through a tunnel: ssh -L 8080:localhost:8080 SERVER.
     """
-    with _errors_in_one_line():
+    with errors_in_one_line():
         lerobot.require_trust(context.args, trust_network)
         sys.argv = ["bac serve", *context.args]
         lerobot.named("register_third_party_plugins")()
@@ -320,31 +339,3 @@ def _load(file: Path | None, policy_path: Path) -> Denoising:
             f"{path}: there is no such file; make one first: bac tune, or bac calibrate, --policy-path {policy_path}"
         )
     return bac.load(path)
-
-
-def _settings(options: Sequence[str], task: str | None) -> dict[str, Any]:
-    """Parse ``["episode_length=50", "obs_type=pixels"]`` to ``{"episode_length": 50, "obs_type": "pixels"}``."""
-    settings: dict[str, Any] = {} if task is None else {"task": task}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--env-option: takes NAME=VALUE, got {option}")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
-    return settings
-
-
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except bac.BacError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        typer.echo(
-            "Stopped: files are as they were, or whole. Type the command again to start from the beginning.", err=True
-        )
-        raise typer.Exit(_INTERRUPTED) from error
