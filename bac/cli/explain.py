@@ -138,7 +138,7 @@ def explain(loaded: Checkpoint, *, batch_size: int, rounds: int, seed: int) -> E
     raw = loaded.raw_observation(batch_size, seed=seed)
     batch = loaded.preprocessed(dict(raw))
     spent = {PREPROCESSING: _latency(lambda: loaded.preprocessed(dict(raw)), rounds)}
-    spent |= stages(host, lambda: host.predict(dict(batch)), rounds)
+    spent |= stages(host, batch, rounds)
     chunk = host.predict_seeded(batch, seed)
     spent[POSTPROCESSING] = _latency(lambda: loaded.postprocessor(chunk[:, 0]), rounds)
     ways = _ways(host)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from statistics import median
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bac.adapters import find_host
 from bac.adapters.host import Host
 from bac.caching.block import Site
 from bac.caching.interceptors.patch import Interceptor, put_on, take_off
@@ -94,31 +95,31 @@ class _Timed(Interceptor):
             return self.original(*inputs, **options)
 
 
-def stages(host: Host, predict: Callable[[], Any], rounds: int) -> dict[str, float]:
+def stages(host: Host, batch: Mapping[str, Any], rounds: int) -> dict[str, float]:
     """Median time of each stage of a chunk [s]. Stages that a policy does not show are zero.
 
     Args:
         host: An untouched policy.
-        predict: Makes a chunk.
+        batch: An observation batch, preprocessed.
         rounds: Chunks to time.
     """
     with torch.no_grad():
-        site = _evaluation(host, predict)
+        site = _evaluation(host, batch)
         for _ in range(_WARM_UP - 1):
-            predict()
-        watches = [_watched(host, site, predict) for _ in range(rounds)]
+            host.predict(dict(batch))
+        watches = [_watched(host, site, batch) for _ in range(rounds)]
     return {stage: median(watch.totals[stage] for watch in watches) for stage in STAGES}
 
 
-def _evaluation(host: Host, predict: Callable[[], Any]) -> Site | None:
+def _evaluation(host: Host, batch: Mapping[str, Any]) -> Site | None:
     """The call that is one evaluation; None if there is none, so that only blocks can be told from the rest."""
     site = host.evaluation or Site(host.denoiser)
-    watch = _watched(host, site, predict)
+    watch = _watched(host, site, batch)
     expected = (host.num_steps or 0) * host.num_contexts
     return site if watch.evaluations and watch.evaluations % max(expected, 1) == 0 else None
 
 
-def _watched(host: Host, site: Site | None, predict: Callable[[], Any]) -> Stopwatch:
+def _watched(host: Host, site: Site | None, batch: Mapping[str, Any]) -> Stopwatch:
     watch = Stopwatch(next(host.denoiser.parameters()).device)
     with ExitStack() as stack:
         stack.enter_context(_timed(host.sampler_owner, host.sampler_attribute, lambda *_: watch.running(ONCE)))
@@ -129,8 +130,9 @@ def _watched(host: Host, site: Site | None, predict: Callable[[], Any]) -> Stopw
             stack.enter_context(_timed(block.require_owner(), block.attribute, of_block))
         for stage, module in _named(host.policy):
             stack.enter_context(_hooked(module, watch, stage))
+        predict = find_host(host.policy, host.blocks).predict  # anew: it must meet the stopwatch
         with watch.running(AROUND):
-            predict()
+            predict(dict(batch))
     return watch
 
 
