@@ -11,9 +11,12 @@ from torch import Tensor, nn
 import bac
 import bac.plan
 from bac.caching.block import BlockKind
+from bac.plan.codegen import generate
+from bac.plan.passes import EXACT, specialise
 from bac.plan.refusal import Refusal
 from bac.plan.tape import Tape
 from tests.bac.plan.runs import FIRST
+from tests.bac.plan.runs import taped as taped_program
 
 X = torch.tensor([1.0, 2.0, 3.0])
 MASK = torch.tensor([True, False, True])
@@ -61,6 +64,13 @@ def test_what_python_reads_of_a_mask_pins_it(run, pinned):
 def test_what_cannot_be_the_same_in_many_chunks_is_not_pinned(run, leaf):
     with pytest.raises(Refusal, match="depends on the arguments or the noise"):
         taped(run, X, leaf)
+
+
+def _overwritten(x: Tensor, mask: Tensor) -> Tensor:
+    """As policies lay embeddings in the places of their tokens."""
+    y = 2 * x
+    y[mask] = torch.tensor([7.0, 8.0])
+    return y
 
 
 class Reader(nn.Module):
@@ -142,3 +152,25 @@ def test_an_argument_that_the_caller_writes_into_is_compared_by_its_numbers():
         assert policy.predict_action_chunk(seen).item() == -6
         seen["mask"][1] = True
         assert policy.predict_action_chunk(seen).item() == 9
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda x, mask: x[mask],
+        lambda x, mask: x.expand(2, 3)[:, mask],
+        lambda x, mask: x.expand(2, 3)[mask.expand(2, 3)],
+        lambda x, mask: (2 * x).index_put((mask,), x[mask] + 1),
+        _overwritten,
+    ],
+)
+def test_a_plan_does_not_look_for_the_places_of_a_mask_that_it_knows(run):
+    def called(x: Tensor, mask: Tensor) -> Tensor:
+        mask.sum().item()
+        return run(x, mask)
+
+    with torch.inference_mode():
+        program, _ = specialise(taped_program(called, X, MASK), EXACT)
+        found = generate(program)[0]((X + 1, MASK))[0]
+    assert torch.equal(found, run(X + 1, MASK))
+    assert not any(constant.dtype == torch.bool for constant in program.constants.values())
