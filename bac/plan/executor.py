@@ -108,7 +108,7 @@ class Replayer(Interceptor):
                 if plan is None and key not in self._refused:
                     return self._record(key, args, options)
         if plan is None:
-            if key.numbers and any(other.kind == key.kind for other in self._plans):
+            if key.numbers and any(other.kind == key.kind for other in list(self._plans)):
                 self._tell("Python reads other numbers from its arguments than in the run that was recorded")
             output = self.original(*args, **options)
             self._take_back(key)
