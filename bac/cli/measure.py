@@ -65,7 +65,7 @@ def report(
         latencies = f"p50 {median:9.2f} ms   p95 {late:9.2f} ms   p99 {latest:9.2f} ms   {1e3 / median:7.1f} Hz"
         yield f"{name:20} {latencies}   {dense * 1e3 / median:6.2f}x of dense eager"
     weights = sum(parameter.numel() * parameter.element_size() for parameter in policy.parameters())
-    yield f"memory: weights {weights / 1e6:.1f} MB, and besides:"
+    yield f"memory: weights {weights / 1e6:.1f} MB, and plans; cold start: the first {_COLD} chunks, recording included"
     for name, (seconds, num_bytes) in starts.items():
         yield f"{name:20} cold start {seconds:7.2f} s   {num_bytes / 1e6:9.1f} MB of plans"
     for name, way in (("dense", None), ("bac.json", denoising)):
