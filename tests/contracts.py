@@ -16,14 +16,14 @@ from bac.adapters import find_host
 from bac.caching.interceptors.patch import interceptors
 from bac.errors import RunError, ScheduleError
 from bac.recording import record_features
+from tests.contracts_replay import ReplayLaws
 
 
-class AdapterContract(ABC):
+class AdapterContract(ReplayLaws, ABC):
     """What must hold for every policy that `bac` takes. Subclass it, name the class `Test...`."""
 
     num_steps: int
     blocks_per_layer: int = 3
-    one_run_per_sample: bool = False
     goes_into_eval_mode: bool = False
     calls_outside_the_loop: int = 0
     takes_fewer_steps: bool = False  # of its own solver: `bac.Denoising(num_steps=...)`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,19 @@ import typer
 
 import bac
 from bac.adapters import find_host
-from bac.cli import checkpoint, doctor, drawing, exporting, hints, lerobot, measure, observations, options, tuning
+from bac.cli import (
+    checkpoint,
+    doctor,
+    drawing,
+    explain,
+    exporting,
+    hints,
+    lerobot,
+    measure,
+    observations,
+    options,
+    tuning,
+)
 from bac.cli.arguments import (
     BatchSize,
     Dataset,
@@ -105,6 +118,26 @@ def bench(
         batch = loaded.random_observation(batch_size, seed=seed)
         for line in measure.report(loaded.policy, chosen, batch, executors=executor, rounds=rounds):
             typer.echo(line)
+
+
+@app.command(name="explain", epilog=f"Example: bac explain --policy-path {_SHIPPED} --json")
+def tell_stages(
+    policy_path: PolicyPath,
+    rounds: Annotated[int, typer.Option(help="Chunks to time of each kind.", min=1)] = 5,
+    batch_size: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables; times in seconds.")] = False,
+    imports: Imports = [],  # noqa: B006
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Tell where the milliseconds of a chunk go, and what replay, fewer steps and reuse would give on this machine.
+
+    The policy is timed as it is, whatever its bac.json says, on random observations.
+    """
+    with errors_in_one_line():
+        loaded = checkpoint.load(policy_path, device=device, imports=imports)
+        explained = explain.explain(loaded, batch_size=batch_size, rounds=rounds, seed=seed)
+        typer.echo(json.dumps(explained.to_dict(), indent=2) if as_json else str(explained))
 
 
 @app.command(epilog=f"Example: bac calibrate --policy-path {_PLAYS}")

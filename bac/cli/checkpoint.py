@@ -41,13 +41,17 @@ class Checkpoint:
 
     def random_observation(self, batch_size: int, *, seed: int = 0) -> dict[str, Any]:
         """Uniform noise of the right shapes, preprocessed: enough to time a policy, not to calibrate it."""
+        return self.preprocessed(self.raw_observation(batch_size, seed=seed))
+
+    def raw_observation(self, batch_size: int, *, seed: int = 0) -> dict[str, Any]:
+        """The same before it is preprocessed, as an environment gives it."""
         generator = torch.Generator().manual_seed(seed)
         window = self._window()
         raw: dict[str, Any] = {
             name: torch.rand(batch_size, *window, *feature.shape, generator=generator)
             for name, feature in self.config.input_features.items()
         }
-        return self._preprocessed({**raw, "task": ["do it"] * batch_size})
+        return {**raw, "task": ["do it"] * batch_size}
 
     def observations_of(self, repo_id: str, root: Path | None, *, runs: int, batch_size: int) -> list[dict[str, Any]]:
         """Observations spread evenly over a data set, preprocessed, in batches.
@@ -66,13 +70,14 @@ class Checkpoint:
         if len(dataset) < runs:
             raise BacError(f"{repo_id}: holds {len(dataset)} frames; ask for no more: --runs {len(dataset)}")
         frames = [dataset[index * len(dataset) // runs] for index in range(runs)]
-        return [self._preprocessed(_stacked(group)) for group in _groups(frames, batch_size)]
+        return [self.preprocessed(_stacked(group)) for group in _groups(frames, batch_size)]
 
     def _window(self) -> tuple[int, ...]:
         """The observation window of the policy: `(To,)`, or `()` if its observations have no such axis."""
         return () if self.config.observation_delta_indices is None else (len(self.config.observation_delta_indices),)
 
-    def _preprocessed(self, raw: dict[str, Any]) -> dict[str, Any]:
+    def preprocessed(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """What the policy gets for observations of an environment or a data set, without actions."""
         batch = self.preprocessor(raw)
         return {name: value for name, value in batch.items() if not name.startswith(("action", "next."))}
 

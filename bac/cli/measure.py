@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+import bac
 from bac.caching.interceptors.patch import Interceptor, put_on, take_off
 from bac.cli import lerobot
 from bac.cli.checkpoint import Checkpoint
@@ -24,10 +26,11 @@ from bac.plan.replay import Replay, replay_named
 from bac.tuning import Tuned
 from bac.tuning.batches import num_rows
 from bac.tuning.bench import calling
-from bac.tuning.timing import in_turns
+from bac.tuning.timing import Call, in_turns
 
 PLAYED = "observations: {runs}, spread over whole episodes in {worlds} worlds of {env}; the untouched policy plays"
 _JERK_CHUNKS = 8
+_COLD = 2  # a shape is recorded at its second chunk
 
 
 def report(
@@ -53,14 +56,30 @@ def report(
             ways[f"dense, {executor}"] = Denoising(), replay
         ways[f"bac.json, {executor}"] = denoising, replay
     contexts = {name: partial(calling, policy, way, batch, replay) for name, (way, replay) in ways.items()}
+    starts = {name: _cold(policy, context) for name, context in contexts.items()}
     samples = {name: [s.wall_s for s in taken] for name, taken in in_turns(contexts, rounds, turns=4).items()}
     dense = float(np.median(samples["dense"]))
     for name, values in samples.items():
-        median, late = (1e3 * float(np.percentile(values, q)) for q in (50, 95))
-        yield f"{name:20} p50 {median:9.2f} ms   p95 {late:9.2f} ms   {dense * 1e3 / median:6.2f}x of dense eager"
+        median, late, latest = (1e3 * float(np.percentile(values, q)) for q in (50, 95, 99))
+        latencies = f"p50 {median:9.2f} ms   p95 {late:9.2f} ms   p99 {latest:9.2f} ms   {1e3 / median:7.1f} Hz"
+        yield f"{name:20} {latencies}   {dense * 1e3 / median:6.2f}x of dense eager"
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in policy.parameters())
+    yield f"memory: weights {weights / 1e6:.1f} MB, and plans; cold start: the first {_COLD} chunks, recording included"
+    for name, (seconds, num_bytes) in starts.items():
+        yield f"{name:20} cold start {seconds:7.2f} s   {num_bytes / 1e6:9.1f} MB of plans"
     for name, way in (("dense", None), ("bac.json", denoising)):
         with calling(policy, way, batch, False) as predict:
             yield f"{name:20} jerk {_jerk(predict)}   [normalised action per control step^3]"
+
+
+def _cold(policy: nn.Module, context: Callable[[], AbstractContextManager[Call]]) -> tuple[float, int]:
+    """Time of the first chunks until all is recorded [s], and the memory of the plans then [B]."""
+    with context() as predict, torch.no_grad():
+        started = time.perf_counter()
+        for _ in range(_COLD):
+            predict()
+        seconds = time.perf_counter() - started
+        return seconds, sum(plan.num_bytes for plan in bac.describe(policy).plans)
 
 
 def _jerk(predict: Callable[[], Any]) -> Jerk:

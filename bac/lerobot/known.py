@@ -7,14 +7,9 @@ from bac.adapters.host import dotted_name
 from bac.adapters.lerobot import REFUSED
 from bac.adapters.lerobot.names import POLICIES
 
-_READS_VALUES = "its Python code branches on computed values, which a plan cannot follow."
-
 NOT_REPLAYED = {
-    POLICIES["groot"]: _READS_VALUES,
-    POLICIES["eo1"]: _READS_VALUES,
-    POLICIES["wall_x"]: _READS_VALUES,
-    POLICIES["fastwam"]: "its sampler returns more than one tensor.",
-    POLICIES["lingbot_va"]: "its sampler writes into a cache that the next chunk reads.",
+    POLICIES["lingbot_va"]: "it keeps every chunk in a cache, and looks in Python for places that are free in it, so "
+    "no two chunks of an episode are the same program.",
 }
 
 

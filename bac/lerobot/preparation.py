@@ -119,14 +119,14 @@ class Preparation(Interceptor):
             if self.guidance.is_watched:
                 raise NotPrepared("RTC's debug tracker looks at every step; leave --inference.rtc.debug out")
             plan, trial = self._record_and_try(args, options, before)
-            guided = self._prepare_guided(args, options, before) if _IS_RTC in options else ""
+            guided = self._prepare_guided(args, options, before) if self._is_chunked(options) else ""
             self._tell(trial, plan, guided, time.perf_counter() - started)
         except NotPrepared as reason:
             self._leave(str(reason))
         except Exception as error:
             self._leave(f"its preparation failed ({type(error).__name__}: {_brief(error)})")
         else:
-            if _IS_RTC in options:
+            if self._is_chunked(options):
                 self._is_final, self._replayer.sights = True, 0
             if trial.after is not None:
                 trial.after.restore()
@@ -166,6 +166,8 @@ class Preparation(Interceptor):
         """Prepare the chunks that RTC guides towards the last one; what came of it, in words."""
         if not self.guidance.is_on:
             return ""
+        if _IS_RTC not in options:
+            return "; guided chunks are not replayed: their delay is a number in the program, not an argument"
         device = next(self.owner.parameters()).device
         run = cast(Interceptor, self._replayer.original)
         put_above(self.owner, self.attribute, run, GivenWeights(self.policy))
@@ -180,6 +182,10 @@ class Preparation(Interceptor):
         return (
             f"; guided {1e3 * trial.wrapped_s:.1f}, {1e3 * trial.untouched_s:.1f} before, {plan.num_bytes / 1e6:.1f} MB"
         )
+
+    def _is_chunked(self, options: dict[str, Any]) -> bool:
+        """Whether the robot moves while chunks are made, as under RTC."""
+        return _IS_RTC in options or self.guidance.is_on
 
     def _record(self, wrapped: Callable[[], Any]) -> Plan:
         """Record the run, and the guard's fallback if there is one.
@@ -227,7 +233,10 @@ class Preparation(Interceptor):
 
     def _tell_once(self) -> None:
         self._is_final = False
-        why = "; ".join(self._replayer.interruptions) or "they are of another kind or shape than those prepared"
+        why = (
+            "; ".join(self._replayer.interruptions)
+            or "they are of another kind or shape than those prepared, or of another text"
+        )
         logger.warning("bac: %s: some chunks are not replayed: %s", self._name, why)
 
     def _leave(self, reason: str) -> None:

@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bac.plan.build import TOLERANCE
 from bac.plan.randomness import RandomState
+from bac.plan.returned import distance, tensors_in
 
 _ROUNDS = 3  # interleaved timings of either way
 _SLOW_S = 1.0  # one round has to do for a policy as slow as that
@@ -64,7 +64,7 @@ class Trial:
         latencies: tuple[list[float], list[float]] = [took], []
         for _ in range(_rounds(took)):
             replayed, seconds = _timed(wrapped, before)
-            error = max(error, _difference(output, replayed))
+            error = max(error, distance(output, replayed))
             latencies[1].append(seconds)
             latencies[0].append(_timed(untouched, before)[1])
         untouched_s, wrapped_s = map(median, latencies)
@@ -85,21 +85,13 @@ def _timed(call: Call, before: RandomState) -> tuple[Any, float]:
     before.restore()
     started = time.perf_counter()
     output = call()
-    if isinstance(output, Tensor) and output.is_cuda:
-        torch.cuda.synchronize(output.device)
+    for tensor in tensors_in(output):
+        if tensor.is_cuda:
+            torch.cuda.synchronize(tensor.device)
     return output, time.perf_counter() - started
-
-
-def _difference(expected: Any, found: Any) -> float:
-    if not (isinstance(expected, Tensor) and isinstance(found, Tensor) and expected.shape == found.shape):
-        return float("inf")
-    if torch.equal(expected, found):
-        return 0.0
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
 def _allowed(output: Any) -> float:
     """Kernels of a GPU need not give equal bits; those of a CPU do."""
-    if not (isinstance(output, Tensor) and output.is_cuda):
-        return 0.0
-    return max(TOLERANCE, 100 * torch.finfo(output.dtype).eps if output.dtype != torch.float32 else 0.0)
+    dtypes = {tensor.dtype for tensor in tensors_in(output) if tensor.is_cuda and tensor.is_floating_point()}
+    return max((max(TOLERANCE, 100 * torch.finfo(dtype).eps) for dtype in dtypes), default=0.0)

@@ -40,7 +40,8 @@ def record(policy: Any, batch: Any, **options: Any) -> Plan:
 
     Args:
         policy: A policy wrapped with replay.
-        batch: As `policy.predict_action_chunk` takes it; only shapes and dtypes matter.
+        batch: As `policy.predict_action_chunk` takes it. Shapes and dtypes matter; numbers only of words and masks
+            that the policy reads in Python (`Plan.pinned`).
         options: Further arguments that later calls will have (a generator).
 
     Raises:

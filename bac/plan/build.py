@@ -22,6 +22,7 @@ from bac.plan.randomness import RandomState, other_numbers
 from bac.plan.reads import Reads
 from bac.plan.refusal import Postponed, Refusal
 from bac.plan.replay import Replay
+from bac.plan.returned import Returned, distance, same, tensors_in
 from bac.plan.signature import flatten, fresh, replace_leaves
 from bac.plan.staleness import Spot, Staleness
 from bac.plan.tape import Tape, difference
@@ -42,33 +43,32 @@ class Recording:
     Attributes:
         leaves: The run's arguments, flattened.
         before: State of its generators before the run.
-        output: Output of the interpreted run.
+        outputs: Tensors that the interpreted run computed.
+        returned: What else it returned.
         tape: The tape of the recorded run.
-        taped: Output of the recorded run.
+        taped: Tensors that the recorded run computed.
     """
 
     leaves: Sequence[Any]
     before: RandomState
-    output: Any
+    outputs: Sequence[Tensor]
+    returned: Returned
     tape: Tape
-    taped: Any
+    taped: Sequence[Tensor]
 
     def seconds(self, replay: Function) -> float:
         """Replay on the same draws and return the time it takes [s]."""
         self.before.restore()
         started = time.perf_counter()
-        (output,) = replay(self.leaves)
-        if output.device.type == "cuda":
-            torch.cuda.synchronize(output.device)
+        for output in replay(self.leaves):
+            if output.device.type == "cuda":
+                torch.cuda.synchronize(output.device)
         return time.perf_counter() - started
 
     def error_of(self, replay: Function) -> float:
-        """Replay on the same draws; return the largest difference to `output`, relative to the largest output."""
+        """Replay on the same draws; return the largest difference to an output, relative to its largest number."""
         self.before.restore()
-        (output,) = replay(self.leaves)
-        if torch.equal(output, self.output):
-            return 0.0
-        return float((output - self.output).abs().max() / self.output.abs().max().clamp_min(1e-30))
+        return distance(list(self.outputs), list(replay(self.leaves)))
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,16 @@ class Compiled:
     exact: bool = False
     skipped: tuple[str, ...] = ()
 
-    def plan(self, staleness: Staleness, leaves: Sequence[Any], *, build_s: float) -> Plan:
-        """Make the plan for arguments like these."""
-        arguments = ", ".join(_describe(leaf) for leaf in leaves if isinstance(leaf, Tensor))
+    def plan(self, staleness: Staleness, recording: Recording, *, build_s: float) -> Plan:
+        """Make the plan for arguments like those of a recording."""
+        leaves, pinned = recording.leaves, tuple(sorted(recording.tape.pinned))
+        described = (_describe(leaf, place in pinned) for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+        arguments = ", ".join(described)
         return Plan(
             program=self.program,
             replay=self.replay,
+            returned=recording.returned,
+            pinned=pinned,
             source=self.source,
             staleness=staleness,
             arguments=arguments,
@@ -141,7 +145,7 @@ def build(
     before = RandomState(leaves)
     with reads.noting():
         output = sampler(*args, **options)
-    if isinstance(output, Tensor) and bool(output.isnan().any()):
+    if any(bool(tensor.isnan().any()) for tensor in tensors_in(output)):
         return Postponed("its actions are not numbers (NaN), so a later chunk is recorded"), output
     if (plan := earlier()) is not None:
         return plan, output
@@ -153,7 +157,7 @@ def build(
             program, recordings = record_twice(sampler, staleness, arguments, before, output)
             with torch.inference_mode():
                 compiled = _compile(program, recordings, replay)
-        return compiled.plan(staleness, leaves, build_s=time.perf_counter() - started), output
+        return compiled.plan(staleness, recordings[0], build_s=time.perf_counter() - started), output
     except Refusal as refusal:
         return _judged(refusal, sampler, arguments, before, output), output
     finally:
@@ -175,9 +179,7 @@ def _judged(refusal: Refusal, sampler: Callable[..., Any], arguments: Any, befor
     except _FAILURES:
         return refusal
     first, second, third = outputs
-    if not all(isinstance(made, Tensor) for made in outputs) or torch.equal(first, second):
-        return refusal
-    if not torch.equal(second, third):
+    if same(first, second) or not same(second, third):
         return refusal
     return Postponed("its first call differs from the next ones, so a later chunk is recorded", was_tried=True)
 
@@ -198,6 +200,8 @@ def record_twice(
         raise Refusal(f"a second run, on other numbers, failed ({error})") from error
     second = _record(sampler, staleness, others, other_before, other_output)
     second.tape.program(second.taped)
+    if first.returned.key != second.returned.key:
+        raise Refusal("what it returns beside tensors depends on its arguments")
     if reason := difference(first.tape, second.tape):
         raise Refusal(reason)
     staleness.settle(first.tape.borrowed.values())  # after the runs, which replace some objects themselves
@@ -208,12 +212,16 @@ def _record(
     sampler: Callable[..., Any], staleness: Staleness, arguments: Any, before: RandomState, output: Any
 ) -> Recording:
     leaves, _ = flatten(arguments)
+    returned = Returned.of(output, leaves)
     for mode in (torch.inference_mode, torch.no_grad):  # composite operators arrive whole only in the first
         positional, keywords = fresh(arguments)
         before.restore()
         try:
             with mode(), Tape(leaves, staleness.tensors) as tape:
-                return Recording(leaves, before, output, tape, sampler(*positional, **keywords))
+                taped = sampler(*positional, **keywords)
+            if Returned.of(taped, leaves).key != returned.key:
+                raise Refusal("what it returns beside tensors differs from run to run")
+            return Recording(leaves, before, returned.computed(output), returned, tape, returned.computed(taped))
         except _FAILURES as error:
             failure = error
             if _NEEDS_GRADIENTS not in str(error):
@@ -223,7 +231,7 @@ def _record(
 
 def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> Compiled:
     """Specialise and check, the fastest allowed form first. The result lists the skipped transformations."""
-    exact_bound, fast_bound = _bounds(recordings[0].output)
+    exact_bound, fast_bound = _bounds(program, recordings[0].outputs)
     skipped: list[str] = []
     for passes, compiler in ((FAST, True), (FAST, False)) if not how.exact else ():
         if compiler and not how.compile:
@@ -254,7 +262,7 @@ def _compile_with(
     leaves = recordings[0].leaves
     if inductor:
         replay = CompiledReplay(special, len(leaves))
-    elif recordings[0].output.device.type == "cuda":
+    elif _is_on_gpu(program):
         try:
             replay = GraphedReplay(special, leaves)
         except (Refusal, RuntimeError) as error:  # the flat program stays
@@ -263,19 +271,25 @@ def _compile_with(
     return Compiled(special, stages, replay, source, largest, recordings[0].seconds(replay))
 
 
-def _bounds(output: Tensor) -> tuple[float, float]:
+def _is_on_gpu(program: Program) -> bool:
+    return any(meta.device.type == "cuda" for meta in program.meta.values())
+
+
+def _bounds(program: Program, outputs: Sequence[Tensor]) -> tuple[float, float]:
     """Largest relative errors of an exact and of a re-associated plan. GPU kernels need not give equal bits."""
-    tolerance = tolerance_of(output)
-    return (0.0 if output.device.type == "cpu" else tolerance), tolerance
+    tolerance = max(map(tolerance_of, outputs))
+    return (tolerance if _is_on_gpu(program) else 0.0), tolerance
 
 
 def tolerance_of(output: Tensor) -> float:
     """Largest error that another order of roundings may make in an output of this dtype, relative to the largest."""
-    return max(TOLERANCE, 100 * torch.finfo(output.dtype).eps if output.dtype != torch.float32 else 0.0)
+    coarse = output.is_floating_point() and output.dtype != torch.float32
+    return max(TOLERANCE, 100 * torch.finfo(output.dtype).eps if coarse else 0.0)
 
 
-def _describe(tensor: Tensor) -> str:
-    return f"{list(tensor.shape)} {tensor.dtype} on {tensor.device}".replace("torch.", "")
+def _describe(tensor: Tensor, is_pinned: bool) -> str:
+    described = f"{list(tensor.shape)} {tensor.dtype} on {tensor.device}".replace("torch.", "")
+    return f"{described} with these numbers" if is_pinned else described
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from bac.plan.codegen import generate
 from bac.plan.draws import divide
 from bac.plan.program import Program
 from bac.plan.refusal import Refusal
+from bac.plan.tail import split_tail
 
 _WARM_UP = 3  # eager runs before capture, so that libraries allocate their workspaces outside the graph
 
@@ -36,7 +37,8 @@ class GraphedReplay:
 
     def __init__(self, program: Program, leaves: Sequence[Any]) -> None:
         self._divided = divide(program, len(leaves))
-        body = self._divided.body
+        body, tail = split_tail(self._divided.body)
+        self._tail = None if tail is None else generate(tail)[0]
         hosted = [i.name for i in body.instructions if any(_on_cpu(body, value) for value in i.outputs)]
         if hosted:
             raise Refusal(f"{hosted[0]} runs on the CPU")
@@ -51,7 +53,8 @@ class GraphedReplay:
         with self._lock:
             torch._foreach_copy_(self._buffers, given)
             self._graph.replay()
-            return tuple([output.clone() for output in self._outputs])
+            outputs = tuple([output.clone() for output in self._outputs])
+        return outputs if self._tail is None else self._tail(outputs)
 
     def _capture(self, body: Any) -> None:
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -19,16 +19,18 @@ from typing import Any
 from weakref import WeakSet
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bac.caching.block import Block
 from bac.caching.interceptors.patch import Interceptor
 from bac.caching.interceptors.run import DenoisingRun, Orders
 from bac.plan.build import build
+from bac.plan.keys import Key, Keys
 from bac.plan.plan import Plan
 from bac.plan.refusal import Postponed, Refusal
 from bac.plan.replay import Replay
-from bac.plan.signature import flatten, replace_leaves, signature
+from bac.plan.returned import tensors_in, to_caller
+from bac.plan.signature import flatten, signature
 from bac.plan.staleness import Change, Spot
 from bac.plan.surroundings import has_mode, hooks_of
 
@@ -95,7 +97,7 @@ class Replayer(Interceptor):
             return self._interpret(reason, args, options)
         leaves, structure = flatten((args, options))
         try:
-            key = self.run.orders_ahead.fallback, signature(leaves, structure)
+            key = self._keys.of((self.run.orders_ahead.fallback, signature(leaves, structure)), leaves)
         except TypeError as error:
             self._tell(f"an argument of the sampler cannot be compared ({error}); give it as a tensor or a number")
             return self.original(*args, **options)
@@ -106,12 +108,14 @@ class Replayer(Interceptor):
                 if plan is None and key not in self._refused:
                     return self._record(key, args, options)
         if plan is None:
+            if key.numbers and any(other.kind == key.kind for other in list(self._plans)):
+                self._tell("Python reads other numbers from its arguments than in the run that was recorded")
             output = self.original(*args, **options)
             self._take_back(key)
             return output
         self._num_replays += 1
         self.answered = plan
-        return _to_caller(plan(leaves)[0])
+        return to_caller(plan.output(leaves))
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -179,10 +183,11 @@ class Replayer(Interceptor):
         return f"{kind}, recorded {when}: {len(self._plans)} plans, {self._num_replays} chunks replayed"
 
     def _forget(self) -> None:
-        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
-        self._stale: dict[Hashable, Plan] = {}
-        self._met: dict[Hashable, int] = {}
-        self._refused: OrderedDict[Hashable, str] = OrderedDict()
+        self._plans: OrderedDict[Key, Plan] = OrderedDict()
+        self._keys = Keys()
+        self._stale: dict[Key, Plan] = {}
+        self._met: dict[Key, int] = {}
+        self._refused: OrderedDict[Key, str] = OrderedDict()
         self._told: dict[str, None] = {}
         self._hooks: list[Any] | None = None
         self._ignored: set[Spot] = set()
@@ -196,10 +201,17 @@ class Replayer(Interceptor):
         self._lock = threading.RLock()
         _ALIVE.add(self)
 
+    def _keep(self, kind: Hashable, plan: Plan, leaves: Sequence[Any]) -> None:
+        if self._keys.learn(kind, plan.pinned):  # those kept before may hold for other numbers, too
+            self._plans = OrderedDict((key, other) for key, other in self._plans.items() if key.kind != kind)
+        self._plans[self._keys.of(kind, leaves)] = plan
+        while len(self._plans) > CAPACITY:
+            self._plans.popitem(last=False)
+
     def _interpret(self, reason: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Interpret a run, and note whether the sampler turns gradients off by itself."""
         output = self.original(*args, **options)
-        if reason is _GRADIENTS and isinstance(output, Tensor) and not output.requires_grad:
+        if reason is _GRADIENTS and not any(tensor.requires_grad for tensor in tensors_in(output)):
             self._detaches = any(parameter.requires_grad for parameter in self.owner.parameters())
         if not (reason is _GRADIENTS and self._detaches):
             self._tell(reason)
@@ -228,7 +240,7 @@ class Replayer(Interceptor):
     def _on_blocks(self) -> list[Any]:
         return [vars(owner).get(attribute) for owner, attribute in self._blocks]
 
-    def _valid_plan(self, key: Hashable) -> Plan | None:
+    def _valid_plan(self, key: Key) -> Plan | None:
         plan = self._plans.get(key)
         if plan is None:
             return None
@@ -239,7 +251,7 @@ class Replayer(Interceptor):
             self._plans.move_to_end(key)
         return plan
 
-    def _take_back(self, key: Hashable) -> Plan | None:
+    def _take_back(self, key: Key) -> Plan | None:
         """The plan that a change made stale, if the run has undone the change: it lowered a flag of its first call."""
         stale, self._stale = self._stale, {}
         if key not in stale:
@@ -264,7 +276,7 @@ class Replayer(Interceptor):
                 logger.info("%s again and again, and no code of the run names it, so it is ignored from now on", reason)
                 self._ignored.add(spot)
 
-    def _is_due(self, key: Hashable) -> bool:
+    def _is_due(self, key: Key) -> bool:
         if self._is_refused(key) or not self.sights:
             return False
         if len(self._met) > _REMEMBERED:
@@ -274,7 +286,7 @@ class Replayer(Interceptor):
             self._tell("its arguments differ at every chunk, in a shape, a number or a text; give numbers as tensors")
         return self._met[key] >= self.sights
 
-    def _record(self, key: Hashable, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    def _record(self, key: Key, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if not self.on_demand and self._num_records >= 2 * CAPACITY + self._num_replays // _REPLAYS_PER_RECORD:
             why = f"; at last, {self._last_change}" if self._last_change else ""
             output = self.original(*args, **options)
@@ -293,7 +305,7 @@ class Replayer(Interceptor):
         )  # fmt: skip
         if self._plans.get(key) is plan:  # it holds again
             self.answered = self._plans[key]
-            return _to_caller(output)
+            return to_caller(output)
         if isinstance(plan, Postponed):
             self._num_records += plan.was_tried
             self._tell(str(plan))
@@ -301,14 +313,13 @@ class Replayer(Interceptor):
         self._num_records += 1
         if isinstance(plan, Refusal):
             self._refuse(key, str(plan))
-            return _to_caller(output)
-        self._plans[key] = self.answered = plan
-        while len(self._plans) > CAPACITY:
-            self._plans.popitem(last=False)
+            return to_caller(output)
+        self.answered = plan
+        self._keep(key.kind, plan, flatten((args, options))[0])
         logger.debug("%s", plan)
-        return _to_caller(output)
+        return to_caller(output)
 
-    def _refuse(self, key: Hashable, reason: str) -> None:
+    def _refuse(self, key: Key, reason: str) -> None:
         """Interpret all runs of this key, and say why, once."""
         if reason not in self._refused.values():
             if self.warn:
@@ -319,7 +330,7 @@ class Replayer(Interceptor):
         while len(self._refused) > _REMEMBERED:
             self._refused.popitem(last=False)
 
-    def _is_refused(self, key: Hashable) -> bool:
+    def _is_refused(self, key: Key) -> bool:
         """Whether runs of this key are interpreted; of too many such keys the least recently met is forgotten."""
         if key not in self._refused:
             return False
@@ -336,15 +347,6 @@ class Replayer(Interceptor):
     @property
     def _interpreted(self) -> str:
         return f"{type(self.owner).__name__}: a denoising run cannot be replayed, so it is interpreted"
-
-
-def _to_caller(output: Any) -> Any:
-    """Turn a plan's inference tensors into ordinary ones for a caller outside inference mode."""
-    return output if torch.is_inference_mode_enabled() else replace_leaves(output, _ordinary)
-
-
-def _ordinary(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def _renew_locks() -> None:

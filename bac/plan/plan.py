@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bac.plan.codegen import Function
 from bac.plan.program import Program
+from bac.plan.returned import Returned
 from bac.plan.staleness import Staleness
 
 
@@ -35,7 +36,9 @@ class Plan:
 
     Attributes:
         program: The specialised program.
-        replay: Its compiled form: flattened arguments to outputs.
+        replay: Its compiled form: flattened arguments to the tensors that the sampler computes.
+        returned: What the sampler returns, with these tensors in it.
+        pinned: Positions of arguments whose numbers Python reads; the plan holds for the recorded ones only.
         source: Text of `replay`.
         staleness: Tells whether the policy is still the recorded one.
         arguments: The tensors it was recorded for, in words.
@@ -49,6 +52,8 @@ class Plan:
 
     program: Program
     replay: Function
+    returned: Returned
+    pinned: tuple[int, ...]
     source: str
     staleness: Staleness
     arguments: str
@@ -85,6 +90,10 @@ class Plan:
         """Replay the run. The returned tensors belong to the caller."""
         with torch.inference_mode():
             return self.replay(leaves)
+
+    def output(self, leaves: Sequence[Any]) -> Any:
+        """Replay the run, and return what the sampler would."""
+        return self.returned.fill(self(leaves), leaves)
 
     def __str__(self) -> str:
         kind = "exact" if self.exact else "re-associated"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from bac.plan.settings import settings
@@ -36,10 +38,21 @@ def flatten(argument: Any) -> tuple[list[Any], Hashable]:
 def replace_leaves(argument: Any, replace: Callable[[Any], Any]) -> Any:
     """The same structure with every leaf replaced."""
     if isinstance(argument, Mapping):
-        return {name: replace_leaves(part, replace) for name, part in argument.items()}
+        return _like(argument, {name: replace_leaves(part, replace) for name, part in argument.items()})
     if isinstance(argument, (tuple, list)):
-        return type(argument)(replace_leaves(part, replace) for part in argument)
+        parts = [replace_leaves(part, replace) for part in argument]
+        return type(argument)(*parts) if hasattr(argument, "_fields") else type(argument)(parts)
     return replace(argument)
+
+
+def _like(argument: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    """A mapping of the argument's class with other items: samplers may read those as attributes."""
+    if type(argument) is dict or not isinstance(argument, MutableMapping):
+        return items
+    made = copy.copy(argument)
+    for name, part in items.items():
+        made[name] = part
+    return made
 
 
 def fresh(argument: Any) -> Any:
@@ -71,6 +84,19 @@ def signature(leaves: Sequence[Any], structure: Hashable) -> Hashable:
         else:
             parts.append((type(leaf), _value(leaf)))
     return structure, tuple(parts), settings()
+
+
+def numbers(leaves: Sequence[Any], places: Sequence[int]) -> Hashable:
+    """The numbers in some of the arguments, as bytes. Of a GPU's they are copied to the host, all at once.
+
+    Args:
+        leaves: The arguments, flattened.
+        places: Positions of tensors among them.
+    """
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for place in places:
+        by_device.setdefault(leaves[place].device, []).append(leaves[place].reshape(-1).view(torch.uint8))
+    return tuple([torch.cat(parts).cpu().numpy().tobytes() for parts in by_device.values()])
 
 
 def _value(leaf: Any) -> Hashable:

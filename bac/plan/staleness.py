@@ -20,7 +20,7 @@ refused (`bac.plan.counters`). Nobody can see from Python: a variable of a closu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -84,7 +84,7 @@ class Staleness:
         self._watch = Watch(self._look())
         self.weights: list[Tensor] = []
         self._weights = Weights()
-        self.tensors = [value for place in self._watch.places for value in place.values if isinstance(value, Tensor)]
+        self.tensors = [t for place in self._watch.places for value in place.values for t in _tensors(value)]
 
     def settle(self, weights: Iterable[Tensor]) -> None:
         """Forget what the runs since the first look replaced; remember the weights that they read.
@@ -124,6 +124,15 @@ class Staleness:
         """Whether the code reads what changed: the attribute, or the attribute whose item it is."""
         holder = path.partition("[")[0].rpartition(".")[2]
         return holder in self._names or name in self._names or _is_implicit(name)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """A tensor, or those in a tuple, which is no place of its own since its items stay."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _tensors(item)
 
 
 def _is_implicit(name: Any) -> bool:

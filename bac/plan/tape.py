@@ -2,9 +2,11 @@
 
 Every ATen operator that runs while the tape is on becomes an instruction. Python is not recorded, so its decisions are
 baked in: the number of steps, the blocks that a schedule reuses, the solver's coefficients. That is sound as long as no
-decision depends on the run's arguments or random draws. The tape therefore tracks the values that do, and refuses a
-run in which Python reads one. Invisible effects (a write through another library) are caught by recording twice, on
-different arguments, and comparing.
+decision depends on the run's arguments or random draws. The tape therefore tracks, of every value, what it depends on.
+If Python reads one that depends on nothing but small arguments of whole numbers (tokens, masks, sizes of pictures),
+those are *pinned*: the program holds for their recorded numbers only. If it reads any other, the run is refused.
+Invisible effects (a write through another library) are caught by recording twice, on different arguments, and
+comparing.
 
 Recording happens under `torch.inference_mode`, where composite operators arrive whole: `linear`, not `t` and `addmm`.
 Parameters stay as they are, `requires_grad` included: internally, `linear` treats a parameter differently from a plain
@@ -23,11 +25,16 @@ from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bac.plan.call import LITERALS, Call, Kind
-from bac.plan.program import Instruction, Meta, Program, Ref, references
+from bac.plan.program import Instruction, Meta, Program, Ref
 from bac.plan.refusal import Refusal
 
 aten = torch.ops.aten
 T = TypeVar("T")
+
+_DRAWS = -1  # beside the positions of arguments: a random draw
+_NONE: frozenset[int] = frozenset()
+_COUNTING = (torch.bool, torch.int16, torch.int32, torch.int64)
+_LARGEST_PINNED = 1 << 16  # numbers in an argument; they are compared before every replay
 
 
 class TensorMap(Generic[T]):
@@ -73,6 +80,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         refusal: Why recording was given up; `None` while it goes on.
+        pinned: Positions of the arguments whose numbers Python read.
         borrowed: Parameters, buffers and the like that the run read, by value.
         strangers: Other tensors that the run read and that are not arguments, by value.
     """
@@ -86,7 +94,9 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.borrowed: dict[int, Tensor] = {}
         self.strangers: dict[int, Tensor] = {}
         self.meta: dict[int, Meta] = {}
-        self._variable: set[int] = set()
+        self.pinned: set[int] = set()
+        self._leaves = leaves
+        self._sources: dict[int, frozenset[int]] = {}  # what values depend on: positions of arguments, and `_DRAWS`
         self._values = TensorMap[int]()
         self._rewritten: dict[int, int] = {}  # root of overwritten memory to the root that holds its contents now
         self._known = {id(tensor): tensor for tensor in constants}
@@ -95,18 +105,18 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for place, leaf in enumerate(leaves):
             self._take_in(place, leaf)
 
-    def program(self, output: Any) -> Program:
-        """The recorded program, with `output` as its output.
+    def program(self, outputs: Sequence[Tensor]) -> Program:
+        """The recorded program, with `outputs` as its outputs. Pinned arguments are constants of it.
 
         Raises:
             Refusal: The run did something that a program cannot express.
         """
         if self.refusal is not None:
             raise self.refusal
-        if not isinstance(output, Tensor):
-            raise Refusal(f"the sampler returns {type(output).__name__}, not one tensor")
-        value = self._value(output)
-        return Program(tuple(self.instructions), self.inputs, self.constants, (value,), self.meta)
+        values = tuple([self._value(output) for output in outputs])
+        inputs = {value: place for value, place in self.inputs.items() if place not in self.pinned}
+        kept = {value: self._leaves[p].detach().clone() for value, p in self.inputs.items() if p in self.pinned}
+        return Program(tuple(self.instructions), inputs, {**self.constants, **kept}, values, self.meta)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -129,12 +139,25 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             named = tuple([(name, self._encode(option)) for name, option in options.items()]) if options else ()
             call = Call(func, Kind.of(func), self._encode_all(args), named)
-            if not self._variable.isdisjoint(call.inputs):
-                _check_reads(call, self._variable)
+            if call.kind.reads or call.kind.shapes:
+                self._pin(call)
         except Refusal as refusal:
             self.refusal = refusal
             return None
         return call
+
+    def _pin(self, call: Call) -> None:
+        """Pin the arguments that the call makes Python depend on.
+
+        Raises:
+            Refusal: It makes Python depend on what cannot be pinned.
+        """
+        for value in call.deciding(self.meta):
+            sources = self._sources.get(value, _NONE)
+            if any(place == _DRAWS or not _may_be_pinned(self._leaves[place]) for place in sources):
+                what = "Python reads a value that" if call.kind.reads else "a shape"
+                raise Refusal(f"{what} depends on the arguments or the noise ({call.operator})")
+            self.pinned |= sources
 
     def _write_down(self, call: Call, args: tuple[Any, ...], result: Any) -> None:
         try:
@@ -159,7 +182,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.inputs[value] = place
             if isinstance(leaf, Tensor):
                 self._define(leaf, value, value)
-                self._variable.add(value)
+                self._sources[value] = frozenset({place})
             else:
                 self._generators[_cdata(leaf)] = value
 
@@ -217,8 +240,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         """Append an instruction that defines `outputs`; `stand_in`, if given, replaces its operator."""
         draws = call.kind.random and call.draws
-        if draws or not self._variable.isdisjoint(call.inputs):
-            self._variable.update(outputs)
+        found = [self._sources[value] for value in call.numbers if value in self._sources]
+        if found or draws:
+            sources = _NONE.union(*found, (_DRAWS,) if draws else ())
+            self._sources.update(dict.fromkeys(outputs, sources))
         operator = stand_in or call.operator
         self.instructions.append(Instruction(operator, call.args, call.options, outputs, sequence, draws))
 
@@ -281,6 +306,8 @@ def difference(first: Tape, second: Tape) -> str | None:
     for place, (one, other) in enumerate(zip(first.instructions, second.instructions, strict=True)):
         if (one.expression, one.outputs) != (other.expression, other.outputs):
             return f"its control flow depends on its arguments (operator {place}, {one.operator}, differs in two runs)"
+    if first.pinned != second.pinned:
+        return "its control flow depends on its arguments (Python reads other ones in two runs)"
     for value, tensor in first.strangers.items():
         if second.strangers.get(value) is tensor:
             return f"it reads a tensor {list(tensor.shape)} that is neither argument, parameter nor buffer"
@@ -289,12 +316,9 @@ def difference(first: Tape, second: Tape) -> str | None:
     return None
 
 
-def _check_reads(call: Call, variable: set[int]) -> None:
-    """Refuse a call that makes Python, or a shape, depend on a variable value."""
-    if call.kind.reads:
-        raise Refusal(f"Python reads a value that depends on the arguments or the noise ({call.operator})")
-    if call.kind.shapes and variable.intersection(references(call.args[1:] or call.args)):
-        raise Refusal(f"a shape depends on the arguments or the noise ({call.operator})")
+def _may_be_pinned(leaf: Tensor) -> bool:
+    """Whether an argument may be the same in many chunks: tokens, a mask or sizes, but no picture or measurement."""
+    return leaf.dtype in _COUNTING and leaf.numel() <= _LARGEST_PINNED
 
 
 def _tensors(argument: Any) -> Iterator[Tensor]:

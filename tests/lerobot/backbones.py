@@ -84,7 +84,7 @@ class FastWAM(FastWAMPolicy):
         seen = {
             "input_image": batch["tokens"].new_ones(len(batch["state"]), 3, 32, 32),
             "context": batch["tokens"],
-            "context_mask": torch.ones(batch["tokens"].shape[:2], dtype=torch.bool),
+            "context_mask": batch["mask"],
             "proprio": batch["state"],
         }
         return super().predict_action_chunk(seen)
@@ -120,11 +120,12 @@ class EO1(EO1Policy):
 
     def predict_action_chunk(self, batch: dict[str, Tensor]) -> Tensor:
         state_token, action_token = 30, 31
-        prompt = torch.tensor([3, 4, state_token, 5, 6] + [action_token] * HORIZON)
+        prompt = torch.tensor([3, 4, state_token, 0, 0] + [action_token] * HORIZON)
         ids = prompt.expand(len(batch["state"]), -1).clone()
+        ids[:, 3:5] = batch["words"]
         seen = {
             "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
+            "attention_mask": torch.cat([batch["mask"][:, -1:], torch.ones_like(ids)[:, 1:]], dim=1).long(),
             "mm_token_type_ids": torch.zeros_like(ids, dtype=torch.int32),
             "observation.state": batch["state"],
         }
@@ -215,7 +216,8 @@ class WallX(WallXPolicy):
     def predict_action_chunk(self, batch: dict[str, Tensor]) -> Tensor:
         pixel = batch["tokens"][:, :3, :1, None].sigmoid()
         seen = {"observation.images.image": pixel.expand(-1, 3, 28, 28), "observation.state": batch["state"]}
-        return super().predict_action_chunk({**seen, "task": "close the door"})
+        word = SPECIAL[1] if batch["words"][0, 1] % 2 else "door"  # of the words the tokenizer knows the special ones
+        return super().predict_action_chunk({**seen, "task": f"close the {word}"})
 
 
 SPECIAL = ("?", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")

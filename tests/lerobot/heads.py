@@ -33,10 +33,20 @@ TOKENS, WIDTH, STATE, ACTIONS, HORIZON, STEPS = 6, 10, 3, 2, 5, 7
 
 
 def encoded(batch_size: int) -> dict[str, Tensor]:
-    """Tokens as an encoder would give them, `[B, 6, 10]`, and states `[B, 3]`."""
+    """Tokens as an encoder gives them, `[B, 6, 10]`, their mask `[B, 6]`, states `[B, 3]`, and two words `[B, 2]`."""
     generator = torch.Generator().manual_seed(batch_size)
-    tokens = torch.randn(batch_size, TOKENS, WIDTH, generator=generator)
-    return {"tokens": tokens, "state": torch.rand(batch_size, STATE, generator=generator)}
+    return {
+        "tokens": torch.randn(batch_size, TOKENS, WIDTH, generator=generator),
+        "mask": torch.ones(batch_size, TOKENS, dtype=torch.bool),
+        "state": torch.rand(batch_size, STATE, generator=generator),
+        "words": torch.tensor([[5, 6]]).expand(batch_size, 2).clone(),
+    }
+
+
+def _under_rtc(**settings: Any) -> SimpleNamespace:
+    """A configuration as `lerobot-rollout --inference.type=rtc` leaves it."""
+    feature = SimpleNamespace(shape=(ACTIONS,))
+    return SimpleNamespace(rtc_config=RTCConfig(execution_horizon=3), action_feature=feature, **settings)
 
 
 class HeadAlone:
@@ -71,6 +81,7 @@ class Groot(GrootPolicy):
                 **layers,
             },
         )
+        self.config = _under_rtc()
         self._groot_model = nn.Module()
         self._groot_model.action_head = GR00TN17ActionHead(config)
 
@@ -83,10 +94,10 @@ class Groot(GrootPolicy):
         size = len(batch["state"])
         seen = {
             "backbone_features": batch["tokens"],
-            "backbone_attention_mask": torch.ones(size, TOKENS, dtype=torch.bool),
+            "backbone_attention_mask": batch["mask"],
             "image_mask": (torch.arange(TOKENS) < 4).expand(size, TOKENS),
         }
-        state = {"state": batch["state"][:, None], "embodiment_id": torch.zeros(size, dtype=torch.long)}
+        state = {"state": batch["state"][:, None], "embodiment_id": batch["words"][:, 1] % 2}
         options = None
         if prev_chunk_left_over is not None:
             left = len(prev_chunk_left_over)
@@ -125,6 +136,8 @@ class VLAJEPA(VLAJEPAPolicy):
 class EVO1(HeadAlone, Evo1Policy):
     def __init__(self) -> None:
         nn.Module.__init__(self)
+        self.config = _under_rtc()
+        self.rtc_processor = RTCProcessor(self.config.rtc_config)
         self.model = nn.Module()
         self.model.action_head = FlowmatchingActionHead(
             embed_dim=WIDTH,
@@ -148,7 +161,7 @@ class EVO1(HeadAlone, Evo1Policy):
             action_mask=mask,
             inference_delay=inference_delay,
             prev_chunk_left_over=prev_chunk_left_over,
-            rtc_processor=RTCProcessor(RTCConfig(execution_horizon=3)),
+            rtc_processor=self.rtc_processor,
         )
         return flat.view(-1, HORIZON, ACTIONS)
 
@@ -241,12 +254,11 @@ class MolmoBackbone(nn.Module):
 class MolmoAct2(HeadAlone, MolmoAct2Policy):
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.config = SimpleNamespace(
+        self.config = _under_rtc(
             inference_action_mode="continuous",
             enable_inference_cuda_graph=True,
             num_inference_steps=STEPS,
             mask_action_dim_padding=False,
-            rtc_config=RTCConfig(execution_horizon=3),
         )
         self.backbone = MolmoBackbone()
         self.rtc_processor = RTCProcessor(self.config.rtc_config)

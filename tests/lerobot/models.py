@@ -16,6 +16,7 @@ from unittest import mock
 
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import (
     ACTION,
     OBS_ENV_STATE,
@@ -24,6 +25,8 @@ from lerobot.utils.constants import (
     OBS_STATE,
 )
 from torch import Tensor, nn
+
+from tests.contracts_replay import real_time_calls
 
 STATE, ACTIONS, WORDS, IMAGE = 3, 2, 5, (3, 28, 28)
 CAMERA = "observation.images.top"
@@ -57,6 +60,13 @@ def randomised(policy: nn.Module, *names: str) -> nn.Module:
         if any(part in name for part in names):
             nn.init.normal_(parameter, std=0.3)
     return policy.eval()
+
+
+def in_real_time(policy: Any) -> list[dict[str, Any]]:
+    """Turn real-time chunking on, as `lerobot-rollout --inference.type=rtc` does; calls as its engine makes them."""
+    policy.config.rtc_config = RTCConfig(execution_horizon=3)
+    policy.init_rtc_processor()
+    return real_time_calls(ACTIONS)
 
 
 @contextlib.contextmanager

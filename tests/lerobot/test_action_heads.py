@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from bac.adapters import find_host
 from bac.adapters.host import at
 from bac.errors import UnsupportedPolicyError
 from tests.contracts import AdapterContract
+from tests.contracts_replay import real_time_calls
 
 heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
 backbones = pytest.importorskip("tests.lerobot.backbones", reason="needs LeRobot with diffusers and transformers")
@@ -34,9 +37,17 @@ class HeadContract(AdapterContract):
         setattr(at(policy, owner), name, num_steps)
 
 
-class TestGroot(HeadContract):
+class InRealTime(HeadContract):
+    """The heads are made with real-time chunking on."""
+
+    def in_real_time(self, policy: nn.Module) -> list[dict[str, Any]]:
+        return real_time_calls(heads.ACTIONS)
+
+
+class TestGroot(InRealTime):
     policy_class = heads.Groot
     num_steps_at = "_groot_model.action_head.num_inference_timesteps"
+    not_guided = "their delay is a number in the program"
 
 
 class TestVLAJEPA(HeadContract):
@@ -44,7 +55,7 @@ class TestVLAJEPA(HeadContract):
     num_steps_at = "model.action_model.num_inference_timesteps"
 
 
-class TestEVO1(HeadContract):
+class TestEVO1(InRealTime):
     policy_class = heads.EVO1
     num_steps_at = "model.action_head.num_inference_timesteps"
 
@@ -54,7 +65,7 @@ class TestXVLA(HeadContract):
     num_steps_at = "config.num_denoising_steps"
 
 
-class TestMolmoAct2(HeadContract):
+class TestMolmoAct2(InRealTime):
     policy_class = heads.MolmoAct2
     blocks_per_layer = 3
     num_steps_at = "config.num_inference_steps"

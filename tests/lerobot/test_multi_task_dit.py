@@ -21,6 +21,7 @@ class TestDDPM(AdapterContract):
     num_steps = 7
     blocks_per_layer = 2
     options: dict[str, Any] = {"num_inference_steps": 7}
+    settles_after = 4  # the sampler's owner is the policy, whose queues are no part of a run
 
     def make_policy(self) -> nn.Module:
         return models.multi_task_dit(**self.options)

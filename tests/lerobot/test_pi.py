@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
@@ -28,6 +29,9 @@ class TestPi0(AdapterContract):
 
     def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
         policy.config.num_inference_steps = num_steps
+
+    def in_real_time(self, policy: nn.Module) -> list[dict[str, Any]]:
+        return models.in_real_time(policy)
 
     def test_pickling_names_unwrap(self) -> None:
         """LeRobot defines these layers inside a function: not even an untouched policy can be pickled."""

@@ -29,16 +29,18 @@ REPLAYED: dict[str, Callable[[], nn.Module]] = {
     "evo1": lambda: heads.make(heads.EVO1),
     "xvla": lambda: heads.make(heads.XVLA),
     "molmoact2": lambda: heads.make(heads.MolmoAct2),
+    "groot": lambda: heads.make(heads.Groot),
+    "fastwam": lambda: heads.make(backbones.FastWAM),
+    "eo1": lambda: heads.make(backbones.EO1),
+    "wall_x": lambda: heads.make(backbones.WallX),
 }
 INTERPRETED = {
-    "groot": (lambda: heads.make(heads.Groot), "a shape depends"),
-    "eo1": (lambda: heads.make(backbones.EO1), "a shape depends"),
-    "fastwam": (lambda: heads.make(backbones.FastWAM), "returns dict, not one tensor"),
     "lingbot_va": (
         lambda: heads.make(backbones.LingBotVA),
         "writes into a parameter, a buffer or a cache of the policy",
     ),
 }
+PINNED = {"eo1": 3, "wall_x": 4}  # arguments whose numbers Python reads, so that a plan holds for them alone
 
 
 def replayer_after_a_chunk(name: str, policy: nn.Module) -> Replayer:
@@ -59,6 +61,7 @@ def test_a_plan_repeats_the_interceptors_bit_for_bit(name):
     (plan,) = replayer_after_a_chunk(name, REPLAYED[name]()).plans
     assert plan.exact and plan.max_error == 0.0
     assert plan.num_operations < plan.stages[0].num_operations
+    assert len(plan.pinned) == PINNED.get(name, 0)
     is_split = "split tokens" in [stage.name for stage in plan.stages]
     assert is_split != any(reason.startswith("split tokens: an error of") for reason in plan.skipped)
 

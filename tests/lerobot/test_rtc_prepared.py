@@ -19,6 +19,8 @@ from bac.lerobot import clock, guidance, preparation, prepare_at_first_chunk, tr
 from tests.contracts_flow import denoising
 from tests.lerobot import models
 
+heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
+
 pytestmark = pytest.mark.slow
 
 HORIZON, FPS = 3, 20
@@ -27,7 +29,10 @@ POLICIES: dict[str, Callable[[], nn.Module]] = {
     "pi0": lambda: models.pi(name="pi0"),
     "pi05": lambda: models.pi(name="pi05"),
     "smolvla": models.smolvla,
+    "evo1": lambda: heads.make(heads.EVO1),
+    "molmoact2": lambda: heads.make(heads.MolmoAct2),
 }
+HEADS = (heads.EVO1, heads.MolmoAct2)
 CALLS = ((0, None), (1, 1), (2, 2), (5, 3), (1, 4), (4, None))  # delay, and seed of what is left of the last chunk
 
 
@@ -44,8 +49,10 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def guided(made: nn.Module, **options: Any) -> nn.Module:
-    made.config.rtc_config = RTCConfig(execution_horizon=HORIZON, **options)
-    made.init_rtc_processor()
+    """As `lerobot-rollout --inference.type=rtc` leaves it; the heads are made so."""
+    if not isinstance(made, HEADS):
+        made.config.rtc_config = RTCConfig(execution_horizon=HORIZON, **options)
+        made.init_rtc_processor()
     return made
 
 
@@ -55,19 +62,22 @@ def prepared_later(policy: nn.Module, what: Any = None) -> nn.Module:
     return policy
 
 
-def left_over(seed: int | None) -> Tensor | None:
+def left_over(seed: int | None, actions: int = models.ACTIONS) -> Tensor | None:
     """As LeRobot's engine cuts it: `[HORIZON, actions]`."""
     if seed is None:
         return None
-    return torch.randn(HORIZON, models.ACTIONS, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(HORIZON, actions, generator=torch.Generator().manual_seed(seed))
 
 
 def chunks(policy: nn.Module) -> list[Tensor]:
     torch.manual_seed(0)
-    made = [
-        policy.predict_action_chunk(models.observation(1), inference_delay=delay, prev_chunk_left_over=left_over(seed))
-        for delay, seed in CALLS
-    ]
+    is_head = isinstance(policy, HEADS)
+    seen, actions = (heads.encoded(1), heads.ACTIONS) if is_head else (models.observation(1), models.ACTIONS)
+    with torch.no_grad():
+        made = [
+            policy.predict_action_chunk(seen, inference_delay=delay, prev_chunk_left_over=left_over(seed, actions))
+            for delay, seed in CALLS
+        ]
     return [*made, torch.rand(3)]
 
 

@@ -34,6 +34,9 @@ class TestSmolVLA(AdapterContract):
     def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
         policy.config.num_steps = num_steps
 
+    def in_real_time(self, policy: nn.Module) -> list[dict[str, Any]]:
+        return models.in_real_time(policy)
+
     def test_attention_is_skipped_whole(self) -> None:
         policy, calls = self.make_policy(), {"forward_attn_layer": 0, "forward_cross_attn_layer": 0}
         host, model = find_host(policy), policy.model.vlm_with_expert

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 import bac
@@ -40,15 +39,6 @@ def test_reusing_changes_the_chunk_a_little():
     dense = contract.predict(policy)
     bac.wrap(policy, contract.staggered(policy))
     assert 0 < (contract.predict(policy) - dense).abs().mean() < dense.abs().mean()
-
-
-def test_a_run_that_reads_its_prompt_in_python_is_interpreted():
-    contract, policy = TestWallX(), heads.make(backbones.WallX)
-    bac.wrap(policy, contract.staggered(policy), replay=False)
-    expected = contract.predict(policy)
-    bac.wrap(policy, contract.staggered(policy), replay=bac.Replay(record="first"))
-    with pytest.warns(RuntimeWarning, match="interpreted: Python reads a value"):
-        assert torch.equal(contract.predict(policy), expected)
 
 
 @pytest.mark.parametrize(("experts", "branch"), [(True, "moe"), (False, "mlp")])

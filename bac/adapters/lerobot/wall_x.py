@@ -1,6 +1,6 @@
 """`wall_x`: the whole vision-language model runs over prompt, images and actions at every denoising step.
 
-The sampler reads positions and experts of the prompt's tokens in Python, so runs cannot be replayed.
+The sampler reads positions and experts of the prompt's tokens in Python, so a plan holds for one prompt.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from bac.plan.passes.copies import drop_copies
 from bac.plan.passes.cse import share_equal
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.fold import fold_constants
+from bac.plan.passes.masks import index_by_places
 from bac.plan.passes.own import own_outputs
 from bac.plan.passes.presum import presum_residuals
 from bac.plan.passes.relay import relay_weights
@@ -26,7 +27,7 @@ from bac.plan.program import Program
 
 Pass = Callable[[Program], Program]
 
-_FRONT: tuple[Pass, ...] = (drop_dead_code, drop_copies, share_equal, fold_constants)
+_FRONT: tuple[Pass, ...] = (drop_dead_code, drop_copies, share_equal, fold_constants, index_by_places)
 _BACK: tuple[Pass, ...] = (relay_weights, merge_views, drop_dead_code, own_outputs)
 _SHARE: tuple[Pass, ...] = (drop_dead_code, share_equal)
 _SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse_scaled_additions, close_reused_steps)

@@ -73,6 +73,7 @@ class PipelineContract(AdapterContract):
 
     num_steps = 4
     contexts = 1
+    not_replayed = "so it cannot be replayed"
     size: dict[str, Any] = {"height": 16, "width": 16, "output_type": "latent"}
 
     def arguments(self, batch_size: int) -> dict[str, Any]:

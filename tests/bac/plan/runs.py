@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bac
 from bac.plan.program import Program
+from bac.plan.returned import tensors_in
 from bac.plan.tape import Tape
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
 
@@ -23,7 +24,7 @@ def taped(function: Callable[..., Any], *leaves: Any, constants: Sequence[Tensor
     with torch.inference_mode():
         with Tape(leaves, constants) as tape:
             output = function(*leaves)
-        return tape.program(output)
+        return tape.program(list(tensors_in(output)))
 
 
 def names(program: Program) -> list[str]:

@@ -1,0 +1,90 @@
+"""Counts that a slow machine cannot blur: operators of a replayed chunk, and looks at numbers from Python.
+
+A look at a number (`aten::item` and its kin) makes a GPU's host wait for it. A replayed chunk has none. Where a plan
+holds for given words and masks, their numbers are compared before the launch: on a GPU one copy to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+import bac
+from bac.adapters import find_host
+from tests.contracts_replay import replayer
+from tests.lerobot import models
+from tests.policies.models import observations, small_policy
+
+heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
+backbones = pytest.importorskip("tests.lerobot.backbones", reason="needs LeRobot with diffusers and transformers")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+LOOKS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::equal",
+         "aten::allclose", "aten::masked_select", "aten::unique_dim", "aten::_unique2"}  # fmt: skip
+
+# Operators that a replayed chunk may dispatch, views not counted: what it does now, and a twentieth.
+CEILINGS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "dp_t": (lambda: small_policy(n_layer=1), 190),
+    "smolvla": (models.smolvla, 1_690),
+    "pi0": (lambda: models.pi(name="pi0"), 860),
+    "pi05": (lambda: models.pi(name="pi05"), 890),
+    "multi_task_dit": (lambda: models.multi_task_dit(num_inference_steps=7), 530),
+    "diffusion": (lambda: models.diffusion(num_inference_steps=7), 750),
+    "vla_jepa": (lambda: heads.make(heads.VLAJEPA), 545),
+    "evo1": (lambda: heads.make(heads.EVO1), 345),
+    "xvla": (lambda: heads.make(heads.XVLA), 245),
+    "molmoact2": (lambda: heads.make(heads.MolmoAct2), 1_115),
+    "groot": (lambda: heads.make(heads.Groot), 600),
+    "fastwam": (lambda: heads.make(backbones.FastWAM), 830),
+    "eo1": (lambda: heads.make(backbones.EO1), 700),
+    "wall_x": (lambda: heads.make(backbones.WallX), 1_510),
+}
+
+
+def batch(name: str) -> Any:
+    if name == "dp_t":
+        return observations(1)
+    if name in ("multi_task_dit", "diffusion"):
+        seen = models.observation(1, steps=2, image=False)
+        return {**seen, "observation.environment_state": seen["observation.state"]}
+    return models.observation(1) if name in ("smolvla", "pi0", "pi05") else heads.encoded(1)
+
+
+def looks(policy: nn.Module, name: str) -> dict[str, int]:
+    """Operators by which Python looks at numbers while the sampler makes one replayed chunk."""
+    found, before = replayer(policy), replayer(policy).num_replays
+    counted: dict[str, int] = {}
+    call = type(found).__call__
+
+    def watched(self: Any, *args: Any, **options: Any) -> Any:
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            output = call(self, *args, **options)
+        for event in seen.key_averages():
+            if event.key in LOOKS:
+                counted[event.key] = counted.get(event.key, 0) + event.count
+        return output
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(found), "__call__", watched)
+        with torch.inference_mode():
+            find_host(policy, found.blocks).predict(dict(batch(name)))
+    assert found.num_replays > before
+    return counted
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_a_replayed_chunk_looks_at_no_number_and_keeps_below_its_ceiling(name):
+    make, ceiling = CEILINGS[name]
+    policy = bac.wrap(make(), replay=bac.Replay(record="first"))
+    with torch.inference_mode():
+        for _ in range(3):
+            find_host(policy, replayer(policy).blocks).predict(dict(batch(name)))
+    assert looks(policy, name) == {}
+    (plan,) = replayer(policy).plans
+    assert ceiling / 1.25 < plan.num_operations <= ceiling, plan.num_operations
