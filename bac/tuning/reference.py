@@ -1,7 +1,7 @@
 """What the action errors of a flow-matching policy are measured from: its own steps, or a fine run of its flow.
 
-Its own steps, ten of Euler's mostly, are what its success was measured with, errors and all. In closed loop, fits to
-them were never told from the policy itself, while fits to the flow lost success on one policy of four (results/flow).
+Its own steps, ten of Euler's mostly, are what its success was measured with, errors and all. Nearer to the flow was not
+safer in closed loop (results/flow).
 """
 
 from __future__ import annotations
