@@ -73,7 +73,13 @@ def _results(episodes: Mapping[str, Any], quantity: str) -> list[float]:
     before_end = torch.arange(done.shape[1]) <= done.argmax(dim=1, keepdim=True)
     if quantity == "success":
         return [float(found) for found in (episodes["success"] & before_end).any(dim=1)]
-    return [float(best) for best in episodes["reward"].masked_fill(~before_end, -torch.inf).amax(dim=1)]
+    best = episodes["reward"].masked_fill(~before_end, -torch.inf).amax(dim=1)
+    if not bool(((best >= 0) & (best <= 1)).all()):
+        raise BacError(
+            f"--quantity score: the largest reward of an episode must be in [0, 1], got {float(best.min()):g} to "
+            f"{float(best.max()):g}; take --quantity success"
+        )
+    return [float(reward) for reward in best]
 
 
 def certificate_of(

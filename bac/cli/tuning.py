@@ -87,6 +87,8 @@ def tune(
         options.check_source(env, dataset, "; or type bac calibrate first, which keeps observations for this")
     if num_episodes is not None and env is None:
         raise typer.BadParameter("--episodes: are played in an environment; name it with --env")
+    if not 0 < margin < 1:
+        raise typer.BadParameter(f"--margin: must be in (0, 1), got {margin:g}")
     replay = replay_named(executor)
     with errors_in_one_line():
         target = output or policy_path / "bac.json"

@@ -199,6 +199,36 @@ def test_tune_takes_the_observations_that_calibrate_kept(shipped, tmp_path):
     assert result.exit_code == 1 and "Make it anew: bac calibrate" in result.output
 
 
+@pytest.mark.sim
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_episodes_decide_and_a_certificate_says_what_they_showed(dit, tmp_path):
+    output = tmp_path / "bac.json"
+    played = ["--batch-size", "2", "--episodes", "3", "--quantity", "score"]
+    result = run("tune", "--policy-path", dit, *PUSHT, *TUNE, *played, "--output", output)
+    assert result.exit_code == 0, result.output
+    assert "closed loop: score minus the policy's own, paired; margin 0.05" in result.output
+    certificate = bac.certificate.Certificate.load(tmp_path / "certificate.json")
+    assert (certificate.verdict, certificate.n, certificate.quantity) == ("undecided", 3, "score")
+    assert certificate.schedule_hash == bac.certificate.file_hash(output)
+    assert "WARNING: none was shown" in result.output
+    assert run("show", tmp_path / "certificate.json").output.startswith("not decided")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--dataset", "some/where", "--episodes", "3"], "name it with --env"),
+        ([*PUSHT, "--episodes", "3", "--margin", "2"], "must be in (0, 1)"),
+        ([*PUSHT, "--episodes", "3", "--quantity", "joy"], "must be one of success, score"),
+    ],
+)
+def test_episodes_that_cannot_be_played_are_refused_before_the_search(dit, options, sentence, monkeypatch):
+    monkeypatch.setattr(bac, "tune", lambda *_, **__: pytest.fail("it searched"))
+    result = run("tune", "--policy-path", dit, *options, *TUNE)
+    assert result.exit_code != 0
+    assert sentence in " ".join(result.output.replace("│", " ").split())
+
+
 def test_tune_without_observations_says_where_they_come_from(shipped):
     result = run("tune", "--policy-path", shipped, "--target-hz", "25")
     assert result.exit_code == 2 and "bac calibrate first" in " ".join(result.output.split())
