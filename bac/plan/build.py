@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from bac.plan.codegen import Function, generate
 from bac.plan.cuda import GraphedReplay
 from bac.plan.inductor import CompiledReplay
 from bac.plan.passes import EXACT, FAST, UNSPLIT, Pass, specialise
+from bac.plan.peeks import Peeks
 from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
 from bac.plan.randomness import RandomState, other_numbers
@@ -189,6 +190,8 @@ def record_twice(
 ) -> tuple[Program, tuple[Recording, Recording]]:
     """Record a call with known output, and one more on other numbers. Returns the program and both recordings."""
     first = _record(sampler, staleness, arguments, before, output)
+    peeked = _peeked(sampler, staleness, arguments, before)
+    first.tape.pinned |= peeked
     program = first.tape.program(first.taped)
     replacements = iter(other_numbers(first.leaves))
     others = replace_leaves(arguments, lambda _: next(replacements))
@@ -199,6 +202,7 @@ def record_twice(
     except _FAILURES as error:
         raise Refusal(f"a second run, on other numbers, failed ({error})") from error
     second = _record(sampler, staleness, others, other_before, other_output)
+    second.tape.pinned |= peeked
     second.tape.program(second.taped)
     if first.returned.key != second.returned.key:
         raise Refusal("what it returns beside tensors depends on its arguments")
@@ -227,6 +231,30 @@ def _record(
             if _NEEDS_GRADIENTS not in str(error):
                 break
     raise Refusal(f"a second run failed ({failure})") from failure
+
+
+def _peeked(sampler: Callable[..., Any], staleness: Staleness, arguments: Any, before: RandomState) -> set[int]:
+    """Positions of the arguments whose numbers a run reads past the operators.
+
+    Raises:
+        Refusal: It reads what depends on other arguments or on noise.
+    """
+    found: list[str] = []
+    leaves, _ = flatten(arguments)
+    tape = Tape(leaves, staleness.tensors)
+    for look in (Peeks(lambda _, reader: found.append(reader)), Peeks(tape.peek)):
+        positional, keywords = fresh(arguments)
+        before.restore()
+        try:
+            with torch.inference_mode(), tape if found else nullcontext(), look:
+                sampler(*positional, **keywords)
+        except _FAILURES:
+            return set()  # a run that needs gradients, say
+        if not found:
+            return set()
+    if tape.refusal is not None:
+        raise tape.refusal
+    return tape.pinned
 
 
 def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> Compiled:

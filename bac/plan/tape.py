@@ -153,11 +153,21 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Refusal: It makes Python depend on what cannot be pinned.
         """
         for value in call.deciding(self.meta):
-            sources = self._sources.get(value, _NONE)
-            if any(place == _DRAWS or not _may_be_pinned(self._leaves[place]) for place in sources):
-                what = "Python reads a value that" if call.kind.reads else "a shape"
-                raise Refusal(f"{what} depends on the arguments or the noise ({call.operator})")
-            self.pinned |= sources
+            self._pin_sources(value, "Python reads a value that" if call.kind.reads else "a shape", str(call.operator))
+
+    def _pin_sources(self, value: int, what: str, reader: str) -> None:
+        sources = self._sources.get(value, _NONE)
+        if any(place == _DRAWS or not _may_be_pinned(self._leaves[place]) for place in sources):
+            raise Refusal(f"{what} depends on the arguments or the noise ({reader})")
+        self.pinned |= sources
+
+    def peek(self, tensor: Tensor, reader: str) -> None:
+        """Take note that Python reads a tensor's numbers past the operators (`bac.plan.peeks`)."""
+        if self.refusal is None:
+            try:
+                self._pin_sources(self._value(tensor), "Python reads a value that", reader)
+            except Refusal as refusal:
+                self.refusal = refusal
 
     def _write_down(self, call: Call, args: tuple[Any, ...], result: Any) -> None:
         try:

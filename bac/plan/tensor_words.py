@@ -26,6 +26,7 @@ class Layout:
     """Places of words.
 
     Attributes:
+        own: Of the address of a tensor's object, in the Python object; `torch.utils.swap_tensors` changes it.
         storage: Of the storage's address, in a tensor's object.
         counter: Of the address of the count of writes, in a tensor's object.
         offset: Of the offset in the storage, in a tensor's object.
@@ -34,12 +35,22 @@ class Layout:
         count: Of the number, in the object that counts.
     """
 
+    own: int
     storage: int
     counter: int
     offset: int
     strides: tuple[int, ...]
     data: int
     count: int
+
+
+def word_of_handle(tensor: Tensor) -> Word:
+    """What changes when a tensor gets another object (`torch.utils.swap_tensors`).
+
+    While it is the same, the words of `words_of_tensor` may be read; the old object may be gone otherwise.
+    """
+    assert LAYOUT is not None, "the places are not known"
+    return tensor, id(tensor) + _WORD * LAYOUT.own
 
 
 def words_of_tensor(tensor: Tensor) -> tuple[Word, ...]:
@@ -75,6 +86,7 @@ def _find() -> Layout | None:
     places = range(_FIRST, _TENSOR)
     counters = [place for place in places if own[place] == same[place] != apart[place]]
     offsets = [place for place in places if (own[place], rest[place]) == (0, 37)]
+    python = _read(id(tensor), Tensor.__basicsize__ // _WORD).index(tensor._cdata)
     data = _read(storage._cdata, _STORAGE).index(tensor.data_ptr(), _FIRST)
     rows, columns = (_read(each._cdata, _TENSOR) for each in (tensor.view(5, 10), tensor.view(5, 10).t()))
     strides = tuple(place for place in places if rows[place] != columns[place] and rows[place] in (5, 10, 1))
@@ -86,7 +98,7 @@ def _find() -> Layout | None:
         found = _read(own[counters[0]], _COUNT)
         counts = {place for place in counts if found[place] & 0xFFFFFFFF == tensor._version}
     (count,) = counts
-    return Layout(own.index(storage._cdata, _FIRST), counters[0], offsets[0], strides, data, count)
+    return Layout(python, own.index(storage._cdata, _FIRST), counters[0], offsets[0], strides, data, count)
 
 
 def _is_right() -> bool:
@@ -106,7 +118,11 @@ def _is_right() -> bool:
         change(tensor)
         if not bool((before == still).all()) or bool((before == tags.now()).all()):
             return False
-    return True
+    tensor, other = torch.zeros(2, device="cpu"), torch.ones(2, device="cpu")
+    handle = Tags([word_of_handle(tensor)])
+    first = handle.now()
+    torch.utils.swap_tensors(tensor, other)  # type: ignore[no-untyped-call]
+    return bool(first[0] != handle.now()[0])
 
 
 LAYOUT: Layout | None = None

@@ -30,6 +30,7 @@ _MOST_ITEMS = 500  # a larger container, such as a vocabulary, is not entered
 _MOST_PLACES = 50_000
 
 _CLASS = ("__class__",)
+_READ_ALL = frozenset({"vars", "__dict__", "asdict", "astuple", "to_dict", "model_dump"})  # names none of them
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 # What PyTorch keeps in every module besides its numbers. The replayer looks at the hooks among them itself.
@@ -52,6 +53,7 @@ class Walk:
 
     def __init__(self, reads: Reads, swapped: Sequence[tuple[object, str]] = ()) -> None:
         self._names = reads.names
+        self._reads_all = not _READ_ALL.isdisjoint(reads.names)
         self._swapped = {(id(vars(thing)), name) for thing, name in swapped}
         self._seen: dict[int, Any] = {}  # keeps what it saw, so that no identity is used twice
         self._types: dict[type, None] = {}
@@ -97,6 +99,13 @@ class Walk:
             holder = path.rpartition(".")[0]
             what = "weights that PyTorch packed (quantize_dynamic), where no change can be seen"
             raise Refusal(f"{holder} holds {what}; leave that module in floating point")
+        if isinstance(thing, type) and not _is_basic(thing.__module__):
+            self._types[thing] = None  # a configuration may be a class
+            return
+        if isinstance(thing, ModuleType) and not _is_basic(thing.__name__):
+            named = sorted(self._names.intersection(vars(thing)))
+            self.places.append(Place.of_mapping(path, vars(thing), named, sized=False))
+            return
         if depth > _DEPTH or isinstance(thing, _CLOSED) or len(self.places) > _MOST_PLACES or self._met(thing):
             return
         if isinstance(thing, FunctionType):
@@ -112,6 +121,8 @@ class Walk:
                 self.thing(f"{path}.{name}", value, depth + 1, whole=False)
         elif isinstance(thing, (dict, list, tuple, set, deque)):
             self._container(path, thing, depth)
+            if getattr(thing, "__dict__", None):  # of a sub-class
+                self._object(path, thing, depth, whole=whole)
         elif depth == 0 or not isinstance(thing, frozenset):
             self._object(path, thing, depth, whole=whole)
 
@@ -161,6 +172,7 @@ class Walk:
             self.thing(f"{path}[{name!r}]", value, depth + 1, whole=False)
 
     def _object(self, path: str, thing: Any, depth: int, *, whole: bool) -> None:
+        whole = whole or self._reads_all
         self._types[type(thing)] = None
         own = getattr(thing, "__dict__", None)
         if isinstance(own, dict):

@@ -52,6 +52,36 @@ def test_a_change_is_noticed_at_once(change, what, shape):
 
 
 @pytest.mark.usefixtures("_ways")
+def test_a_weight_that_is_swapped_for_another_is_noticed_though_the_old_one_lives_on():
+    weights = Weights([changed := weight(40, 30)])
+    other = torch.nn.Parameter(changed.detach() * 2, requires_grad=False)
+    torch.utils.swap_tensors(changed, other)
+    assert weights.difference() == "weights were moved"
+    del other
+    assert not weights.are_same()
+
+
+@pytest.mark.usefixtures("_ways")
+@pytest.mark.parametrize(
+    "layout", [lambda w: w.t(), lambda w: w[::2], lambda w: w[:, 1:], lambda w: w.expand(3, 40, 30)]
+)
+def test_a_write_past_the_count_is_noticed_whatever_the_strides(layout):
+    memory = torch.zeros(40, 30)
+    weights = Weights([layout(memory)])
+    assert all(weights.difference() is None for _ in range(16))
+    memory.data.add_(1)
+    assert weights.difference() == "weights were written to"
+
+
+@pytest.mark.usefixtures("_ways")
+def test_memory_that_was_given_back_is_not_looked_at():
+    """As FSDP does between two calls."""
+    weights = Weights([changed := weight(100, 100)])
+    changed.untyped_storage().resize_(0)
+    assert weights.difference() == "weights were moved"
+
+
+@pytest.mark.usefixtures("_ways")
 def test_what_only_reads_is_no_change():
     matrix = torch.nn.Parameter(torch.randn(8, 8))
     weights = Weights([matrix])
