@@ -1,4 +1,4 @@
-"""A setting that the sampler reads is watched wherever it lies: in a class, a dataclass within one, a dict's attribute."""
+"""A setting that the sampler reads is watched wherever it lies: in a class, in a dataclass, in a dictionary."""
 
 from __future__ import annotations
 
