@@ -74,7 +74,22 @@ def test_the_confidence_is_shared_among_the_ways(tuned):
 
 def test_only_the_choice_and_faster_ways_on_the_front_play(tuned):
     assert [way.denoising.num_steps for way in candidates(tuned)] == [3, 4, 5, 6]
-    assert [way.denoising.num_steps for way in candidates(tuned, most=1)] == [6]
+    assert [way.denoising.num_steps for way in candidates(tuned, most=1)] == [5, 6]
+
+
+def test_fewer_of_the_policy_s_own_steps_play_though_fitted_ones_are_nearer():
+    fitted = [
+        Trial("fitted", bac.Denoising("Euler", times), error, error, p50_s=0.001 * len(times))
+        for times, error in (((0.8, 0.2), 0.1), ((0.8, 0.3, 0.1), 0.05))
+    ]
+    own = [trial(2, 0.4), trial(3, 0.3), trial(4, 0.2)]
+    tuned = Tuned(fitted[-1], (*fitted, *own), Budget.of_steps(3), Machine(0.0, 0.001, 0.0))
+    assert [(way.family, way.denoising.num_evaluations) for way in candidates(tuned)] == [
+        ("fitted", 2),
+        ("fewer steps", 2),
+        ("fitted", 3),
+        ("fewer steps", 3),
+    ]
 
 
 def test_results_out_of_range_are_refused(tuned):
