@@ -47,7 +47,7 @@ class TestMultiTaskDiT(FlowContract):
 
 class TestGroot(FlowContract):
     kit = test_action_heads.TestGroot()
-    rising, buckets, replays = True, 1000, False
+    rising, buckets = True, 1000
 
 
 class TestVLAJEPA(FlowContract):
@@ -75,7 +75,6 @@ class TestEVO1(FlowContract):
 
 class TestEO1(FlowContract):
     kit = test_action_heads.TestEO1()
-    replays = False
 
 
 class TestMolmoAct2(FlowContract):
@@ -119,7 +118,6 @@ class TestFastWAM(FlowContract):
     """Its scheduler is an object of its own, for which another is swapped in; a batch is one run after the other."""
 
     kit = test_action_heads.TestFastWAM()
-    replays = False
     batch_sizes = (1,)
 
     def told(self, time: float) -> float:
@@ -137,7 +135,7 @@ class TestFastWAM(FlowContract):
 
 class TestWallX(FlowContract):
     kit = test_wall_x.TestWallX()
-    rising, replays = True, False
+    rising = True
 
 
 class LingBotVAAlone:

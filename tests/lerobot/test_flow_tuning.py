@@ -20,7 +20,7 @@ OPTIONS = {"replay": False, "rounds": 2, "evaluations": 3, "progress": False, "s
 @pytest.fixture(scope="module")
 def tuned():
     policy = models.smolvla()
-    return bac.tune(policy, [models.observation(6)], target_latency_s=50.0, **OPTIONS)
+    return bac.tune(policy, [models.observation(6)], target_latency_s=50.0, reference="flow", **OPTIONS)
 
 
 def test_fewer_steps_are_its_own_even_ones_tuned_ones_and_fitted_ones(tuned):
