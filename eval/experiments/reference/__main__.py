@@ -1,5 +1,6 @@
 """``python -m eval.experiments.reference policy=hammer n=200`` measures, plays, times and writes one policy's table."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 
 from eval.compared.comparison import Comparison
 from eval.experiments.reference.experiment import Reference
-from eval.experiments.reference.report import correlations, draw_instruments, markdown, publish, stored
+from eval.experiments.reference.instruments import correlations, draw_instruments, warned
+from eval.experiments.reference.report import markdown, publish, stored
 from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 from eval.setup.files import write_json
 
@@ -20,15 +22,21 @@ def main(config: Any) -> None:
     torch.set_num_threads(1)
     options, folder = config.reference, Path(config.reference.results)
     reference = Reference(Comparison(settings_of(config)), options)
-    phases = {"measure": reference.distances, "play": reference.play, "time": reference.latencies_ms}
-    for name, phase in phases.items():
-        phase()
+    phases = {
+        "measure": (reference.distances, reference.seams),
+        "play": (reference.play,),
+        "time": (reference.latencies_ms,),
+    }
+    for name, parts in phases.items():
+        for part in parts:
+            part()
         if options.phase == name:
             return
     table = reference.table()
-    publish(folder, config.env.task, table)
+    publish(folder, table)
     tables = stored(folder.parent)
-    write_json(folder.parent / "instruments.json", correlations(tables))
+    warnings = {policy: asdict(warned(table)) for policy, table in tables.items()}
+    write_json(folder.parent / "instruments.json", {"correlation": correlations(tables), "warned": warnings})
     draw_instruments(folder.parent / "instruments.png", tables)
     print("\n".join(markdown(table)))
 

@@ -1,6 +1,7 @@
 """Measures every row: its distances to the policy itself, its success in paired episodes, its latency."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from bac.tuning.distance import Distance, distance
 from eval.compared.comparison import Comparison
 from eval.compared.matching import measure_cells
 from eval.experiments.reference.rows import OWN, chosen, rows
+from eval.experiments.reference.seam import halves, jump, visited_in_turn
 from eval.measure.action_error import action_chunks
 from eval.measure.closed_loop import closed_loop
 from eval.play.visit import visited
@@ -71,10 +73,30 @@ class Reference:
                 write_json(path, found)
         return found
 
-    def _chunks(self, cell: Cell, first: int) -> Any:
+    def seams(self) -> dict[str, float]:
+        """Jump at the seam of two chunks of every row by name, divided by the policy's own from other draws."""
+        path = self.folder / "seams.json"
+        found = json.loads(path.read_text()) if path.exists() else {}
+        if all(cell.name in found for cell in self.cells):
+            return found
+        before, after = halves(self._kept("pairs", self.options.num_held_out, visited_in_turn, FIDELITY_SEED))
+
+        def jump_of(cell: Cell, first: int) -> float:
+            chunks = (self._chunks(cell, first + i * JUDGING_DRAWS, batch) for i, batch in enumerate((before, after)))
+            return jump(*chunks)
+
+        own = jump_of(OWN, 2 * JUDGING_DRAWS)
+        for cell in tqdm(self.cells, desc="seams", unit="row"):
+            if cell.name not in found:
+                found[cell.name] = jump_of(cell, 0) / own
+                write_json(path, found)
+        return found
+
+    def _chunks(self, cell: Cell, first: int, batch: Batch | None = None) -> Any:
         """`JUDGING_DRAWS` chunks of every held-out observation, from draw `first` on, `[draws, N, Ta, Da]`."""
+        batch = self.held_out if batch is None else batch
         with running(self.policy, cell, self.comparison.denoising(cell)) as policy:
-            return action_chunks(policy, self.held_out, num_draws=JUDGING_DRAWS, first_draw=first)
+            return action_chunks(policy, batch, num_draws=JUDGING_DRAWS, first_draw=first)
 
     def play(self) -> None:
         """Play the missing episodes of every row."""
@@ -95,7 +117,7 @@ class Reference:
 
     def table(self) -> list[dict[str, Any]]:
         """One row for each way that was played in all worlds."""
-        distances, latencies = self.distances(), self.latencies_ms()
+        distances, seams, latencies = self.distances(), self.seams(), self.latencies_ms()
         settings, own = self.comparison.settings, self.comparison.results(self.cells[0])
         return [
             {
@@ -104,6 +126,7 @@ class Reference:
                 "sweeps": self.comparison.sweeps(cell),
                 "latency_ms": latencies.get(cell.name),
                 **distances[cell.name],
+                "seam": seams[cell.name],
                 **closed_loop(own, self.comparison.results(cell), by_score=settings.judged_by_score),
             }
             for cell in self.cells
@@ -111,9 +134,13 @@ class Reference:
         ]
 
     def _visited(self, name: str, first_seed: int, count: int) -> Batch:
+        return self._kept(name, count, visited, first_seed, progress=True)
+
+    def _kept(self, name: str, count: int, make: Callable[..., Batch], first_seed: int, **options: Any) -> Batch:
+        """`count` observations of the policy itself, made once."""
         loaded, make_env = self.comparison.loaded, self.comparison.settings.make_env
         path = self.folder / f"observations-{name}-{count}.npz"
-        return kept(path, lambda: visited(loaded, make_env, first_seed, count, cell=OWN, progress=True))
+        return kept(path, lambda: make(loaded, make_env, first_seed, count, cell=OWN, **options))
 
 
 def _document(found: Distance, chunks: Any, to_path: Any) -> dict[str, Any]:
