@@ -12,7 +12,7 @@ from eval.setup.provenance import provenance
 
 
 def publish(folder: Path, table: Sequence[Row]) -> None:
-    """Write ``table.json``, ``table.md``, ``front.png`` and ``provenance.json`` of one policy, which the folder is named after."""
+    """Write the files of one policy, which the folder is named after: the table twice, the picture, where from."""
     write_json(folder / "table.json", list(table))
     write_json(folder / "provenance.json", provenance())
     write_text(folder / "table.md", "\n".join(markdown(table)) + "\n")
