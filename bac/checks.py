@@ -16,6 +16,7 @@ from bac.denoising import Denoising
 from bac.errors import MismatchError, ScheduleError, UnsupportedPolicyError
 from bac.fingerprint import Fingerprint
 from bac.plan.replay import Replay
+from bac.precision import check_precision_on
 from bac.solvers import solver_interceptor
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def check_fits(denoising: Denoising, host: Host, *, strict: bool) -> None:
 
     Raises:
         ScheduleError: Its blocks are not the policy's, a block does not update where it must, its estimator lacks
-            fitted parameters, or the policy does not take its solver or number of steps.
+            fitted parameters, or the policy does not take its solver, number of steps or precision.
         MismatchError: Its fingerprint is not the policy's.
         UnsupportedPolicyError: A block cannot be reached; or the estimator crosses action chunks and the policy cannot
             be reset.
@@ -40,6 +41,7 @@ def check_fits(denoising: Denoising, host: Host, *, strict: bool) -> None:
         raise UnsupportedPolicyError(
             f"{type(host.policy).__name__}: has no reset(), so {estimator.name} would carry one episode into the next"
         )
+    check_precision_on(host.weights or host.denoiser, denoising.precision)
     _check_timesteps(denoising, host)
     solver_interceptor(host, denoising.solver, denoising.timesteps, denoising.num_steps)
     if strict:

@@ -32,10 +32,9 @@ from bac.errors import ScheduleError
 from bac.files import FORMAT, VERSION, as_it_is, one_sentence, part, read_denoising, write_json
 from bac.fingerprint import Fingerprint
 from bac.measured import Measured
+from bac.precision import AS_LOADED, check_precision
 from bac.published.naming import estimator_named
 from bac.solvers import Multistep, Solver, solver_named
-
-AS_LOADED = "as loaded"
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class Denoising:
         schedule: When blocks update: a `bac.Schedule`, or a rule of `bac.published` that decides during the run. None
             computes every block at every step.
         estimator: Gives a reused block's value. None takes the one that the schedule names.
-        precision: Precision of the weights; ``"as loaded"`` is the only value so far.
+        precision: Precision of products where weights are float32: ``"as loaded"``, ``"tf32"`` or ``"bf16"``. The last
+            two change the actions; see `bac.precision`.
         fingerprint: Identity of the untouched policy that it was made for. `bac.wrap` compares it; None fits any.
         measured: What `bac.tune` measured of it on that policy; None if nothing was.
 
@@ -81,8 +81,7 @@ class Denoising:
             object.__setattr__(self, "num_steps", len(self.timesteps))
         self._check_num_steps()
         self._agree_with_schedule()
-        if self.precision != AS_LOADED:
-            raise ScheduleError(f'precision: must be "{AS_LOADED}", got {self.precision!r}')
+        check_precision(self.precision)
 
     def _check_types(self) -> None:
         if self.solver is not None and not isinstance(self.solver, Solver):
@@ -170,11 +169,12 @@ class Denoising:
 
     @property
     def name(self) -> str:
-        """One line for tables: estimator, solver, steps."""
+        """One line for tables: estimator, solver, steps, and the precision if it is not the policy's own."""
         solver = "own solver" if self.solver is None else self.solver.name
         steps = "own steps" if self.num_evaluations is None else f"{self.num_evaluations} steps"
         cache = [] if self.schedule is None else [self.estimator_name]
-        return ", ".join([*cache, solver, steps])
+        coarser = [] if self.precision == AS_LOADED else [self.precision]
+        return ", ".join([*cache, solver, steps, *coarser])
 
     @property
     def estimator_name(self) -> str:

@@ -1,7 +1,8 @@
 """Puts a way to denoise on a policy: the one place that decides which interceptor goes where.
 
-Up to four interceptors are stacked on the sampler, called from the top::
+Up to five interceptors are stacked on the sampler, called from the top::
 
+    precision sets it for the call                                                (bac.precision)
     guard     decides whether to probe this chunk, or to follow the fallback      (bac.guarding)
     replay    answers from a plan if one fits                                     (bac.plan)
     run       begins and ends the denoising run                                   (bac.caching)
@@ -32,6 +33,7 @@ from bac.caching.schedule import Schedule
 from bac.denoising import Denoising
 from bac.plan.executor import Replayer
 from bac.plan.replay import Replay
+from bac.precision import AS_LOADED, InPrecision
 from bac.solvers.flow_interceptor import FlowInterceptor, places, solver_interceptor
 
 
@@ -92,6 +94,9 @@ def install(
         put_on(owner, attribute, on_top.on_sampler(run))
         if host.can_reset:
             put_on(host.policy, "reset", on_top.on_reset)
+    if denoising.precision != AS_LOADED:
+        device = next(host.denoiser.parameters()).device.type
+        put_on(owner, attribute, InPrecision(denoising.precision, device))
     return run
 
 

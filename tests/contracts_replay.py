@@ -73,6 +73,18 @@ class ReplayLaws:
         assert not replayer(policy).refusals
         assert are_equal(self.chunks(bac.unwrap(policy), *sizes), self.chunks(untouched, *sizes))
 
+    def test_a_chunk_replayed_in_bf16_equals_the_interpreted_one_in_bf16(self) -> None:
+        if self.not_replayed is not None:
+            pytest.skip(f"not replayed: {self.not_replayed}")
+        in_bf16, sizes = bac.Denoising(precision="bf16"), (3, 3)
+        policy, interpreted = self.make_policy(), self.make_policy()  # type: ignore[attr-defined]
+        bac.wrap(interpreted, in_bf16, replay=False)
+        bac.wrap(policy, in_bf16, replay=bac.Replay(record="first"))
+        self.chunks(policy, *[3] * self.settles_after)
+        self.chunks(interpreted, *[3] * self.settles_after)
+        assert are_equal(self.chunks(policy, *sizes), self.chunks(interpreted, *sizes))
+        self.require_replays(policy, 1)
+
     def test_several_shapes_are_replayed(self) -> None:
         policy, sizes = self.replayed(), (3, 2, 3, 2, 3, 2)
         untouched = self.make_policy()  # type: ignore[attr-defined]

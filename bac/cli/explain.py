@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -18,7 +19,8 @@ from bac.caching.schedule import Schedule
 from bac.cli.checkpoint import Checkpoint
 from bac.cli.stages import BLOCKS, STEP, stages
 from bac.denoising import Denoising
-from bac.errors import BacError
+from bac.errors import BacError, ScheduleError
+from bac.precision import BF16, TF32, check_precision_on
 from bac.solvers import DPMSolver
 from bac.tuning.bench import calling
 from bac.tuning.timing import in_turns
@@ -172,6 +174,10 @@ def _ways(host: Host) -> dict[str, Denoising]:
     if num_steps > 1:
         updates = {block.name: _updates(block.name, num_steps, host) for block in host.blocks}
         ways["reuse: every second step"] = Denoising(schedule=Schedule(num_steps, updates, host.fingerprint()))
+    for precision in (TF32, BF16):
+        with suppress(ScheduleError):  # no float32 weights, or no GPU that has tf32
+            check_precision_on(host.weights or host.denoiser, precision)
+            ways[f"precision: {precision}"] = Denoising(precision=precision)
     return ways
 
 
@@ -216,6 +222,7 @@ def _lever(name: str, took: Mapping[tuple[str, bool], float], path: str) -> Leve
         "replay": "LeRobot's commands do it by themselves",
         "fewer steps": f"bac tune --policy-path {path} --env ENV",
         "reuse": f"bac calibrate --policy-path {path} --env ENV",
+        "precision": f"bac tune --policy-path {path} --env ENV --max-action-error E --precision {name.split()[-1]}",
     }[kind]
     return Lever(name, took.get((name, False)), took.get((name, True)), actions, next_line)
 

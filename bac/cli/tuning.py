@@ -56,6 +56,9 @@ def tune(
     reference: Annotated[
         ReferenceName, typer.Option(help="Of a flow: own (its own steps) or flow (a fine run of it).")
     ] = "own",
+    precision: Annotated[
+        list[str], typer.Option(help="With --max-action-error: try the choice in tf32 or bf16 too. May be repeated.")
+    ] = [],  # noqa: B006
     num_episodes: Annotated[
         int | None, typer.Option("--episodes", help="Let so many paired episodes, at most, decide; with --env.", min=1)
     ] = None,
@@ -103,7 +106,7 @@ def tune(
             tuned = bac.tune(
                 loaded.policy, batches, target_latency_s=target_latency_s, target_hz=target_hz, control_hz=control_hz,
                 n_action_steps=n_action_steps, max_action_error=max_action_error, evaluations=evaluations,
-                replay=replay, reference=reference, seed=seed,
+                replay=replay, reference=reference, precisions=precision, seed=seed,
             )  # fmt: skip
             decision = None if play is None else decide(
                 tuned, play, num_episodes=num_episodes or 1, margin=margin, quantity=quantity,

@@ -26,6 +26,7 @@ from bac.plan.replay import Replay
 from bac.plan.returned import Returned, distance, same, tensors_in
 from bac.plan.signature import flatten, fresh, replace_leaves
 from bac.plan.staleness import Spot, Staleness
+from bac.plan.surroundings import as_recorded
 from bac.plan.tape import Tape, difference
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -156,7 +157,7 @@ def build(
             watched = (*held, *leaves)  # of an argument that is an object, attributes may change
             staleness = Staleness(owner, watched, swapped, reads=reads, ignored=ignored)
             program, recordings = record_twice(sampler, staleness, arguments, before, output)
-            with torch.inference_mode():
+            with torch.inference_mode(), as_recorded():
                 compiled = _compile(program, recordings, replay)
         return compiled.plan(staleness, recordings[0], build_s=time.perf_counter() - started), output
     except Refusal as refusal:

@@ -13,6 +13,7 @@ from bac.plan.codegen import Function
 from bac.plan.program import Program
 from bac.plan.returned import Returned
 from bac.plan.staleness import Staleness
+from bac.plan.surroundings import as_recorded
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Plan:
 
     def __call__(self, leaves: Sequence[Any]) -> tuple[Tensor, ...]:
         """Replay the run. The returned tensors belong to the caller."""
-        with torch.inference_mode():
+        with torch.inference_mode(), as_recorded():
             return self.replay(leaves)
 
     def output(self, leaves: Sequence[Any]) -> Any:

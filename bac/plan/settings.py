@@ -7,7 +7,8 @@ from functools import partial
 
 import torch
 
-_AUTOCAST_DEVICES = ("cpu", "cuda")
+from bac.plan.surroundings import AUTOCAST_DEVICES
+
 _PRECISIONS = tuple((device, kind) for device in ("cuda", "mkldnn") for kind in ("matmul", "conv", "rnn"))
 _SWITCHES = (
     "_get_deterministic_algorithms", "_get_deterministic_algorithms_warn_only", "_get_default_device",
@@ -22,7 +23,7 @@ _OLD_PRECISIONS = ("_get_float32_matmul_precision", "_get_cublas_allow_tf32", "_
 
 def settings() -> Hashable:
     """The settings now. To read them takes some 5 us."""
-    autocast = [(torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in _AUTOCAST_DEVICES]
+    autocast = [(torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in AUTOCAST_DEVICES]
     return (torch.get_default_dtype(), torch.get_num_threads(), *autocast, *[read() for read in _READERS])
 
 

@@ -1,13 +1,30 @@
-"""What PyTorch lets others put around a run, and a replay would pass by: modes and forward hooks."""
+"""What PyTorch lets others put around a run, and a replay would pass by: modes, forward hooks and autocast."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.utils._device import DeviceContext
+
+AUTOCAST_DEVICES = ("cpu", "cuda")
+
+
+@contextmanager
+def as_recorded() -> Iterator[None]:
+    """Within the context, autocast is off: the casts that it made during the recording are operators of the program."""
+    on = [device for device in AUTOCAST_DEVICES if torch.is_autocast_enabled(device)]
+    try:
+        for device in on:
+            torch.set_autocast_enabled(device, False)
+        yield
+    finally:
+        for device in on:
+            torch.set_autocast_enabled(device, True)
 
 
 def has_mode() -> bool:

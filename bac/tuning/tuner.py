@@ -18,6 +18,7 @@ from bac.recording import calibrate
 from bac.tuning.batches import Batch, notes_of_few, split
 from bac.tuning.bench import Bench
 from bac.tuning.budget import Budget, BudgetError
+from bac.tuning.coarser import check_precisions, in_coarser
 from bac.tuning.distance import Distance
 from bac.tuning.families import Family, best_start, families, fixed, searched
 from bac.tuning.flow import DEFAULT_STEPS, FITTED, FlowWays
@@ -49,6 +50,7 @@ def tune(
     rounds: int = 9,
     replay: bool | Replay = True,
     reference: ReferenceName = "own",
+    precisions: Sequence[str] = (),
     seed: int = 0,
     progress: bool = True,
 ) -> Tuned:
@@ -88,6 +90,8 @@ def tune(
         replay: Replay as the policy will be run with, as for `bac.wrap`.
         reference: What a flow-matching policy is fitted to and judged by: ``own``, itself as it is configured, or
             ``flow``, a fine run of its flow; see `bac.tuning.reference`.
+        precisions: With `max_action_error`, coarser precisions to try the choice in: ``tf32``, ``bf16``. The fastest
+            that keeps the error wins; see `bac.precision`.
         seed: Seeds the noise.
         progress: Show a progress bar.
 
@@ -113,17 +117,26 @@ def tune(
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     fit, held_out = split(list(batches))
     bench = Bench(policy, {"fit": fit, "held out": held_out}, replay=replay, reference=reference, seed=seed)
+    check_precisions(precisions, bench, budget)
     with tqdm(desc="tune", unit="trial", disable=not progress) as bar:
-        return _Tuning(bench, budget, tuple(sweeps), rounds, evaluations, bar).run()
+        return _Tuning(bench, budget, tuple(sweeps), rounds, evaluations, tuple(precisions), bar).run()
 
 
 class _Tuning:
     """One call of `tune`."""
 
     def __init__(
-        self, bench: Bench, budget: Budget, sweeps: tuple[int, ...], rounds: int, evaluations: int, bar: Any
+        self,
+        bench: Bench,
+        budget: Budget,
+        sweeps: tuple[int, ...],
+        rounds: int,
+        evaluations: int,
+        precisions: tuple[str, ...],
+        bar: Any,
     ) -> None:
         self.bench, self.budget, self.rounds, self.evaluations, self.bar = bench, budget, rounds, evaluations, bar
+        self.precisions = precisions
         wanted = sweeps if budget.num_steps is None else range(budget.num_steps - 1, budget.num_steps + 2)
         self.least_steps = 1 if bench.host.flow is None else 2  # one step of a flow is far worse than two
         self.sweeps = tuple(count for count in wanted if self.least_steps <= count < bench.num_steps)
@@ -141,6 +154,7 @@ class _Tuning:
         chosen = self._chosen(own)
         if self._was_pessimistic(chosen):
             chosen = self._chosen(own)
+        chosen = self._in_coarser(chosen)
         self._time_beside(chosen)
         made_for = replace(self.bench.host.fingerprint(), version=__version__)
         measured = self._measured(chosen)
@@ -161,6 +175,16 @@ class _Tuning:
             neighbours=self._neighbours(chosen),
             notes=(*self.stopwatch.notes, *notes_of_few(self.bench.batches["fit"])),
         )
+
+    def _in_coarser(self, chosen: Trial) -> Trial:
+        """The choice, or itself in a coarser precision if that is faster and keeps the error."""
+        if not self.precisions:
+            return chosen
+        found = in_coarser(self.bench, chosen, self.precisions, self.rounds)
+        self.trials.update({trial.denoising: trial for trial in found})
+        enough = self.budget.action_error or 0.0
+        near = [trial for trial in found[1:] if trial.fit_error <= enough and self._meets(trial)]
+        return min([found[0], *near], key=lambda trial: trial.p50_s)
 
     def _time_beside(self, chosen: Trial) -> None:
         """Time what stands beside a choice of so many fitted steps: the policy itself, one step less, one more."""

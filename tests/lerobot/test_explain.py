@@ -42,8 +42,8 @@ def test_a_policy_that_sees_and_reads_is_explained_stage_by_stage_and_lever_by_l
         *STAGES, "preprocessing", "postprocessing",
     }  # fmt: skip
     levers = {lever["name"]: lever for lever in found["levers"]}
-    assert list(levers) == ["replay", "fewer steps: half", "reuse: every second step"]
-    assert [lever["actions"] for lever in levers.values()] == ["the same", "others", "others"]
+    assert list(levers) == ["replay", "fewer steps: half", "reuse: every second step", "precision: bf16"]
+    assert [lever["actions"] for lever in levers.values()] == ["the same", "others", "others", "others"]
     assert all(lever["eager_s"] > 0 and lever["replayed_s"] > 0 for lever in levers.values())
     assert found["plan_bytes"] > 0 and found["weight_bytes"] > 0
 
