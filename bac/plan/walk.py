@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from threading import Thread
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -36,10 +37,15 @@ _REGISTRIES = ("_parameters", "_buffers", "_modules")
 # What PyTorch keeps in every module besides its numbers. The replayer looks at the hooks among them itself.
 _BOOKKEEPING = frozenset(vars(nn.Module()))
 _BASIC = {*sys.stdlib_module_names, "torch", "bac"}
+# Modules of Python that keep books about the process: threads that run, handlers that log. No run computes with them.
+_BOOKKEEPERS = frozenset({
+    "asyncio", "concurrent", "contextlib", "importlib", "inspect", "linecache", "logging", "multiprocessing",
+    "threading", "tokenize", "traceback", "warnings", "weakref",
+})  # fmt: skip
 _MADE_BY_PYTHON = 1 << 9  # flag of classes whose attributes can be set (Py_TPFLAGS_HEAPTYPE)
 _CLOSED = (
     str, bytes, int, float, complex, type(None), type, ModuleType, BuiltinFunctionType,
-    Tensor, Generator, torch.dtype, torch.device, Interceptor, logging.Logger,
+    Tensor, Generator, torch.dtype, torch.device, Interceptor, logging.Logger, Thread,
 )  # fmt: skip
 
 
@@ -147,6 +153,8 @@ class Walk:
                 found.setdefault(id(inner), (inner, set()))[1].update(names.intersection(inner))
         for namespace, chosen in found.values():
             path = str(namespace.get("__name__", "globals"))
+            if path.partition(".")[0] in _BOOKKEEPERS:
+                continue
             place = Place.of_mapping(path, namespace, sorted(chosen), sized=False)
             self.places.append(replace(place, rare=frozenset(place.names)) if _is_basic(path) else place)
             for name, value in place.named():

@@ -1,4 +1,7 @@
-"""``python -m eval.experiments.lerobot model=smolvla`` writes ``<model>.json`` and ``<model>.md``."""
+"""``python -m eval.experiments.lerobot model=smolvla`` writes ``<model>.json`` and ``<model>.md``.
+
+``preset=gpu`` measures full sizes on a GPU instead; see `eval.experiments.lerobot.gpu`.
+"""
 
 import logging
 from pathlib import Path
@@ -9,6 +12,7 @@ import torch
 
 from bac.files import write_text
 from eval.experiments.lerobot.experiment import RowMaker, speed_rows, table
+from eval.experiments.lerobot.gpu import measure_all
 from eval.experiments.lerobot.real_sizes import POLICIES
 from eval.measure.latency import measure
 from eval.setup.config import CONFIGS, log_to_terminal
@@ -23,6 +27,8 @@ def main(config: Any) -> None:
     """Measure one policy and write its table."""
     log_to_terminal()
     torch.set_num_threads(1)
+    if config.preset == "gpu":
+        return measure_all(list(config.models), config.device, Path(config.output), sizes=config.sizes)
     if config.model not in POLICIES:
         raise SystemExit(f"model: must be one of {', '.join(POLICIES)}, got {config.model}")
     maker = RowMaker(config.model, config.device, config.num_steps)

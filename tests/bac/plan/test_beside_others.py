@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import pickle
 import threading
 
@@ -108,3 +109,38 @@ def test_two_threads_replay_the_same_plan():
     for index in range(2):
         run(policies[0], index, expected)
         assert torch.equal(noise[index], expected[index])
+
+
+def ones(policy):
+    with torch.no_grad():
+        return policy.predict_action_chunk({"obs": torch.ones(2, 3, 4)})
+
+
+class Talkative(NoisyPolicy):
+    """Logs in every chunk, as many policies do, so that the code of Python's `logging` is part of the run."""
+
+    def predict_action_chunk(self, batch):
+        logging.getLogger("tests.talkative").warning("a chunk")
+        return super().predict_action_chunk(batch)
+
+
+def test_a_run_that_logs_replays_though_other_threads_come_and_go():
+    policy = bac.wrap(Talkative(), replay=FIRST)
+    ones(policy)
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    ones(policy)
+    done.set()
+    thread.join()
+    ones(policy)
+    assert bac.describe(policy).num_replays == 2
+
+
+def test_a_thread_that_a_policy_holds_may_change():
+    policy = bac.wrap(NoisyPolicy(), replay=FIRST)
+    policy.worker = threading.Thread(target=print)
+    ones(policy)
+    policy.worker.name = "another name"
+    ones(policy)
+    assert bac.describe(policy).num_replays == 1
