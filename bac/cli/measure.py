@@ -22,6 +22,7 @@ from bac.control import Jerk, jerk_of_switches
 from bac.denoising import Denoising
 from bac.errors import BacError
 from bac.guarding.calibration import Measured, surveying
+from bac.plan.plan import bytes_of
 from bac.plan.replay import Replay, replay_named
 from bac.tuning import Tuned
 from bac.tuning.batches import num_rows
@@ -79,7 +80,7 @@ def _cold(policy: nn.Module, context: Callable[[], AbstractContextManager[Call]]
         for _ in range(_COLD):
             predict()
         seconds = time.perf_counter() - started
-        return seconds, sum(plan.num_bytes for plan in bac.describe(policy).plans)
+        return seconds, bytes_of(bac.describe(policy).plans)
 
 
 def _jerk(predict: Callable[[], Any]) -> Jerk:

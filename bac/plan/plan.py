@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +73,14 @@ class Plan:
     @property
     def constant_bytes(self) -> int:
         """Memory of folded constants, without the weights, which are shared with the policy [B]."""
-        weights = {_memory(tensor) for tensor in self.staleness.tensors}  # by memory, since constants may be views
-        own = {_memory(tensor): tensor for tensor in self.program.constants.values()}
-        return sum(t.untyped_storage().nbytes() for memory, t in own.items() if memory not in weights)
+        return sum(self._constants.values())
+
+    @property
+    def _constants(self) -> dict[int, int]:
+        """Sizes of folded constants by their memory [B]: by memory, since constants may be views."""
+        weights = {_memory(tensor) for tensor in self.staleness.tensors}
+        own = {_memory(tensor): tensor.untyped_storage().nbytes() for tensor in self.program.constants.values()}
+        return {memory: size for memory, size in own.items() if memory not in weights}
 
     @property
     def peak_bytes(self) -> int:
@@ -111,6 +116,13 @@ class Plan:
         same = "bit-equal to" if self.max_error == 0 else f"within {self.max_error:.1e} of"
         lines.append(f"  {same} the interceptor on two runs")
         return "\n".join(lines)
+
+
+def bytes_of(plans: Iterable[Plan]) -> int:
+    """Memory that plans take together besides the policy [B]: constants that they share count once."""
+    plans = tuple(plans)
+    constants = {memory: size for plan in plans for memory, size in plan._constants.items()}
+    return sum(constants.values()) + sum(plan.peak_bytes for plan in plans)
 
 
 def _peak(program: Program) -> int:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
+from bac.plan.passes.layouts import column_major
 from bac.plan.passes.trial import draws, random_like, random_numbers, shows_order
 from bac.plan.program import Instruction, Meta, Program, Ref
 
@@ -48,7 +48,7 @@ def relay_weights(program: Program) -> Program:
             if tried[key]:
                 if weight not in relaid:
                     relaid[weight] = copy = next(fresh)
-                    constants[copy] = _column_major(matrix)
+                    constants[copy] = column_major(matrix)
                     meta[copy] = replace(meta[weight], stride=tuple(constants[copy].stride()), offset=0, root=copy)
                 args = (instruction.args[0], Ref(relaid[weight]), *instruction.args[2:])
                 instruction = replace(instruction, args=args)
@@ -70,16 +70,12 @@ def _constant_weight(program: Program, instruction: Instruction) -> int | None:
     return weight
 
 
-def _column_major(matrix: Tensor) -> Tensor:
-    return matrix.t().contiguous().t()
-
-
 def _same_bits(program: Program, source: Meta, instruction: Instruction) -> bool:
     weight, *bias = (program.constants[value] for value in instruction.inputs[1:])
     for generator in draws((*source.shape[:-1], weight.shape[0])):
         left = random_numbers(source, generator)
         matrix, *addend = (random_like(operand, generator) for operand in (weight, *bias))
         plain = instruction.operator(left, matrix, *addend)
-        if not torch.equal(plain, instruction.operator(left, _column_major(matrix), *addend)):
+        if not torch.equal(plain, instruction.operator(left, matrix.t().contiguous().t(), *addend)):
             return False
     return True

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from bac.plan.passes import EXACT, FAST, specialise
 from bac.plan.passes.cse import share_equal
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.fold import fold_constants
+from bac.plan.passes.layouts import column_major
 from bac.plan.passes.presum import presum_residuals
 from bac.plan.passes.relay import relay_weights
 from bac.plan.passes.scale import fuse_scaled_additions
@@ -65,6 +68,28 @@ def test_weights_are_laid_out_anew_and_no_bit_changes():
     relaid = relay_weights(program)
     assert torch.equal(interpret(relaid, (x,))[0], interpret(program, (x,))[0])
     assert {tuple(t.shape) for t in relaid.constants.values()} == {(16, 32), (16,)}
+
+
+def test_programs_for_other_shapes_share_the_weights_that_are_laid_out_anew():
+    laid_out = [relay_weights(taped(lambda x: F.linear(x, WEIGHT), torch.randn(rows, 32))) for rows in (10, 12)]
+    first, second = ({t.data_ptr() for t in program.constants.values()} - {WEIGHT.data_ptr()} for program in laid_out)
+    assert first == second and len(first) == 1
+
+
+def test_a_weight_that_changed_in_place_is_laid_out_anew():
+    weight = WEIGHT.clone()
+    before = column_major(weight)
+    weight.data[0, 0] += 1  # which no version tells
+    after = column_major(weight)
+    assert before is not after
+    assert torch.equal(after, weight)
+
+
+def test_a_layout_that_no_plan_holds_any_more_is_forgotten():
+    laid_out = column_major(WEIGHT)
+    gone = weakref.ref(laid_out)
+    del laid_out
+    assert gone() is None
 
 
 def test_constant_tokens_are_split_off_and_no_bit_changes():
