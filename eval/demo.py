@@ -1,42 +1,46 @@
-"""The whole comparison on one task, in minutes: ``python -m eval.demo``.
+"""One policy in eight ways, in minutes: ``python -m eval.demo``.
 
-The demo calibrates a trained transformer diffusion policy, schedules its updates, wraps it, and compares it in closed
-loop with its rivals on paired episodes. It needs only the installed packages and the shipped checkpoint.
+The demo replays a trained transformer diffusion policy as it is, then compares it with caches, fewer steps and their
+rivals on paired episodes: in a world that waits for the policy, and in one that does not. It needs only the installed
+packages and the shipped checkpoint.
 """
 
 import argparse
 import logging
+import os
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from eval.compared.comparison import Comparison
-from eval.report.narrative import verdict
-from eval.report.publish import publish
-from eval.report.table import plain_table
-from eval.setup.config import log_to_terminal
-from eval.setup.settings import SHIPPED, Settings
+from eval.play.visit import visited
+from eval.setup.config import ending_in_one_line, log_to_terminal
+from eval.setup.settings import CALIBRATION_SEED, SHIPPED, Settings
+from eval.showcase.telling import draw, film, plain, recommendation, report, table
+from eval.showcase.ways import Showcase, replay_alone
 
 logger = logging.getLogger(__name__)
 MIN_OBSERVATIONS = 16
+AGAIN = "stopped. Run it again, and it goes on where it stopped"
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m eval.demo",
-        description="Accelerate a diffusion policy by block-wise adaptive caching, and see what it costs in success.",
-        epilog="Methods: dense DDPM-100 (the reference); BAC as published (S = 10 updates per block, the n = 5 most "
-        "fragile blocks bubble); BAC without bubbling; BAC with its last 3 steps forced; BAC on DDIM-100; uniform and "
-        "unified schedules with as many updates as BAC; DDPM, DDIM and DPM-Solver++ with as many full steps as BAC's "
-        "measured latency buys; tuned timesteps. Interrupted? Run it again, it goes on where it stopped. "
-        "One cell: python -m eval.run --help. The full comparison: python -m eval.compare --help.",
+        description="Run one diffusion policy in eight ways: as it is, replayed, with BAC (the paper's cache), with a "
+        "cache that all blocks share, with fewer steps, and with the few fitted steps that bac tune found. See what "
+        "each costs in success, in a world that waits for the policy and in one that does not.",
+        epilog="Interrupted? Run it again, it goes on where it stopped. One way: python -m eval.run --help. The full "
+        "comparison: python -m eval.compare --help.",
     )
-    parser.add_argument("-n", "--episodes", type=int, default=50, help="paired episodes per method (default 50)")
+    parser.add_argument("-n", "--episodes", type=int, default=50, help="paired episodes of each way (default 50)")
+    parser.add_argument("--late", type=int, default=25, help="episodes in the world that does not wait (default 25)")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each (default 2)")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder of the report")
     parser.add_argument("--quick", action="store_true", help="a few episodes and samples, to see that it works")
-    parser.add_argument("--no-video", action="store_true", help="do not film dense and BAC in real time")
+    parser.add_argument("--no-video", action="store_true", help="make no film")
     return parser.parse_args(arguments)
 
 
@@ -47,7 +51,7 @@ def demo_settings(options: argparse.Namespace) -> Settings:
         env="metaworld",
         task="assembly-v3",
         env_options={"task": "assembly-v3", "max_episode_steps": 300},
-        realtime_options={"max_episode_steps": 500},  # for the film: waiting uses up control steps
+        realtime_options={"max_episode_steps": 500},  # a late policy takes longer
         n=2 if options.quick else options.episodes,
         workers=options.workers,
         pool_size=25,
@@ -64,21 +68,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the demo."""
     options = parse(arguments)
     log_to_terminal()
+    warnings.simplefilter("ignore")  # other people's, which say nothing about the comparison
+    os.environ["PYTHONWARNINGS"] = "ignore"  # the workers' too
+    with ending_in_one_line(AGAIN):
+        show(options)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Measure, play and tell."""
     begin = time.perf_counter()
     comparison = Comparison(demo_settings(options))
-    logger.info("1/4 calibrate: watch the untouched policy on states it visits, choose each block's updates")
-    comparison.calibrate()
-    print(comparison.denoising(comparison.published).schedule)
-    logger.info("2/4 latency: batch 1, one thread, all methods in turn")
-    comparison.measure_latency()
-    logger.info("3/4 closed loop: %d paired episodes per method", comparison.settings.n)
-    comparison.play()
-    logger.info("4/4 report")
-    rows = publish(comparison, options.output, video=not options.no_video)
-    print(plain_table(rows, judged_by_score=False))
-    print(*verdict(comparison), sep="\n")
+    settings, config = comparison.settings, comparison.loaded.policy.config
+    logger.info(
+        "1/4 replay alone: %s of %s, %d denoising steps a chunk; nothing is left out",
+        type(comparison.loaded.policy).__name__, settings.task, config.num_inference_steps or 100,
+    )  # fmt: skip
+    one = visited(comparison.loaded, settings.make_env, CALIBRATION_SEED, 1, episodes=1)
+    before, after = replay_alone(comparison, one)
+    logger.info(
+        "    a chunk took %.0f ms and takes %.0f ms: %.1f times faster, %.1f instead of %.1f chunks per second, and "
+        "every action is the same, bit for bit",
+        before, after, before / after, 1e3 / after, 1e3 / before,
+    )  # fmt: skip
+    logger.info("2/4 calibrate the caches, choose the rivals, time eight ways in turns")
+    showcase = Showcase(comparison, min(options.late, settings.n))
+    for way in showcase.ways:
+        logger.info("    %-48s %6.1f ms, %5.1f chunks per second", way.title, way.latency.p50_ms, way.hz)
+    logger.info("3/4 play %d + %d paired episodes of each way", settings.n, showcase.num_late)
+    showcase.play()
+    logger.info("4/4 picture, film, report")
+    draw(options.output / "ways.png", showcase)
+    if not options.no_video:
+        film(options.output, showcase)
+    report(options.output, showcase)
     minutes = (time.perf_counter() - begin) / 60
-    print(f"\n{options.output}/report.md and pictures, after {minutes:.1f} minutes.")
+    print(plain(list(table(showcase))))
+    print(f"\n{options.output}/report.md, ways.png and the film realtime.mp4, after {minutes:.1f} minutes.\n")
+    print(*recommendation(showcase), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Load a LeRobot checkpoint folder: the policy, and the processors that it was trained with."""
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +57,8 @@ def load(
     if not isinstance(config, DiffusionTransformerPolicy.config_class):
         raise ValueError(f"{path}: this is a {config.type!r} checkpoint; policies.load reads 'diffusion_transformer'")
     config.device = device
-    policy = DiffusionTransformerPolicy.from_pretrained(path, config=config, local_files_only=True, strict=True)
+    with redirect_stdout(io.StringIO()):  # LeRobot prints a line that says nothing to a user
+        policy = DiffusionTransformerPolicy.from_pretrained(path, config=config, local_files_only=True, strict=True)
     if solver is not None or num_inference_steps is not None:
         steps = num_inference_steps or policy.diffusion.num_inference_steps
         policy.diffusion.use_solver(solver or config.noise_scheduler_type, steps)

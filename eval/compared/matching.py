@@ -140,7 +140,8 @@ class SpacingChooser:
         """The dense cell with the best spacing."""
         reference = self._reference(reference_of(dense(num_steps, solver)) or dense())
         spacing, distances = best_spacing(self._policy, solver, num_steps, self._batch, reference)
-        logger.info("%s-%d: %s, of %s", solver, num_steps, spacing, distances)
+        tried = ", ".join(f"{name} {value:.4f}" for name, value in distances.items())
+        logger.info("%s-%d: %s timesteps are the nearest to the policy (%s)", solver, num_steps, spacing, tried)
         return dense(num_steps, solver, spacing)
 
     def _reference(self, cell: Cell) -> torch.Tensor:

@@ -75,8 +75,26 @@ def missing(unit: Unit, log: EpisodeLog) -> Unit:
     return replace(unit, seeds=tuple(seed for seed in unit.seeds if seed not in done))
 
 
-def play_units(settings: Settings, units: Sequence[Unit], log: EpisodeLog) -> None:
-    """Play the missing episodes by `settings.launcher` with `settings.workers` workers, longest cells first.
+def play_units(
+    settings: Settings,
+    units: Sequence[Unit],
+    log: EpisodeLog,
+    *,
+    shortest_first: bool = False,
+    title: str = "episodes",
+) -> None:
+    """Play the missing episodes by `settings.launcher` with `settings.workers` workers.
+
+    The bar shows the share of the work, not of the episodes: an episode of 100 steps a chunk takes far longer than one
+    of 4.
+
+    Args:
+        settings: Settings of the comparison.
+        units: The units.
+        log: Where finished episodes are, and go.
+        shortest_first: Begin with the cheapest cells, so that something is seen soon. By default the longest come
+            first, which keeps all workers busy to the end.
+        title: Title of the progress bar.
 
     Raises:
         RuntimeError: A worker failed or died. Its finished episodes are in the log; run the command again.
@@ -84,14 +102,25 @@ def play_units(settings: Settings, units: Sequence[Unit], log: EpisodeLog) -> No
     launcher = launcher_named(settings.launcher, workers=settings.workers, address=settings.launcher_address)
     todo = [missing(unit, log) for unit in units]
     parts = [replace(unit, seeds=seeds) for unit in todo for seeds in batched(unit.seeds, settings.pool_size)]
-    parts.sort(key=lambda unit: -_sweeps(unit) * len(unit.seeds))
-    total = sum(len(unit.seeds) for unit in units)
-    done = total - sum(len(unit.seeds) for unit in parts)
-    with tqdm(total=total, initial=done, desc="episodes", unit="episode", disable=not settings.progress) as bar:
+    parts.sort(key=lambda unit: _work(unit) * len(unit.seeds), reverse=not shortest_first)
+    work = {unit.key: _work(unit) for unit in units}
+    episodes = sum(len(unit.seeds) for unit in units)
+    done = episodes - sum(len(unit.seeds) for unit in parts)
+    began = sum(work[unit.key] * (len(unit.seeds) - len(left.seeds)) for unit, left in zip(units, todo, strict=True))
+    total = sum(work[unit.key] * len(unit.seeds) for unit in units)
+    with tqdm(total=total, initial=began, desc=title, disable=not settings.progress, bar_format=_BAR) as bar:
+        bar.set_postfix_str(f"{done}/{episodes} episodes")
         for key, result in launcher.run(partial(UnitPlayer, settings), parts):
             log.add(key, result)
-            bar.update()
+            done += 1
+            bar.set_postfix_str(f"{done}/{episodes} episodes", refresh=False)
+            bar.update(work[key])
 
 
-def _sweeps(unit: Unit) -> float:
-    return unit.denoising.sweeps or unit.cell.steps
+_BAR = "{desc}: {percentage:3.0f}%|{bar}|{postfix} [{elapsed}]"  # no time left: the first episodes come in lumps
+_WORLD = 10.0  # work of the world in an episode, in sweeps of each of its chunks
+
+
+def _work(unit: Unit) -> float:
+    """Work of an episode, in sweeps of each of its chunks."""
+    return (unit.denoising.sweeps or unit.cell.steps) + _WORLD

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,20 @@ def env_options(env: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `envs.make`: all but the name, and the task only for MetaWorld, which has several tasks."""
     left_out = {"name", "realtime"} if env["name"] == "metaworld" else {"name", "task", "realtime"}
     return {key: value for key, value in env.items() if key not in left_out}
+
+
+@contextmanager
+def ending_in_one_line(message: str) -> Iterator[None]:
+    """Within the context, Ctrl-C ends the command with one line and exit status 130, without a traceback.
+
+    Args:
+        message: What to do next.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{message}.\n")
+        raise SystemExit(130) from None
 
 
 def log_to_terminal() -> None:

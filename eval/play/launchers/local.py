@@ -2,6 +2,7 @@
 
 import multiprocessing
 import queue
+import signal
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ def _collect(processes: list[Any], results: Any) -> Results:
 
 
 def _serve(make_player: Make, tasks: Any, results: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     try:
         player = make_player()
         for part in iter(tasks.get, None):
