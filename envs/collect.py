@@ -2,12 +2,14 @@
 
 ::
 
-    python -m envs.collect env=metaworld task=assembly-v3 episodes=100      # MetaWorld's scripted expert
-    python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr       # the 206 human episodes
+    python -m envs.collect env=metaworld task=assembly-v3 episodes=100              # MetaWorld's scripted expert
+    python -m envs.collect env=adroit task=adroit-door source=adroit_experts.npz    # a published expert
+    python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr               # the 206 human episodes
 """
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -18,11 +20,29 @@ from envs.replay_buffer import ReplayBuffer
 log = logging.getLogger("envs.collect")
 
 
-def collect_metaworld(config: DictConfig) -> ReplayBuffer:
-    """Record the scripted expert of ``config.task``."""
+def collect_adroit(config: DictConfig) -> ReplayBuffer:
+    """Record the published expert of ``config.task``, which is in the archive at ``config.source``.
+
+    Raises:
+        ValueError: ``config.source`` is not set, or the expert is not in it.
+    """
+    from envs.dapg_expert import DapgExpert
+
+    task = config.task.removeprefix("adroit-")
+    if config.source is None:
+        raise ValueError(
+            "source: say where the experts are: an npz with the arrays of the policies that the repository "
+            f"aravindr93/hand_dapg publishes (Apache-2.0), named {', '.join(DapgExpert.names(task))}: "
+            f"python -m envs.collect env=adroit task={config.task} source=adroit_experts.npz"
+        )
+    return record(config, expert=DapgExpert.load(config.source, task))
+
+
+def record(config: DictConfig, **kwargs: Any) -> ReplayBuffer:
+    """Record the expert of ``config.task``. `kwargs` are further arguments of the environment."""
     from envs.expert import record_expert
 
-    env = make("metaworld", task=config.task, max_episode_steps=config.env.max_episode_steps).unwrapped
+    env = make(config.env.name, task=config.task, max_episode_steps=config.env.max_episode_steps, **kwargs).unwrapped
     buffer, attempts = record_expert(env, config.episodes, first_seed=config.first_seed, noise=config.noise)
     log.info("%s: kept %d of %d attempts", config.task, buffer.num_episodes, attempts)
     return buffer
@@ -45,7 +65,8 @@ def collect_pusht(config: DictConfig) -> ReplayBuffer:
 
 
 COLLECTORS: dict[str, Callable[[DictConfig], ReplayBuffer]] = {
-    "metaworld": collect_metaworld,
+    "adroit": collect_adroit,
+    "metaworld": record,
     "pusht": collect_pusht,
 }
 

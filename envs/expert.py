@@ -1,17 +1,34 @@
-"""Demonstrations by MetaWorld's scripted experts."""
+"""Demonstrations by the expert of a world."""
+
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from envs.metaworld import MetaWorldEnv
 from envs.replay_buffer import ReplayBuffer
+from envs.spaces import Observation
 
 FIRST_SEED = 100_000  # far from evaluation, which counts up from 0
 MOST_FAILURES = 10  # per requested episode
 
 
+class WorldWithExpert(Protocol):
+    """A world of `envs` that knows its expert's action in the current state. `family` is its name in `ENVIRONMENTS`."""
+
+    family: str
+    task: str
+    control_hz: float
+    max_episode_steps: int
+
+    def reset(self, *, seed: int | None = None) -> tuple[Observation, dict[str, Any]]: ...
+
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]: ...
+
+    def expert_action(self) -> np.ndarray: ...
+
+
 def record_expert(
-    env: MetaWorldEnv,
+    env: WorldWithExpert,
     num_episodes: int,
     *,
     first_seed: int = FIRST_SEED,
@@ -31,7 +48,7 @@ def record_expert(
         progress: Show a progress bar.
 
     Returns:
-        Buffer of `state` `[n, 4]`, `environment_state` `[n, 35]` and `action` `[n, 4]`, and the number of attempts.
+        Buffer of `state`, `environment_state` and `action`, `[n, size]` each, and the number of attempts.
 
     Raises:
         ValueError: `num_episodes` below 1 or `noise` below 0.
@@ -52,11 +69,11 @@ def record_expert(
             if success:
                 episodes.append(episode)
                 bar.update()
-    attrs = {"env": "metaworld", "task": env.task, "control_hz": env.control_hz}
+    attrs = {"env": env.family, "task": env.task, "control_hz": env.control_hz}
     return ReplayBuffer.from_episodes(episodes, attrs), attempts
 
 
-def play_expert(env: MetaWorldEnv, seed: int, noise: float = 0.0) -> tuple[dict[str, np.ndarray], bool]:
+def play_expert(env: WorldWithExpert, seed: int, noise: float = 0.0) -> tuple[dict[str, np.ndarray], bool]:
     """Let the expert play one episode; see `record_expert`.
 
     Returns:

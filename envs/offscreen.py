@@ -12,6 +12,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from envs.registry import suggest
+
 
 class OffscreenRenderer:
     """Draws one model without a window. Without shadows and reflections it takes a quarter of the time in software.
@@ -65,6 +67,45 @@ class OffscreenRenderer:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+
+
+class SceneCamera:
+    """One camera of a model. It opens OpenGL at the first picture, so worlds that are never drawn need none.
+
+    Args:
+        model: The model.
+        name: A camera of the model.
+        height: Height of the pictures [pixels].
+        width: Width of the pictures [pixels].
+        env: Name of the environment, for the error.
+
+    Raises:
+        ValueError: The model has no such camera.
+    """
+
+    def __init__(self, model: mujoco.MjModel, name: str, height: int, width: int, *, env: str) -> None:
+        names = [model.camera(index).name for index in range(model.ncam)]
+        if name not in names:
+            raise ValueError(f"{env} camera {name!r}: no such camera. {suggest(name, names)}")
+        self.name = name
+        self._model, self._size = model, (height, width)
+        self._renderer: OffscreenRenderer | None = None
+
+    def picture(self, data: mujoco.MjData) -> np.ndarray:
+        """Draw the state `data`, `[height, width, 3]` uint8.
+
+        Raises:
+            RuntimeError: There is no OpenGL here.
+        """
+        if self._renderer is None:
+            self._renderer = OffscreenRenderer(self._model, *self._size)
+        return np.ascontiguousarray(self._renderer.draw(data, self.name))
+
+    def close(self) -> None:
+        """Free the renderer. The next picture makes a new one."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
 
 def gl_context_class() -> Any:

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 ENVIRONMENTS = {
+    "adroit": "envs.adroit:AdroitEnv",
     "metaworld": "envs.metaworld:MetaWorldEnv",
     "pusht": "envs.pusht:PushTEnv",
 }
