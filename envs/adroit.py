@@ -133,6 +133,8 @@ class AdroitEnv(gym.Env[Observation, np.ndarray]):
         """
         return self._camera.picture(self._simulator.data)
 
+    picture = render
+
     def close(self) -> None:
         """Free the renderer."""
         self._camera.close()

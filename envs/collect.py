@@ -4,6 +4,7 @@
 
     python -m envs.collect env=metaworld task=assembly-v3 episodes=100              # MetaWorld's scripted expert
     python -m envs.collect env=adroit task=adroit-door source=adroit_experts.npz    # a published expert
+    python -m envs.collect env=so101 noise=0.05                                     # its scripted controller
     python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr               # the 206 human episodes
 """
 
@@ -42,7 +43,8 @@ def record(config: DictConfig, **kwargs: Any) -> ReplayBuffer:
     """Record the expert of ``config.task``. `kwargs` are further arguments of the environment."""
     from envs.expert import record_expert
 
-    env = make(config.env.name, task=config.task, max_episode_steps=config.env.max_episode_steps, **kwargs).unwrapped
+    options = {key: value for key, value in config.env.items() if key not in ("name", "task", "realtime")}
+    env = make(config.env.name, task=config.task, pixels=config.pixels, **options, **kwargs)
     buffer, attempts = record_expert(env, config.episodes, first_seed=config.first_seed, noise=config.noise)
     log.info("%s: kept %d of %d attempts", config.task, buffer.num_episodes, attempts)
     return buffer
@@ -68,6 +70,7 @@ COLLECTORS: dict[str, Callable[[DictConfig], ReplayBuffer]] = {
     "adroit": collect_adroit,
     "metaworld": record,
     "pusht": collect_pusht,
+    "so101": record,
 }
 
 

@@ -115,6 +115,8 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
         picture = self._camera.picture(self._simulator.data)
         return np.ascontiguousarray(picture[::-1, ::-1]) if self._camera.name == "corner2" else picture
 
+    picture = render
+
     def close(self) -> None:
         """Free the renderer."""
         self._camera.close()

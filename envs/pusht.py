@@ -38,6 +38,7 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     render_mode = "rgb_array"
+    family = "pusht"
 
     def __init__(
         self, task: str = "pusht", *, max_episode_steps: int = 300, width: int = 240, height: int = 240
@@ -48,9 +49,9 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
             raise ValueError(f"max_episode_steps: must be at least 1, got {max_episode_steps}")
         self.task = task
         self.max_episode_steps = max_episode_steps
-        self._simulator = Simulator(
-            "environment_state_agent_pos", visualization_width=width, visualization_height=height
-        )
+        size = {"observation_width": width, "observation_height": height}
+        shown = {"visualization_width": width, "visualization_height": height}
+        self._simulator = Simulator("environment_state_agent_pos", **size, **shown)
         self.observation_space = observation_space(2, 16)
         self.action_space = self._simulator.action_space
         self.control_hz = float(self._simulator.control_hz)
@@ -82,8 +83,15 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
         return self._score
 
     def render(self) -> np.ndarray:
-        """Draw the table, with the last target as a red cross, `[height, width, 3]` uint8; needs no OpenGL."""
+        """Draw the table, with the last target as a red cross, `[height, width, 3]` uint8; needs no OpenGL.
+
+        gym-pusht cannot draw the cross in frames of less than 96 pixels; `picture` has no such limit.
+        """
         return self._simulator.render()
+
+    def picture(self) -> np.ndarray:
+        """What gym-pusht's image policies see: the table without the cross, `[height, width, 3]` uint8."""
+        return self._simulator._render(visualize=False)
 
 
 def keypoints(block_poses: np.ndarray) -> np.ndarray:
