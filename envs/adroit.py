@@ -7,6 +7,7 @@ and the goal, and velocities of the hammer or the pen.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import gymnasium as gym
@@ -38,6 +39,20 @@ TASKS = {
     "adroit-relocate": AdroitTask(AdroitHandRelocateEnv, 30, 9),
     "adroit-pen": AdroitTask(AdroitHandPenEnv, 24, 21),
 }
+
+
+@cache
+def starting_action(agent_size: int) -> np.ndarray:
+    """The action that keeps the pose in which every episode of a task starts, `[Da]` float32.
+
+    Args:
+        agent_size: The task's number of joint positions in ``agent_pos``, which no other task has.
+    """
+    (task,) = (task for task in TASKS.values() if task.agent_size == agent_size)
+    simulator = task.simulator()
+    simulator.reset(seed=0)
+    joints = simulator.model.jnt_qposadr[simulator.model.actuator_trnid[:, 0]]
+    return ((simulator.data.qpos[joints] - simulator.act_mean) / simulator.act_rng).astype(np.float32)
 
 
 class AdroitEnv(gym.Env[Observation, np.ndarray]):
