@@ -63,7 +63,7 @@ def collect_pusht(config: DictConfig) -> ReplayBuffer:
             "source: say where Diffusion Policy's Push-T demonstrations are (they are in pusht.zip among its "
             "published training data): python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr"
         )
-    return load_human_demonstrations(config.source)
+    return load_human_demonstrations(config.source, pixels=config.pixels)
 
 
 COLLECTORS: dict[str, Callable[[DictConfig], ReplayBuffer]] = {

@@ -118,15 +118,37 @@ def place(block: pymunk.Body, pose: np.ndarray) -> None:
     block.position = (x, y)
 
 
-def load_human_demonstrations(path: str | Path) -> ReplayBuffer:
+def pictures(states: np.ndarray, size: int) -> np.ndarray:
+    """What `PushTEnv.picture` shows of recorded states, `[n, size, size, 3]` uint8.
+
+    Args:
+        states: x, y of the effector [pixels], and x, y [pixels] and angle [rad] of the block, `[n, 5]`.
+        size: Height and width of a picture [pixels].
+    """
+    env = PushTEnv(width=size, height=size)
+    env.reset(seed=0)
+    simulator = env._simulator
+    drawn = np.empty((len(states), size, size, 3), np.uint8)
+    for row, state in enumerate(states):
+        simulator.agent.position = tuple(map(float, state[:2]))
+        place(simulator.block, state[2:])
+        for body in (simulator.agent, simulator.block):
+            simulator.space.reindex_shapes_for_body(body)  # or they would be drawn where they were
+        drawn[row] = env.picture()
+    return drawn
+
+
+def load_human_demonstrations(path: str | Path, *, pixels: int | None = None) -> ReplayBuffer:
     """Read the human demonstrations and give them the observations of `PushTEnv`.
 
     Args:
         path: The public zarr folder (pusht_cchi_v7_replay.zarr), or an npz of its ``state``, ``action`` and
             ``episode_ends``.
+        pixels: Height and width of pictures to draw, too [pixels]; None for none.
 
     Returns:
-        `state` `[n, 2]`, `environment_state` `[n, 16]` and `action` `[n, 2]` [pixels], float32.
+        `state` `[n, 2]`, `environment_state` `[n, 16]` and `action` `[n, 2]` [pixels], float32; with `pixels`
+        `[n, height, width, 3]` uint8 if asked for.
 
     Raises:
         FileNotFoundError: There is nothing to read at `path`.
@@ -143,6 +165,8 @@ def load_human_demonstrations(path: str | Path) -> ReplayBuffer:
         "environment_state": keypoints(state[:, 2:]),
         "action": arrays["data/action"].astype(np.float32),
     }
+    if pixels is not None:
+        recorded["pixels"] = pictures(state, pixels)
     control_hz = float(Simulator.metadata["render_fps"])
     return ReplayBuffer(
         recorded, arrays["meta/episode_ends"], {"env": "pusht", "task": "pusht", "control_hz": control_hz}
