@@ -5,7 +5,8 @@ with the replay, and the scores of closed-loop episodes. Exports are kept, so th
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from eval.setup.provenance import provenance
 from eval.setup.settings import FIDELITY_SEED
 
 logger = logging.getLogger(__name__)
+FAST = replace(REPLAY, exact=False)
 
 
 class Way:
@@ -53,12 +55,23 @@ class Way:
     def __init__(self, name: str, config: Any) -> None:
         self.name = name
         self.checkpoint = Path(policies.CHECKPOINTS[config.checkpoint])
-        self.loaded = policies.load(self.checkpoint)
-        file = config.ways[name]
-        bac.wrap(self.loaded.policy, None if file is None else bac.load(file), replay=REPLAY)
+        self.file = config.ways[name]
+        self.loaded = self.replayed(REPLAY)
         self.root = Path(config.exports) / f"{config.checkpoint}-{name}"
         self.folders = {format: self.root / format for format in config.formats}
         self.compile = name in config.compile
+
+    @property
+    def replays(self) -> dict[str, bac.Replay]:
+        """Replays to measure beside the files; Inductor's, which takes minutes, only where a file is compiled too."""
+        compiled = {"Replay(compile=True)": replace(FAST, compile=True)} if self.compile else {}
+        return {"replay": REPLAY, "Replay(exact=False)": FAST, **compiled}
+
+    def replayed(self, replay: bac.Replay) -> policies.LoadedPolicy:
+        """The policy on its own, denoised this way and replayed so."""
+        loaded = policies.load(self.checkpoint)
+        bac.wrap(loaded.policy, None if self.file is None else bac.load(self.file), replay=replay)
+        return loaded
 
     def export(self, batch: Batch) -> None:
         """Make the exports that are missing."""
@@ -80,29 +93,45 @@ class Way:
 
 
 def rows_of(way: Way, observations: Batch, *, rounds: int) -> list[dict[str, Any]]:
-    """A row for the replay and one for every file, as plain JSON types."""
+    """A row for every replay and every file, as plain JSON types; the exact replay is the first."""
     batches = in_parts(observations, 1)
     way.export(batches[0])
     files = way.open(is_normalised=True)
+    replays = {name: way.replayed(replay).policy for name, replay in way.replays.items()}
     wanted = chunks_of(find_host(way.loaded.policy), batches, seed=0)
-    errors = {name: error_of(policy, batches, wanted, seed=0) for name, policy in files.items()}
-    latencies = latencies_of(way, files, batches[0], rounds)
-    rows = [{"way": way.name, "file": "replay", **latencies["replay"].to_dict()}]
+    latencies = latencies_of(replays, files, batches[0], rounds)
+    rows = []
+    for name, policy in replays.items():
+        error = error_of_replay(policy, batches, wanted)
+        built = {"build_s": bac.plan.plans(policy)[-1].build_s, "error": error, "num_checked": len(batches)}
+        rows.append({"way": way.name, "file": name, **built, **latencies[name].to_dict()})
     for name, policy in files.items():
-        built = {"size_mb": way.size_mb(name), "build_s": policy.card.build_s[name], "error": errors[name]}
-        rows.append({"way": way.name, "file": name, **built, "num_checked": len(batches), **latencies[name].to_dict()})
+        error = error_of(policy, batches, wanted, seed=0)
+        built = {"build_s": policy.card.build_s[name], "error": error, "num_checked": len(batches)}
+        rows.append({"way": way.name, "file": name, "size_mb": way.size_mb(name), **built, **latencies[name].to_dict()})
     return rows
 
 
-def latencies_of(way: Way, files: Mapping[str, Any], batch: Batch, rounds: int) -> dict[str, Latency]:
+def error_of_replay(policy: Any, batches: Sequence[Batch], wanted: Sequence[torch.Tensor]) -> float:
+    """The largest difference between replayed and interpreted chunks, relative to the largest action of all."""
+    with torch.inference_mode():
+        found = [find_host(policy).predict_seeded(batch, index) for index, batch in enumerate(batches)]
+    differences = [float((one - other).abs().max()) for one, other in zip(found, wanted, strict=True)]
+    return max(differences) / max(float(chunk.abs().max()) for chunk in wanted)
+
+
+def latencies_of(replays: Mapping[str, Any], files: Mapping[str, Any], batch: Batch, rounds: int) -> dict[str, Latency]:
     """Latencies from a normalised observation to a normalised chunk, random draws included; the replay is the first."""
 
-    def replay() -> Any:
-        with torch.inference_mode():
-            return way.loaded.policy.predict_action_chunk(dict(batch))
+    def chunk_of(policy: Any) -> Callable[[], Any]:
+        def call() -> Any:
+            with torch.inference_mode():
+                return policy.predict_action_chunk(dict(batch))
 
-    calls = {name: (lambda policy=policy: policy.predict_action_chunk(batch)) for name, policy in files.items()}
-    return measure({"replay": replay, **calls}, rounds=rounds, warmup=3, progress=False)
+        return call
+
+    calls = {name: chunk_of(policy) for name, policy in {**replays, **files}.items()}
+    return measure(calls, rounds=rounds, warmup=3, progress=False)
 
 
 def episodes_of(way: Way, config: Any) -> dict[str, list[EpisodeResult]]:
@@ -115,6 +144,7 @@ def episodes_of(way: Way, config: Any) -> dict[str, list[EpisodeResult]]:
         return comparison_key({"file": file, "made": (hashes["weights"], hashes["bac.json"], made), "env": options})
 
     players = {"replay": Player(way.loaded, key("replay", ""))}
+    players["Replay(exact=False)"] = Player(way.replayed(FAST), key("Replay(exact=False)", ""))
     players |= {name: Player(as_loaded(one), key(name, one.card.hashes[name])) for name, one in opened.items()}
     seeds = range(config.first_seed, config.first_seed + config.n)
     pool = EnvPool(lambda: envs.make(config.env.name, **options))
@@ -131,7 +161,8 @@ def table(rows: Sequence[Mapping[str, Any]], played: Sequence[Mapping[str, Any]]
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        made = f"{row['size_mb']:.1f} | {row['build_s']:.0f} | {row['error']:.1e}" if "error" in row else "| | 0"
+        size = f"{row['size_mb']:.1f}" if "size_mb" in row else ""
+        made = f"{size} | {row['build_s']:.0f} | {row['error']:.1e}"
         times = f"{row['p50_ms']:.2f} | {row['p95_ms']:.2f} | {row['speedup']:.2f}"
         lines.append(f"| {row['way']} | {row['file']} | {made} | {times} |")
     if played:
