@@ -73,6 +73,18 @@ def test_the_draws_of_ddpm_are_one_input_with_a_row_for_every_step():
     assert [one.shape for one in noise] == [(5, 2, HORIZON, ACTIONS)]  # the first noise, and all steps but the last
 
 
+@pytest.mark.parametrize("updates", [None, (0, 2)])
+def test_ddpm_dense_or_cached_is_exported_with_all_its_draws(tmp_path, updates):
+    policy = small_policy(n_layer=1)
+    if updates is not None:
+        blocks = [block.name for block in find_host(policy).blocks]
+        bac.wrap(policy, bac.Schedule(5, dict.fromkeys(blocks, updates)), replay=False)
+    card = bac.export(policy, observations(1), tmp_path / "out", compile=False)
+    assert [noise.shape for noise in card.noise] == [(5, 1, HORIZON, ACTIONS)]
+    exported = bac.exported.load(tmp_path / "out")
+    assert torch.equal(exported_chunk(exported, observations(1), 3), chunk(policy, observations(1), 3))
+
+
 def test_exporting_leaves_policy_and_random_numbers_as_they_were(tmp_path):
     policy, batch = bac.wrap(small_policy(), FITTED, replay=bac.Replay(record="first")), observations(1)
     before, state = chunk(policy, batch), torch.get_rng_state()
