@@ -7,7 +7,9 @@ Every environment here
 - is determined by ``reset(seed=s)``: the same seed and actions give the same episode, in any process and order;
 - puts ``is_success`` (bool) in the info of every reset and step, and ends the episode on success;
 - has ``env.unwrapped.control_hz`` (control steps per second [Hz]), ``env.unwrapped.max_episode_steps``
-  and ``env.unwrapped.score()``, the benchmark's own measure of the episode so far, in [0, 1].
+  and ``env.unwrapped.score()``, the benchmark's own measure of the episode so far, in [0, 1];
+- has ``env.unwrapped.picture()``, the scene as a policy may see it; ``make(..., pixels=64)`` observes it, too;
+- says in ``env.unwrapped.family`` under which name it was made, and may have ``env.unwrapped.expert_action()``.
 
 `make` imports the simulator; ``import envs`` does not::
 

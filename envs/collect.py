@@ -2,12 +2,15 @@
 
 ::
 
-    python -m envs.collect env=metaworld task=assembly-v3 episodes=100      # MetaWorld's scripted expert
-    python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr       # the 206 human episodes
+    python -m envs.collect env=metaworld task=assembly-v3 episodes=100              # MetaWorld's scripted expert
+    python -m envs.collect env=adroit task=adroit-door source=adroit_experts.npz    # a published expert
+    python -m envs.collect env=so101 noise=0.05                                     # its scripted controller
+    python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr               # the 206 human episodes
 """
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -18,11 +21,30 @@ from envs.replay_buffer import ReplayBuffer
 log = logging.getLogger("envs.collect")
 
 
-def collect_metaworld(config: DictConfig) -> ReplayBuffer:
-    """Record the scripted expert of ``config.task``."""
+def collect_adroit(config: DictConfig) -> ReplayBuffer:
+    """Record the published expert of ``config.task``, which is in the archive at ``config.source``.
+
+    Raises:
+        ValueError: ``config.source`` is not set, or the expert is not in it.
+    """
+    from envs.dapg_expert import DapgExpert
+
+    task = config.task.removeprefix("adroit-")
+    if config.source is None:
+        raise ValueError(
+            "source: say where the experts are: an npz with the arrays of the policies that the repository "
+            f"aravindr93/hand_dapg publishes (Apache-2.0), named {', '.join(DapgExpert.names(task))}: "
+            f"python -m envs.collect env=adroit task={config.task} source=adroit_experts.npz"
+        )
+    return record(config, expert=DapgExpert.load(config.source, task))
+
+
+def record(config: DictConfig, **kwargs: Any) -> ReplayBuffer:
+    """Record the expert of ``config.task``. `kwargs` are further arguments of the environment."""
     from envs.expert import record_expert
 
-    env = make("metaworld", task=config.task, max_episode_steps=config.env.max_episode_steps).unwrapped
+    options = {key: value for key, value in config.env.items() if key not in ("name", "task", "realtime")}
+    env = make(config.env.name, task=config.task, pixels=config.pixels, **options, **kwargs)
     buffer, attempts = record_expert(env, config.episodes, first_seed=config.first_seed, noise=config.noise)
     log.info("%s: kept %d of %d attempts", config.task, buffer.num_episodes, attempts)
     return buffer
@@ -41,12 +63,14 @@ def collect_pusht(config: DictConfig) -> ReplayBuffer:
             "source: say where Diffusion Policy's Push-T demonstrations are (they are in pusht.zip among its "
             "published training data): python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr"
         )
-    return load_human_demonstrations(config.source)
+    return load_human_demonstrations(config.source, pixels=config.pixels)
 
 
 COLLECTORS: dict[str, Callable[[DictConfig], ReplayBuffer]] = {
-    "metaworld": collect_metaworld,
+    "adroit": collect_adroit,
+    "metaworld": record,
     "pusht": collect_pusht,
+    "so101": record,
 }
 
 

@@ -1,17 +1,21 @@
-"""Demonstrations by MetaWorld's scripted experts."""
+"""Demonstrations by the expert of a world."""
 
+from collections import defaultdict
+
+import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from envs.metaworld import MetaWorldEnv
 from envs.replay_buffer import ReplayBuffer
+from envs.spaces import Observation
 
+NAMES = {"agent_pos": "state"}  # Diffusion Policy's name of the agent's part of an observation
 FIRST_SEED = 100_000  # far from evaluation, which counts up from 0
 MOST_FAILURES = 10  # per requested episode
 
 
 def record_expert(
-    env: MetaWorldEnv,
+    env: gym.Env[Observation, np.ndarray],
     num_episodes: int,
     *,
     first_seed: int = FIRST_SEED,
@@ -24,14 +28,15 @@ def record_expert(
     shows how to recover. The noise injection is DART, Laskey et al. (CoRL 2017).
 
     Args:
-        env: The world of the task.
+        env: The world of the task; ``env.unwrapped`` has an ``expert_action()``.
         num_episodes: Number of successful episodes to record, at least 1.
         first_seed: Seed of the first attempt; further attempts count up from it.
         noise: Standard deviation of the Gaussian disturbance; actions are in [-1, 1].
         progress: Show a progress bar.
 
     Returns:
-        Buffer of `state` `[n, 4]`, `environment_state` `[n, 35]` and `action` `[n, 4]`, and the number of attempts.
+        Buffer of `state`, `environment_state` and `action`, `[n, size]` each, with `pixels` `[n, height, width, 3]` if
+        the world has them; and the number of attempts.
 
     Raises:
         ValueError: `num_episodes` below 1 or `noise` below 0.
@@ -39,24 +44,27 @@ def record_expert(
     """
     if num_episodes < 1 or noise < 0:
         raise ValueError(f"need num_episodes >= 1 and noise >= 0, got {num_episodes} and {noise}")
+    world = env.unwrapped
     episodes: list[dict[str, np.ndarray]] = []
     attempts = 0
-    with tqdm(total=num_episodes, desc=f"{env.task} expert", unit="episode", disable=not progress) as bar:
+    with tqdm(total=num_episodes, desc=f"{world.task} expert", unit="episode", disable=not progress) as bar:
         while len(episodes) < num_episodes:
             if attempts - len(episodes) >= MOST_FAILURES * num_episodes:
                 raise RuntimeError(
-                    f"{env.task}: the expert succeeded in {len(episodes)} of {attempts} attempts with noise={noise}"
+                    f"{world.task}: the expert succeeded in {len(episodes)} of {attempts} attempts with noise={noise}"
                 )
             episode, success = play_expert(env, first_seed + attempts, noise)
             attempts += 1
             if success:
                 episodes.append(episode)
                 bar.update()
-    attrs = {"env": "metaworld", "task": env.task, "control_hz": env.control_hz}
+    attrs = {"env": world.family, "task": world.task, "control_hz": world.control_hz}
     return ReplayBuffer.from_episodes(episodes, attrs), attempts
 
 
-def play_expert(env: MetaWorldEnv, seed: int, noise: float = 0.0) -> tuple[dict[str, np.ndarray], bool]:
+def play_expert(
+    env: gym.Env[Observation, np.ndarray], seed: int, noise: float = 0.0
+) -> tuple[dict[str, np.ndarray], bool]:
     """Let the expert play one episode; see `record_expert`.
 
     Returns:
@@ -64,13 +72,14 @@ def play_expert(env: MetaWorldEnv, seed: int, noise: float = 0.0) -> tuple[dict[
     """
     rng = np.random.default_rng(seed)
     observation, info = env.reset(seed=seed)
-    recorded: dict[str, list[np.ndarray]] = {"state": [], "environment_state": [], "action": []}
-    for _ in range(env.max_episode_steps):
-        action = env.expert_action()
-        recorded["state"].append(observation["agent_pos"])
-        recorded["environment_state"].append(observation["environment_state"])
+    recorded: dict[str, list[np.ndarray]] = defaultdict(list)
+    for _ in range(env.unwrapped.max_episode_steps):
+        action = env.unwrapped.expert_action()
+        for name, value in observation.items():
+            recorded[NAMES.get(name, name)].append(value)
         recorded["action"].append(action)
-        observation, _, _, _, info = env.step(action + noise * rng.standard_normal(action.shape))
-        if info["is_success"]:
+        disturbed = action + noise * rng.standard_normal(action.shape)
+        observation, _, terminated, _, info = env.step(disturbed)
+        if terminated:
             break
     return {name: np.stack(values) for name, values in recorded.items()}, info["is_success"]

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE as SIMULATORS
 from metaworld.policies import ENV_POLICY_MAP as EXPERTS
 
-from envs.offscreen import OffscreenRenderer
+from envs.offscreen import SceneCamera
 from envs.registry import suggest
 from envs.spaces import Observation, checked_action, observation_space
 
@@ -44,6 +44,7 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}
     render_mode = "rgb_array"
+    family = "metaworld"
 
     def __init__(
         self,
@@ -68,9 +69,8 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
         self._expert = EXPERTS[task]()
         self._raw_observation = np.zeros(AGENT_SIZE + WORLD_SIZE)
         self._succeeded = False
-        self._frame_size = (height, width)
-        self._camera = self._find_camera(camera)
-        self._renderer: OffscreenRenderer | None = None
+        self._simulator.model.camera("corner2").pos = LEROBOT_CAMERA_POSITION
+        self._camera = SceneCamera(self._simulator.model, camera, height, width, env=self.family)
         self.control_hz = 1.0 / self._simulator.dt
 
     def reset(
@@ -112,25 +112,15 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
         Raises:
             RuntimeError: There is no OpenGL here.
         """
-        if self._renderer is None:
-            self._renderer = OffscreenRenderer(self._simulator.model, *self._frame_size)
-        picture = self._renderer.draw(self._simulator.data, self._camera)
-        return np.ascontiguousarray(picture[::-1, ::-1] if self._camera == "corner2" else picture)
+        picture = self._camera.picture(self._simulator.data)
+        return np.ascontiguousarray(picture[::-1, ::-1]) if self._camera.name == "corner2" else picture
+
+    picture = render
 
     def close(self) -> None:
         """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._camera.close()
 
     def _observation(self) -> Observation:
         observation = self._raw_observation.astype(np.float32)
         return {"agent_pos": observation[:AGENT_SIZE], "environment_state": observation[AGENT_SIZE:]}
-
-    def _find_camera(self, name: str) -> str:
-        model = self._simulator.model
-        names = [model.camera(index).name for index in range(model.ncam)]
-        if name not in names:
-            raise ValueError(f"metaworld camera {name!r}: no such camera. {suggest(name, names)}")
-        model.camera("corner2").pos = LEROBOT_CAMERA_POSITION
-        return name

@@ -7,10 +7,34 @@ renderer chooses OpenGL when it is made, so nobody has to set MUJOCO_GL before P
 import atexit
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
+
+from envs.registry import suggest
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A green disc that lies in the picture and not in the world, such as a goal that the model does not draw.
+
+    Attributes:
+        centre: x, y, z [m].
+        radius: [m].
+    """
+
+    centre: tuple[float, float, float]
+    radius: float
+
+    def add_to(self, scene: mujoco.MjvScene) -> None:
+        """Add the disc to the things that `scene` shows; it stays until the scene is updated."""
+        geom = scene.geoms[scene.ngeom]
+        size, colour = np.array([self.radius, 0.001, 0.0]), np.array([0.0, 0.45, 0.1, 1.0], np.float32)
+        cylinder = mujoco.mjtGeom.mjGEOM_CYLINDER
+        mujoco.mjv_initGeom(geom, cylinder, size, np.array(self.centre), np.eye(3).ravel(), colour)
+        scene.ngeom += 1
 
 
 class OffscreenRenderer:
@@ -48,12 +72,14 @@ class OffscreenRenderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
-    def draw(self, data: mujoco.MjData, camera: str) -> np.ndarray:
-        """Draw the state `data` seen from one of the model's cameras, `[height, width, 3]` uint8."""
+    def draw(self, data: mujoco.MjData, camera: str, disc: Disc | None = None) -> np.ndarray:
+        """Draw the state `data` and perhaps a disc, seen from one of the cameras, `[height, width, 3]` uint8."""
         self._camera.fixedcamid = self._model.camera(camera).id
         self._gl.make_current()
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, data, mujoco.MjvOption(), None, self._camera, everything, self._scene)
+        if disc is not None:
+            disc.add_to(self._scene)
         mujoco.mjr_render(self._viewport, self._scene, self._context)
         picture = np.empty((self._viewport.height, self._viewport.width, 3), np.uint8)
         mujoco.mjr_readPixels(picture, None, self._viewport, self._context)
@@ -65,6 +91,45 @@ class OffscreenRenderer:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+
+
+class SceneCamera:
+    """One camera of a model. It opens OpenGL at the first picture, so worlds that are never drawn need none.
+
+    Args:
+        model: The model.
+        name: A camera of the model.
+        height: Height of the pictures [pixels].
+        width: Width of the pictures [pixels].
+        env: Name of the environment, for the error.
+
+    Raises:
+        ValueError: The model has no such camera.
+    """
+
+    def __init__(self, model: mujoco.MjModel, name: str, height: int, width: int, *, env: str) -> None:
+        names = [model.camera(index).name for index in range(model.ncam)]
+        if name not in names:
+            raise ValueError(f"{env} camera {name!r}: no such camera. {suggest(name, names)}")
+        self.name = name
+        self._model, self._size = model, (height, width)
+        self._renderer: OffscreenRenderer | None = None
+
+    def picture(self, data: mujoco.MjData, disc: Disc | None = None) -> np.ndarray:
+        """Draw the state `data` and perhaps a disc, `[height, width, 3]` uint8.
+
+        Raises:
+            RuntimeError: There is no OpenGL here.
+        """
+        if self._renderer is None:
+            self._renderer = OffscreenRenderer(self._model, *self._size)
+        return np.ascontiguousarray(self._renderer.draw(data, self.name, disc))
+
+    def close(self) -> None:
+        """Free the renderer. The next picture makes a new one."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
 
 def gl_context_class() -> Any:

@@ -38,6 +38,7 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     render_mode = "rgb_array"
+    family = "pusht"
 
     def __init__(
         self, task: str = "pusht", *, max_episode_steps: int = 300, width: int = 240, height: int = 240
@@ -48,9 +49,9 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
             raise ValueError(f"max_episode_steps: must be at least 1, got {max_episode_steps}")
         self.task = task
         self.max_episode_steps = max_episode_steps
-        self._simulator = Simulator(
-            "environment_state_agent_pos", visualization_width=width, visualization_height=height
-        )
+        size = {"observation_width": width, "observation_height": height}
+        shown = {"visualization_width": width, "visualization_height": height}
+        self._simulator = Simulator("environment_state_agent_pos", **size, **shown)
         self.observation_space = observation_space(2, 16)
         self.action_space = self._simulator.action_space
         self.control_hz = float(self._simulator.control_hz)
@@ -82,8 +83,15 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
         return self._score
 
     def render(self) -> np.ndarray:
-        """Draw the table, with the last target as a red cross, `[height, width, 3]` uint8; needs no OpenGL."""
+        """Draw the table, with the last target as a red cross, `[height, width, 3]` uint8; needs no OpenGL.
+
+        gym-pusht cannot draw the cross in frames of less than 96 pixels; `picture` has no such limit.
+        """
         return self._simulator.render()
+
+    def picture(self) -> np.ndarray:
+        """What gym-pusht's image policies see: the table without the cross, `[height, width, 3]` uint8."""
+        return self._simulator._render(visualize=False)
 
 
 def keypoints(block_poses: np.ndarray) -> np.ndarray:
@@ -110,15 +118,37 @@ def place(block: pymunk.Body, pose: np.ndarray) -> None:
     block.position = (x, y)
 
 
-def load_human_demonstrations(path: str | Path) -> ReplayBuffer:
+def pictures(states: np.ndarray, size: int) -> np.ndarray:
+    """What `PushTEnv.picture` shows of recorded states, `[n, size, size, 3]` uint8.
+
+    Args:
+        states: x, y of the effector [pixels], and x, y [pixels] and angle [rad] of the block, `[n, 5]`.
+        size: Height and width of a picture [pixels].
+    """
+    env = PushTEnv(width=size, height=size)
+    env.reset(seed=0)
+    simulator = env._simulator
+    drawn = np.empty((len(states), size, size, 3), np.uint8)
+    for row, state in enumerate(states):
+        simulator.agent.position = tuple(map(float, state[:2]))
+        place(simulator.block, state[2:])
+        for body in (simulator.agent, simulator.block):
+            simulator.space.reindex_shapes_for_body(body)  # or they would be drawn where they were
+        drawn[row] = env.picture()
+    return drawn
+
+
+def load_human_demonstrations(path: str | Path, *, pixels: int | None = None) -> ReplayBuffer:
     """Read the human demonstrations and give them the observations of `PushTEnv`.
 
     Args:
         path: The public zarr folder (pusht_cchi_v7_replay.zarr), or an npz of its ``state``, ``action`` and
             ``episode_ends``.
+        pixels: Height and width of pictures to draw, too [pixels]; None for none.
 
     Returns:
-        `state` `[n, 2]`, `environment_state` `[n, 16]` and `action` `[n, 2]` [pixels], float32.
+        `state` `[n, 2]`, `environment_state` `[n, 16]` and `action` `[n, 2]` [pixels], float32; with `pixels`
+        `[n, height, width, 3]` uint8 if asked for.
 
     Raises:
         FileNotFoundError: There is nothing to read at `path`.
@@ -135,6 +165,8 @@ def load_human_demonstrations(path: str | Path) -> ReplayBuffer:
         "environment_state": keypoints(state[:, 2:]),
         "action": arrays["data/action"].astype(np.float32),
     }
+    if pixels is not None:
+        recorded["pixels"] = pictures(state, pixels)
     control_hz = float(Simulator.metadata["render_fps"])
     return ReplayBuffer(
         recorded, arrays["meta/episode_ends"], {"env": "pusht", "task": "pusht", "control_hz": control_hz}

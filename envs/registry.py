@@ -9,30 +9,41 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from envs.pixels import WithPixels
+
 ENVIRONMENTS = {
+    "adroit": "envs.adroit:AdroitEnv",
     "metaworld": "envs.metaworld:MetaWorldEnv",
     "pusht": "envs.pusht:PushTEnv",
+    "so101": "envs.so101:SO101Env",
 }
 
 
-def make(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
+def make(name: str, *, pixels: int | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
     """Build one environment, and import its simulator.
 
     Args:
         name: A key of `ENVIRONMENTS`.
+        pixels: Height and width of a picture that every observation has too, as ``pixels`` [pixels]; None for none.
         kwargs: Arguments of the environment, such as ``task="assembly-v3"`` for ``"metaworld"``.
 
     Returns:
         The environment, truncated after its `max_episode_steps`.
 
     Raises:
-        ValueError: No environment has that name.
+        ValueError: No environment has that name, or `pixels` is below 1.
     """
     if name not in ENVIRONMENTS:
         raise ValueError(f"env {name!r}: no such environment. {suggest(name, ENVIRONMENTS)}")
     module, _, cls = ENVIRONMENTS[name].partition(":")
-    env = getattr(importlib.import_module(module), cls)(**kwargs)
-    return TimeLimit(env, env.max_episode_steps)
+    make_world = getattr(importlib.import_module(module), cls)
+    if pixels is None:
+        env = make_world(**kwargs)
+        return TimeLimit(env, env.max_episode_steps)
+    if pixels < 1:
+        raise ValueError(f"pixels: must be at least 1, or None for no pictures, got {pixels}")
+    env = make_world(width=pixels, height=pixels, **kwargs)
+    return TimeLimit(WithPixels(env, pixels), env.max_episode_steps)
 
 
 def make_vec(

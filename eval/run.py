@@ -2,10 +2,11 @@
 
 `policy=` selects the policy and its world. `cache=`, `solver=` and their numbers (``cache.num_updates=15
 solver.num_steps=20``) make the cell. ``latency=true`` times it beside dense DDPM-100. Finished episodes are not played
-again.
+again. ``python -m eval.run policy=pusht export=FOLDER n=50`` plays what ``bac export`` wrote, beside the policy itself.
 """
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -13,6 +14,7 @@ import hydra
 from bac.plan.replay import replay_named
 from eval.compared.comparison import Comparison
 from eval.compared.matching import measure_cells
+from eval.play.exported import agreement, agreement_table, play_export
 from eval.play.workers import play_units
 from eval.report.table import make_row, plain_table
 from eval.setup.batches import one_of
@@ -26,8 +28,11 @@ logger = logging.getLogger(__name__)
 def main(config: Any) -> None:
     """Play the cell's episodes and print its row."""
     log_to_terminal()
-    cell = cell_of(config)
     settings = settings_of(config)
+    if config.export is not None:
+        print(agreement_table(agreement(play_export(settings, Path(config.export)))))
+        return
+    cell = cell_of(config)
     comparison = Comparison(settings)
     denoising = comparison.denoising(cell)
     print(denoising)

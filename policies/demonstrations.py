@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import zarr
 from lerobot.configs.types import FeatureType, PolicyFeature
-from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGE, OBS_STATE
 
 from policies.plain_arrays import refuse_code, require_whole
 
 KEYS = {"state": OBS_STATE, "environment_state": OBS_ENV_STATE, "action": ACTION}
+PIXELS = "data/pixels"
 REQUIRED = ("data/state", "data/action", "meta/episode_ends")
 FEATURE_TYPES = {OBS_STATE: FeatureType.STATE, OBS_ENV_STATE: FeatureType.ENV, ACTION: FeatureType.ACTION}
 
@@ -24,15 +25,17 @@ class Demonstrations:
         arrays: LeRobot key to `[n, size]` float32; has at least "observation.state" and "action".
         episode_ends: Exclusive end of each episode, `[E]`.
         attrs: Origin of the episodes: "env", "task", "control_hz" [Hz].
+        pictures: What a camera saw, `[n, height, width, 3]` uint8, if that was recorded and is asked for.
     """
 
     arrays: dict[str, np.ndarray]
     episode_ends: np.ndarray
     attrs: dict[str, Any]
+    pictures: np.ndarray | None = None
 
     @classmethod
-    def load(cls, path: str | Path) -> "Demonstrations":
-        """Read a whole replay buffer into memory.
+    def load(cls, path: str | Path, *, pictures: bool = False) -> "Demonstrations":
+        """Read a whole replay buffer into memory, its pictures only if they are asked for.
 
         Raises:
             FileNotFoundError: There is no zarr group at `path`.
@@ -50,7 +53,11 @@ class Demonstrations:
         arrays = {
             key: np.asarray(group[f"data/{name}"], np.float32) for name, key in KEYS.items() if f"data/{name}" in group
         }
-        return cls(arrays, np.asarray(group["meta/episode_ends"], np.int64), dict(group.attrs))
+        seen = None
+        if pictures and PIXELS in group:
+            require_whole(path, group, [PIXELS])
+            seen = np.asarray(group[PIXELS], np.uint8)
+        return cls(arrays, np.asarray(group["meta/episode_ends"], np.int64), dict(group.attrs), seen)
 
     @property
     def num_episodes(self) -> int:
@@ -71,6 +78,7 @@ class Demonstrations:
         }
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
-        """The arrays of one episode, each `[steps, size]`."""
+        """The arrays of one episode, each `[steps, size]`, and its pictures as "observation.image"."""
         start = 0 if index == 0 else self.episode_ends[index - 1]
-        return {key: array[start : self.episode_ends[index]] for key, array in self.arrays.items()}
+        arrays = self.arrays if self.pictures is None else {**self.arrays, OBS_IMAGE: self.pictures}
+        return {key: array[start : self.episode_ends[index]] for key, array in arrays.items()}

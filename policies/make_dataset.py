@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import OBS_IMAGE
 from tqdm import tqdm
 
 from policies.demonstrations import Demonstrations
 
 
 def make_dataset(demonstrations: Demonstrations, root: str | Path) -> LeRobotDataset:
-    """Write every episode as a LeRobotDataset (version 3).
+    """Write every episode as a LeRobotDataset (version 3), with its pictures if the demonstrations have them.
 
     Args:
         demonstrations: Demonstrations whose `attrs` name the task and `control_hz` [Hz], which must be a whole number.
@@ -31,6 +32,9 @@ def make_dataset(demonstrations: Demonstrations, root: str | Path) -> LeRobotDat
         key: {"dtype": "float32", "shape": array.shape[1:], "names": None}
         for key, array in demonstrations.arrays.items()
     }
+    if demonstrations.pictures is not None:
+        shape = demonstrations.pictures.shape[1:]
+        features[OBS_IMAGE] = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
     fps = round(demonstrations.attrs["control_hz"])
     dataset = LeRobotDataset.create(f"local/{root.name}", fps, features, root=root, use_videos=False)
     task = demonstrations.attrs["task"]
@@ -49,7 +53,7 @@ def main() -> None:
     parser.add_argument("demonstrations", type=Path, help="zarr replay buffer")
     parser.add_argument("root", type=Path, help="folder to create")
     arguments = parser.parse_args()
-    dataset = make_dataset(Demonstrations.load(arguments.demonstrations), arguments.root)
+    dataset = make_dataset(Demonstrations.load(arguments.demonstrations, pictures=True), arguments.root)
     sys.stdout.write(f"{arguments.root}: {dataset.num_episodes} episodes, {dataset.num_frames} frames\n")
 
 

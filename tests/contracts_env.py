@@ -95,6 +95,9 @@ class EnvContract:
         env.reset(seed=0)
         assert env.unwrapped.score() == 0.0
 
+    def test_the_world_says_which_family_it_is_of(self, env):
+        assert env.unwrapped.family == self.name
+
     def test_control_hz_is_what_rendered_films_are_played_at(self, env):
         assert env.unwrapped.control_hz == env.metadata["render_fps"]
 

@@ -11,7 +11,8 @@ An export is a folder::
 `load` makes a policy of it: observations as the robot gives them in, actions as the robot takes them out.
 """
 
-from bac.exported.card import CARD_NAME, Card, Noise, Port, Scaling
+from bac.exported.card import CARD_NAME, Card
 from bac.exported.policy import ExportedPolicy, load
+from bac.exported.ports import Noise, Port, Scaling
 
 __all__ = ["CARD_NAME", "Card", "ExportedPolicy", "Noise", "Port", "Scaling", "load"]

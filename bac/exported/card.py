@@ -3,81 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from bac.errors import MismatchError, ScheduleError
-from bac.files import as_text, as_whole, one_sentence, part, read_json, write_json
+from bac.exported.ports import Noise, Port, Scaling, check_member
+from bac.files import as_number, as_text, as_whole, one_sentence, part, read_json, write_json
 
 CARD_NAME = "card.json"
 MAKE = "bac export --policy-path CKPT --out FOLDER"
-_FORMAT, _VERSION = "bac.export", 1
+_KIND, _VERSION = "bac.export", 1
 _PIECE = 1 << 20  # bytes read at once
-_MODES = ("MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10")
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or the output.
-
-    Attributes:
-        name: Key in the observation batch; ``action`` for the output.
-        shape: Its shape, batch first.
-        dtype: Name of NumPy's dtype.
-        unit: What its numbers mean.
-        has_window: Its second axis counts observation steps, oldest first.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    unit: str
-    has_window: bool = False
-
-
-@dataclass(frozen=True)
-class Noise:
-    """An input that holds random draws of one shape, in the order in which the policy draws them.
-
-    Attributes:
-        name: ``noise``; ``noise.0``, ``noise.1``, ... if the policy draws in several shapes.
-        shape: `[draws, ...]`; the rest is the shape of one draw, `[B, T, Da]` for most policies.
-        dtype: Name of NumPy's dtype.
-        distribution: ``normal`` (mean 0, standard deviation 1) or ``uniform`` (in [0, 1)).
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    distribution: str
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """How LeRobot's processors normalise one quantity. See `bac.exported.scaling`.
-
-    Attributes:
-        mode: ``MEAN_STD``, ``MIN_MAX``, ``QUANTILES`` or ``QUANTILE10``.
-        low: Mean, minimum or lower quantile; nested lists of the quantity's shape, in the data set's units.
-        high: Standard deviation, maximum or upper quantile, likewise.
-        eps: Keeps a constant quantity from a division by zero.
-
-    Raises:
-        ScheduleError: The mode is unknown.
-    """
-
-    mode: str
-    low: Any
-    high: Any
-    eps: float
-
-    def __post_init__(self) -> None:
-        if self.mode not in _MODES:
-            raise ScheduleError(
-                f"scaling: mode must be {', '.join(_MODES[:-1])} or {_MODES[-1]}, got {self.mode!r:.80}"
-            )
+_FORMATS, _DEVICES = ("pt2", "onnx"), ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -100,6 +39,9 @@ class Card:
         hashes: File to the first 16 hex digits of its SHA-256; ``weights`` is the hash of the policy's weights.
         build_s: File to the time it took to make [s].
         versions: Package to version.
+
+    Raises:
+        ScheduleError: Values contradict each other, or are out of range.
     """
 
     format: str
@@ -118,9 +60,27 @@ class Card:
     build_s: Mapping[str, float]
     versions: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        check_member("card", "format", self.format, _FORMATS)
+        check_member("card", "device", self.device, _DEVICES)
+        if not self.inputs or min(self.n_obs_steps, self.n_action_steps) < 1 or self.num_checked < 0:
+            raise ScheduleError("card: must have an input, and n_obs_steps and n_action_steps >= 1")
+        if any(port.has_window and port.shape[1] != self.n_obs_steps for port in self.inputs):
+            raise ScheduleError(f"card: an input's window must be of n_obs_steps = {self.n_obs_steps} observations")
+        ports = {port.name: port for port in (*self.inputs, self.output)}
+        if len(ports) + len(self.noise) != len({*ports, *(one.name for one in self.noise)}):
+            raise ScheduleError("card: two inputs have one name")
+        for name, scaling in self.scaling.items():
+            if name not in ports:
+                raise ScheduleError(f"scaling: {name:.40} is neither an input nor the output")
+            scaling.check_fits(ports[name])
+        for name in self.errors:
+            if name not in self.build_s:
+                raise ScheduleError(f"errors: {name:.40} is no file that build_s knows")
+
     def save(self, folder: Path) -> None:
         """Write it into an export's folder."""
-        write_json(folder / CARD_NAME, {"kind": _FORMAT, "version": _VERSION, **asdict(self)})
+        write_json(folder / CARD_NAME, {"kind": _KIND, "version": _VERSION, **asdict(self)})
 
     @classmethod
     def load(cls, folder: str | Path) -> Card:
@@ -132,9 +92,9 @@ class Card:
         path = Path(folder) / CARD_NAME
         document = read_json(path, MAKE)
         with one_sentence(path, MAKE):
-            if (document.get("kind"), document.get("version")) != (_FORMAT, _VERSION):
+            if (document.get("kind"), document.get("version")) != (_KIND, _VERSION):
                 raise ScheduleError(f"is no card of version {_VERSION}")
-            return cls(**{field.name: part(document, field.name, _READ.get(field.name, dict)) for field in fields(cls)})
+            return cls(**{field.name: part(document, field.name, _READ[field.name]) for field in fields(cls)})
 
     def about(self, folder: Path, build_s: Mapping[str, float]) -> Card:
         """The card with the hashes of all files of a folder.
@@ -187,15 +147,21 @@ def _port(given: Any) -> Port:
     return Port(**{**given, "shape": tuple(map(as_whole, given["shape"]))})
 
 
-def _noise(given: Any) -> tuple[Noise, ...]:
-    return tuple(Noise(**{**one, "shape": tuple(map(as_whole, one["shape"]))}) for one in given)
+def _noise(given: Any) -> Noise:
+    return Noise(**{**given, "shape": tuple(map(as_whole, given["shape"]))})
+
+
+def _by_name(convert: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    return lambda given: {name: convert(value) for name, value in given.items()}
 
 
 _READ: dict[str, Any] = {
     **dict.fromkeys(("format", "policy", "denoising", "device"), as_text),
     **dict.fromkeys(("n_obs_steps", "n_action_steps", "num_checked"), as_whole),
+    **dict.fromkeys(("errors", "build_s"), _by_name(as_number)),
+    **dict.fromkeys(("hashes", "versions"), _by_name(as_text)),
     "inputs": lambda given: tuple(map(_port, given)),
-    "noise": _noise,
+    "noise": lambda given: tuple(map(_noise, given)),
     "output": _port,
-    "scaling": lambda given: {name: Scaling(**scaling) for name, scaling in given.items()},
+    "scaling": _by_name(lambda scaling: Scaling(**scaling)),
 }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bac.exported.card import Noise
+from bac.exported.ports import Noise
 
 Array = npt.NDArray[Any]
 

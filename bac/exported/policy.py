@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bac.errors import FileError, MismatchError
-from bac.exported.card import MAKE, Card, Port
+from bac.exported.card import MAKE, Card
 from bac.exported.noise import drawn
+from bac.exported.ports import Port
 from bac.exported.runners import COMPILED, ONNX, PROGRAM, Runner, contiguous, open_file
 from bac.exported.scaling import normalised, restored
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bac.exported.card import Scaling
+from bac.exported.ports import Scaling
 
 Array = npt.NDArray[Any]
 

@@ -25,11 +25,11 @@ from bac.drafts import draft_beside, sweep
 from bac.errors import MismatchError, RunError, UnsupportedPolicyError
 from bac.exported import Card, Noise, load
 from bac.exported.card import file_hash
+from bac.exported.metadata import metadata
 from bac.exporting.checking import check_error, chunks_of, error_of, other_observations
 from bac.exporting.draws import without_draws
 from bac.exporting.first_card import first_card
 from bac.exporting.formats import FORMATS, check
-from bac.exporting.metadata import metadata
 from bac.exporting.recorded import record
 from bac.exporting.statistics import copy_processors
 from bac.files import probe, put_folder, reporting

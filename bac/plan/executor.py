@@ -158,15 +158,17 @@ class Replayer(Interceptor):
 
     @contextmanager
     def resting(self) -> Iterator[None]:
-        """Within the context, interpret every run, and record none."""
-        sights, plans = self.sights, dict(self._plans)
-        self.sights = 0
+        """Within the context, interpret every run, record none, and tell nothing."""
+        sights, plans, told, warn = self.sights, dict(self._plans), dict(self._told), self.warn
+        self.sights, self.warn = 0, False
         self._plans.clear()
         try:
             yield
         finally:
-            self.sights = sights
+            self.sights, self.warn = sights, warn
             self._plans.update(plans)
+            self._told.clear()
+            self._told.update(told)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replayer:
         """A replayer of the copied policy, without plans: they have the original's weights baked in."""

@@ -6,6 +6,7 @@ draws stay outside, as for CUDA graphs. The compiler rounds differently, so the 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
@@ -16,6 +17,13 @@ from torch import Tensor, fx
 from bac.plan.codegen import generate
 from bac.plan.draws import divide
 from bac.plan.program import Program, substitute
+
+
+def settle() -> None:
+    """Let PyTorch's compiler change `nn.Module` now: it does so at its first run, and a plan would see the change."""
+    guard: Any = importlib.import_module("torch._dynamo.mutation_guard")
+    if hasattr(guard, "install_generation_tagging_init"):  # a name of PyTorch's own
+        guard.install_generation_tagging_init()
 
 
 class CompiledReplay:

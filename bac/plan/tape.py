@@ -199,13 +199,16 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _append(self, call: Call, args: tuple[Any, ...], result: Any) -> None:
         sequence = isinstance(result, (tuple, list))
         results = tuple(result) if sequence else (result,)
-        if not all(isinstance(part, Tensor) for part in results):
+        if not all(part is None or isinstance(part, Tensor) for part in results):
             return  # a Python number computed from constants is baked in
         if not sequence and self._values.get(result) is not None:
             return  # the operator returned its own argument, as `dropout` does in eval mode
         outputs = tuple([self._new_value() for _ in results])
         roots = {} if call.kind.fresh else {_memory(t): self.meta[self._value(t)].root for t in _tensors(args)}
         for value, part in zip(outputs, results, strict=True):
+            if part is None:  # fused attention returns no weights unless asked; nothing can read it
+                self.meta[value] = Meta.of(_NOTHING, value)
+                continue
             self._define(part, value, roots.get(_memory(part), value) if roots else value)
         self._keep(call, outputs, sequence=sequence)
 
@@ -306,6 +309,9 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _new_value(self) -> int:
         self._next += 1
         return self._next - 1
+
+
+_NOTHING = torch.empty(0)
 
 
 def difference(first: Tape, second: Tape) -> str | None:

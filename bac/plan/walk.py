@@ -42,6 +42,7 @@ _BOOKKEEPERS = frozenset({
     "asyncio", "concurrent", "contextlib", "importlib", "inspect", "linecache", "logging", "multiprocessing",
     "threading", "tokenize", "traceback", "warnings", "weakref",
 })  # fmt: skip
+_COMPILER = ("torch._dynamo.", "torch._inductor.")  # PyTorch's keeps books of what it compiled, plans included
 _MADE_BY_PYTHON = 1 << 9  # flag of classes whose attributes can be set (Py_TPFLAGS_HEAPTYPE)
 _CLOSED = (
     str, bytes, int, float, complex, type(None), type, ModuleType, BuiltinFunctionType,
@@ -153,7 +154,7 @@ class Walk:
                 found.setdefault(id(inner), (inner, set()))[1].update(names.intersection(inner))
         for namespace, chosen in found.values():
             path = str(namespace.get("__name__", "globals"))
-            if path.partition(".")[0] in _BOOKKEEPERS:
+            if path.partition(".")[0] in _BOOKKEEPERS or path.startswith(_COMPILER):
                 continue
             place = Place.of_mapping(path, namespace, sorted(chosen), sized=False)
             self.places.append(replace(place, rare=frozenset(place.names)) if _is_basic(path) else place)

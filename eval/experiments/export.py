@@ -5,14 +5,12 @@ with the replay, and the scores of closed-loop episodes. Exports are kept, so th
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import hydra
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -20,13 +18,20 @@ import bac
 import envs
 import policies
 from bac.adapters import find_host
-from bac.exported.policy import FILES
 from bac.exporting.checking import chunks_of, error_of
 from bac.tuning.batches import in_parts
-from eval.measure.intervals import paired_score_difference
 from eval.measure.latency import Latency, measure
+from eval.play.exported import (
+    REPLAY,
+    Player,
+    agreement,
+    agreement_table,
+    as_loaded,
+    open_files,
+    play_in_turn,
+)
 from eval.play.records import EpisodeLog
-from eval.play.rollout import EnvPool, EpisodeResult, play
+from eval.play.rollout import EnvPool, EpisodeResult
 from eval.play.visit import visited
 from eval.setup.batches import Batch
 from eval.setup.config import CONFIGS, env_options, log_to_terminal
@@ -36,7 +41,7 @@ from eval.setup.provenance import provenance
 from eval.setup.settings import FIDELITY_SEED
 
 logger = logging.getLogger(__name__)
-REPLAY = bac.Replay(record="first")
+FAST = replace(REPLAY, exact=False)
 
 
 class Way:
@@ -50,12 +55,23 @@ class Way:
     def __init__(self, name: str, config: Any) -> None:
         self.name = name
         self.checkpoint = Path(policies.CHECKPOINTS[config.checkpoint])
-        self.loaded = policies.load(self.checkpoint)
-        file = config.ways[name]
-        bac.wrap(self.loaded.policy, None if file is None else bac.load(file), replay=REPLAY)
+        self.file = config.ways[name]
+        self.loaded = self.replayed(REPLAY)
         self.root = Path(config.exports) / f"{config.checkpoint}-{name}"
         self.folders = {format: self.root / format for format in config.formats}
         self.compile = name in config.compile
+
+    @property
+    def replays(self) -> dict[str, bac.Replay]:
+        """Replays to measure beside the files; Inductor's, which takes minutes, only where a file is compiled too."""
+        compiled = {"Replay(compile=True)": replace(FAST, compile=True)} if self.compile else {}
+        return {"replay": REPLAY, "Replay(exact=False)": FAST, **compiled}
+
+    def replayed(self, replay: bac.Replay) -> policies.LoadedPolicy:
+        """The policy on its own, denoised this way and replayed so."""
+        loaded = policies.load(self.checkpoint)
+        bac.wrap(loaded.policy, None if self.file is None else bac.load(self.file), replay=replay)
+        return loaded
 
     def export(self, batch: Batch) -> None:
         """Make the exports that are missing."""
@@ -68,13 +84,8 @@ class Way:
 
     def open(self, *, is_normalised: bool) -> dict[str, Any]:
         """Exported file to the policy that runs it, on one thread."""
-        found = {}
-        for folder in self.folders.values():
-            card = bac.exported.Card.load(folder)
-            for name in FILES[card.format]:
-                if name in card.hashes:
-                    found[name] = bac.exported.load(folder, file=name, is_normalised=is_normalised, num_threads=1)
-        return found
+        opened = [open_files(folder, is_normalised=is_normalised) for folder in self.folders.values()]
+        return {name: policy for files in opened for name, policy in files.items()}
 
     def size_mb(self, file: str) -> float:
         """Size of a file with its external data [MB]."""
@@ -82,82 +93,65 @@ class Way:
 
 
 def rows_of(way: Way, observations: Batch, *, rounds: int) -> list[dict[str, Any]]:
-    """A row for the replay and one for every file, as plain JSON types."""
+    """A row for every replay and every file, as plain JSON types; the exact replay is the first."""
     batches = in_parts(observations, 1)
     way.export(batches[0])
     files = way.open(is_normalised=True)
+    replays = {name: way.replayed(replay).policy for name, replay in way.replays.items()}
     wanted = chunks_of(find_host(way.loaded.policy), batches, seed=0)
-    errors = {name: error_of(policy, batches, wanted, seed=0) for name, policy in files.items()}
-    latencies = latencies_of(way, files, batches[0], rounds)
-    rows = [{"way": way.name, "file": "replay", **latencies["replay"].to_dict()}]
+    latencies = latencies_of(replays, files, batches[0], rounds)
+    rows = []
+    for name, policy in replays.items():
+        error = error_of_replay(policy, batches, wanted)
+        built = {"build_s": bac.plan.plans(policy)[-1].build_s, "error": error, "num_checked": len(batches)}
+        rows.append({"way": way.name, "file": name, **built, **latencies[name].to_dict()})
     for name, policy in files.items():
-        built = {"size_mb": way.size_mb(name), "build_s": policy.card.build_s[name], "error": errors[name]}
-        rows.append({"way": way.name, "file": name, **built, "num_checked": len(batches), **latencies[name].to_dict()})
+        error = error_of(policy, batches, wanted, seed=0)
+        built = {"build_s": policy.card.build_s[name], "error": error, "num_checked": len(batches)}
+        rows.append({"way": way.name, "file": name, "size_mb": way.size_mb(name), **built, **latencies[name].to_dict()})
     return rows
 
 
-def latencies_of(way: Way, files: Mapping[str, Any], batch: Batch, rounds: int) -> dict[str, Latency]:
+def error_of_replay(policy: Any, batches: Sequence[Batch], wanted: Sequence[torch.Tensor]) -> float:
+    """The largest difference between replayed and interpreted chunks, relative to the largest action of all."""
+    with torch.inference_mode():
+        found = [find_host(policy).predict_seeded(batch, index) for index, batch in enumerate(batches)]
+    differences = [float((one - other).abs().max()) for one, other in zip(found, wanted, strict=True)]
+    return max(differences) / max(float(chunk.abs().max()) for chunk in wanted)
+
+
+def latencies_of(replays: Mapping[str, Any], files: Mapping[str, Any], batch: Batch, rounds: int) -> dict[str, Latency]:
     """Latencies from a normalised observation to a normalised chunk, random draws included; the replay is the first."""
 
-    def replay() -> Any:
-        with torch.inference_mode():
-            return way.loaded.policy.predict_action_chunk(dict(batch))
+    def chunk_of(policy: Any) -> Callable[[], Any]:
+        def call() -> Any:
+            with torch.inference_mode():
+                return policy.predict_action_chunk(dict(batch))
 
-    calls = {name: (lambda policy=policy: policy.predict_action_chunk(batch)) for name, policy in files.items()}
-    return measure({"replay": replay, **calls}, rounds=rounds, warmup=3, progress=False)
+        return call
+
+    calls = {name: chunk_of(policy) for name, policy in {**replays, **files}.items()}
+    return measure(calls, rounds=rounds, warmup=3, progress=False)
 
 
 def episodes_of(way: Way, config: Any) -> dict[str, list[EpisodeResult]]:
-    """Closed-loop episodes of the replay and of every file, one at a time, on the same worlds and the same draws.
-
-    Finished ones are kept beside the exports.
-    """
+    """Closed-loop episodes of the replay and of every file. Finished ones are kept beside the exports."""
     options = env_options(OmegaConf.to_container(config.env, resolve=True))
-    seeds = range(config.first_seed, config.first_seed + config.n)
-    log = EpisodeLog(way.root / "episodes.jsonl", EpisodeResult)
-    pool, found = EnvPool(lambda: envs.make(config.env.name, **options)), {}
     opened = way.open(is_normalised=False)
-    players = {"replay": way.loaded, **{name: as_loaded(policy) for name, policy in opened.items()}}
+    hashes = next(iter(opened.values())).card.hashes
+
+    def key(file: str, made: str) -> str:
+        return comparison_key({"file": file, "made": (hashes["weights"], hashes["bac.json"], made), "env": options})
+
+    players = {"replay": Player(way.loaded, key("replay", ""))}
+    players["Replay(exact=False)"] = Player(way.replayed(FAST), key("Replay(exact=False)", ""))
+    players |= {name: Player(as_loaded(one), key(name, one.card.hashes[name])) for name, one in opened.items()}
+    seeds = range(config.first_seed, config.first_seed + config.n)
+    pool = EnvPool(lambda: envs.make(config.env.name, **options))
     try:
-        for name, player in players.items():
-            hashes = next(iter(opened.values())).card.hashes if name == "replay" else opened[name].card.hashes
-            made = hashes["weights"], hashes["bac.json"], hashes.get(name)
-            key = comparison_key({"file": name, "made": made, "env": options})
-            missing = [seed for seed in seeds if seed not in log.episodes(key)]
-            logger.info("%s: %d episodes of %s", way.name, len(missing), name)
-            for result in play(player, pool, missing, pool_size=1) if missing else ():
-                log.add(key, result)
-            found[name] = [log.episodes(key)[seed] for seed in seeds]
-        return found
+        return play_in_turn(players, pool, seeds, EpisodeLog(way.root / "episodes.jsonl"))
     finally:
         pool.close()
-
-
-def as_loaded(policy: Any) -> Any:
-    """An export as `play` takes a policy: it normalises by its card, so its processors do nothing."""
-
-    def predict(batch: Batch, generator: Sequence[torch.Generator]) -> Any:
-        return policy.predict_action_chunk(batch, generator=generator[0])
-
-    config = SimpleNamespace(n_obs_steps=policy.card.n_obs_steps)
-    taken = SimpleNamespace(predict_action_chunk=predict, reset=policy.reset, eval=lambda: None, config=config)
-    return SimpleNamespace(policy=taken, preprocessor=lambda batch: batch, postprocessor=lambda chunk: chunk)
-
-
-def agreement(episodes: Mapping[str, Sequence[EpisodeResult]]) -> list[dict[str, Any]]:
-    """Mean score of each player, its paired difference to the replay, and how many episodes have the same score.
-
-    Scores are compared to 1e-9, as the world computes areas in an order that changes from process to process.
-    """
-    replay = np.array([result.score for result in episodes["replay"]])
-    rows = []
-    for name, results in episodes.items():
-        scores = np.array([result.score for result in results])
-        difference = paired_score_difference(replay, scores)
-        same = int((abs(scores - replay) < 1e-9).sum())
-        rows.append({"file": name, "n": len(scores), "score": float(scores.mean()), "same_score": same})
-        rows[-1]["difference"] = asdict(difference)
-    return rows
 
 
 def table(rows: Sequence[Mapping[str, Any]], played: Sequence[Mapping[str, Any]]) -> str:
@@ -167,15 +161,12 @@ def table(rows: Sequence[Mapping[str, Any]], played: Sequence[Mapping[str, Any]]
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        made = f"{row['size_mb']:.1f} | {row['build_s']:.0f} | {row['error']:.1e}" if "error" in row else "| | 0"
+        size = f"{row['size_mb']:.1f}" if "size_mb" in row else ""
+        made = f"{size} | {row['build_s']:.0f} | {row['error']:.1e}"
         times = f"{row['p50_ms']:.2f} | {row['p95_ms']:.2f} | {row['speedup']:.2f}"
         lines.append(f"| {row['way']} | {row['file']} | {made} | {times} |")
     if played:
-        lines += ["", "| file | n | mean score | minus the replay | same score |", "|---|---|---|---|---|"]
-        for row in played:
-            d = row["difference"]
-            difference = f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
-            lines.append(f"| {row['file']} | {row['n']} | {row['score']:.4f} | {difference} | {row['same_score']} |")
+        lines += ["", agreement_table(played)]
     return "\n".join(lines) + "\n"
 
 

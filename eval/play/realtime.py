@@ -53,7 +53,7 @@ def hold_of(env: str) -> HoldAction:
 
 
 def _stay_in_place(last_action: np.ndarray | None, observation: dict[str, np.ndarray]) -> np.ndarray:
-    """MetaWorld's actions are displacements, so holding is no displacement with the last gripper command."""
+    """MetaWorld's and SO-101's actions are displacements: no displacement, with the last gripper command."""
     hold = np.zeros(4, np.float32)
     if last_action is not None:
         hold[3] = last_action[3]
@@ -65,7 +65,19 @@ def _keep_target(last_action: np.ndarray | None, observation: dict[str, np.ndarr
     return observation["agent_pos"] if last_action is None else last_action
 
 
-_HOLDS: dict[str, HoldAction] = {"metaworld": _stay_in_place, "pusht": _keep_target}
+def _keep_pose(last_action: np.ndarray | None, observation: dict[str, np.ndarray]) -> np.ndarray:
+    """Adroit's actions are target positions of joints; before the first, the pose in which its episodes start."""
+    from envs.adroit import starting_action  # which imports the simulator
+
+    return starting_action(observation["agent_pos"].size) if last_action is None else last_action
+
+
+_HOLDS: dict[str, HoldAction] = {
+    "adroit": _keep_pose,
+    "metaworld": _stay_in_place,
+    "pusht": _keep_target,
+    "so101": _stay_in_place,
+}
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ def cell_of(config: Any) -> Cell:
 
 
 def env_options(env: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `envs.make`: all but the name, and the task only for MetaWorld, which has several tasks."""
-    left_out = {"name", "realtime"} if env["name"] == "metaworld" else {"name", "task", "realtime"}
+    """Arguments of `envs.make`: all but the name, and the task of Push-T, which is its only one."""
+    left_out = {"name", "task", "realtime"} if env["name"] == "pusht" else {"name", "realtime"}
     return {key: value for key, value in env.items() if key not in left_out}
 
 

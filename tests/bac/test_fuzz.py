@@ -23,6 +23,8 @@ from bac.adapters import find_host
 from bac.caching.block import Block, BlockKind
 from bac.caching.calibration import Accumulator, Calibration
 from bac.certificate import Certificate
+from bac.errors import MismatchError
+from bac.exported import Card, ExportedPolicy, Noise, Port, Scaling
 from bac.fingerprint import Fingerprint
 from bac.guarding.guard import identity
 from bac.measured import Measured
@@ -163,6 +165,42 @@ def test_a_damaged_certificate_is_refused_in_a_line_or_speaks(tmp_path):
         path.write_bytes(content)
         certificate = refused(path, Certificate.load)
         assert certificate is None or " paired episodes of " in str(certificate)
+
+    check()
+
+
+# card.json of an export
+
+CARD = Card(
+    "pt2", "a.Policy", "fitted multistep, 2 steps", "cpu",
+    (Port("observation.state", (1, 2, 3), "float32", "the data set's", has_window=True),),
+    (Noise("noise", (2, 1, 5, 7), "float32", "normal"), Noise("other", (1, 5), "float64", "uniform")),
+    Port("action", (1, 5, 7), "float32", "the data set's"),
+    {"observation.state": Scaling("MIN_MAX", [0.0] * 3, [1.0, 2.0, 2.0], 1e-8),
+     "action": Scaling("MEAN_STD", [0.0] * 7, [1.0] * 7, 0.0)},
+    2, 5, {"program.pt2": 0.0}, 3, {"program.pt2": "0" * 16, "weights": "1" * 16}, {"program.pt2": 2.0},
+    {"torch": "2.11.0"},
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for statistics that overflow
+def test_a_damaged_card_is_refused_in_a_line_or_drives_a_robot(tmp_path):
+    CARD.save(tmp_path)
+    observation = {"observation.state": np.zeros((1, 3))}
+
+    @fuzz(300)
+    @given(damaged(json.loads((tmp_path / "card.json").read_text())))
+    def check(content: bytes) -> None:
+        (tmp_path / "card.json").write_bytes(content)
+        card = refused(tmp_path / "card.json", lambda path: Card.load(path.parent))
+        if card is None:
+            return
+        assert str(card).startswith("Export: ")
+        policy = ExportedPolicy(card, lambda _: np.zeros((1, 5, 7), np.float32))
+        try:
+            assert policy.select_action(observation).shape == (1, 7)
+        except MismatchError as error:
+            assert "\n" not in str(error)  # the damaged card wants other observations than a robot has
 
     check()
 

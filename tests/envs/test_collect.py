@@ -30,10 +30,30 @@ def test_the_scripted_expert_is_recorded(tmp_path):
     }
 
 
+def test_the_scripted_controller_of_so101_is_recorded(tmp_path):
+    output = tmp_path / "so101.zarr"
+    done = collect("env=so101", "episodes=2", "noise=0.05", f"output={output}")
+    assert "so101-pick-place: kept 2 of 2 attempts" in done.stdout, done.stderr
+    buffer = ReplayBuffer.load(output)
+    assert buffer.attrs == {"env": "so101", "task": "so101-pick-place", "control_hz": 10.0}
+    assert {name: array.shape[1] for name, array in buffer.arrays.items()} == {
+        "state": 14,
+        "environment_state": 6,
+        "action": 4,
+    }
+
+
 def test_the_human_demonstrations_are_converted(tmp_path):
     done = collect("env=pusht", f"source={EXCERPT}", f"output={tmp_path / 'pusht.zarr'}")
     assert "3 episodes, 165 control steps" in done.stdout, done.stderr
     assert ReplayBuffer.load(tmp_path / "pusht.zarr").num_episodes == 3
+
+
+def test_missing_experts_are_answered_with_what_they_are_and_the_line_to_type():
+    done = collect("env=adroit", "task=adroit-pen")
+    assert done.returncode == 1
+    assert "aravindr93/hand_dapg publishes (Apache-2.0), named pen/in_shift, pen/in_scale, pen/w0" in done.stderr
+    assert "python -m envs.collect env=adroit task=adroit-pen source=adroit_experts.npz" in done.stderr
 
 
 def test_a_missing_source_is_answered_with_the_line_to_type():

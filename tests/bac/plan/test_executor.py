@@ -245,3 +245,22 @@ def test_a_process_forked_while_a_plan_is_recorded_records_its_own():
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK]
     done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["1", "1"], done.stderr
+
+
+def test_pytorchs_own_layers_with_an_even_number_of_heads_are_replayed():
+    """Their self-attention is then one fused operator, which returns a tensor and nothing."""
+    policy, other = TinyTransformerPolicy(), TinyTransformerPolicy()
+    for one in (policy, other):
+        layer = torch.nn.TransformerDecoderLayer(12, 2, 20, batch_first=True, norm_first=True)
+        one.decoder = torch.nn.TransformerDecoder(layer, 2)
+        one.eval()
+    other.load_state_dict(policy.state_dict())
+    bac.wrap(policy, replay=bac.Replay(record="first"))
+    with torch.no_grad():
+        for seed in range(3):
+            chunks = []
+            for one in (policy, other):
+                torch.manual_seed(seed)
+                chunks.append(one.predict_action_chunk(obs(seed=seed)))
+            assert torch.equal(*chunks)
+    assert bac.describe(policy).num_replays == 2

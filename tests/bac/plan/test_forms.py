@@ -75,6 +75,17 @@ def test_inductor_compiles_a_plan():
     assert error <= 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_plan_stays_valid_after_the_compiler_ran():
+    policy = RandnPolicy(num_steps=2)
+    bac.wrap(policy, sweep(policy, (0,), 2), replay=bac.Replay(exact=False, compile=True, record="first"))
+    with torch.no_grad():
+        for _ in range(3):
+            policy.predict_action_chunk(obs(2))
+    assert bac.describe(policy).num_replays == 2
+
+
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("exact", [True, False])

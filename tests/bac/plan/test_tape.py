@@ -148,3 +148,14 @@ def test_recordings_that_differ_say_where(first, second, reason):
             run()
         tapes.append(tape)
     assert reason in difference(*tapes)
+
+
+def test_an_operator_that_returns_a_tensor_and_nothing_is_recorded():
+    """PyTorch's attention is one fused operator in eval mode, without gradients, with an even number of heads."""
+    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    x = torch.randn(1, 3, 8)
+    program = taped(lambda x: attention(x, x, x, need_weights=False)[0], x, constants=list(attention.parameters()))
+    assert "_native_multi_head_attention" in names(program)
+    with torch.inference_mode():
+        other = torch.randn(1, 3, 8)
+        assert torch.equal(interpret(program, (other,))[0], attention(other, other, other, need_weights=False)[0])

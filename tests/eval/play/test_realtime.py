@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import envs
 from eval.play.realtime import Pace, hold_of, play_realtime, think_steps
 from eval.play.rollout import EnvPool, play
 
@@ -20,8 +21,9 @@ def test_a_control_step_that_has_begun_is_held(latency_s, control_hz, steps):
     assert think_steps(latency_s, control_hz) == steps
 
 
-def test_metaworld_holds_still_and_keeps_its_grip():
-    hold = hold_of("metaworld")
+@pytest.mark.parametrize("env", ["metaworld", "so101"])
+def test_an_arm_that_is_displaced_holds_still_and_keeps_its_grip(env):
+    hold = hold_of(env)
     assert hold(None, {}).tolist() == [0, 0, 0, 0]
     assert hold(np.array([0.5, -0.5, 1.0, 0.75]), {}).tolist() == [0, 0, 0, 0.75]
 
@@ -30,6 +32,18 @@ def test_pusht_holds_the_last_target():
     hold = hold_of("pusht")
     assert hold(None, {"agent_pos": np.array([3.0, 5.0])}).tolist() == [3.0, 5.0]
     assert hold(np.array([7.0, 11.0]), {"agent_pos": np.array([3.0, 5.0])}).tolist() == [7.0, 11.0]
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("task", ["adroit-door", "adroit-hammer", "adroit-relocate", "adroit-pen"])
+def test_adroit_stays_in_its_starting_pose_and_then_keeps_the_last_target(task):
+    hold, env = hold_of("adroit"), envs.make("adroit", task=task)
+    first, _ = env.reset(seed=3)
+    for _ in range(10):
+        seen, *_ = env.step(hold(None, first))
+    np.testing.assert_allclose(seen["agent_pos"], first["agent_pos"], atol=0.06)  # it sags [rad, m]
+    last = env.action_space.sample()
+    np.testing.assert_array_equal(hold(last, first), last)
 
 
 def test_an_unknown_world_is_refused():

@@ -37,6 +37,20 @@ def test_a_policy_brings_its_world(policy, checkpoint, env, options):
 
 
 @pytest.mark.parametrize(
+    ("env", "options"),
+    [
+        ("adroit", {"task": "adroit-door", "max_episode_steps": 200}),
+        ("so101", {"task": "so101-pick-place", "max_episode_steps": 150}),
+    ],
+)
+def test_a_checkpoint_without_a_name_plays_in_the_world_that_is_named(env, options):
+    settings = settings_of(_compose("~policy", f"env={env}", "+checkpoint=somewhere"))
+    assert (settings.policy, settings.env, settings.task) == ("somewhere", env, options["task"])
+    assert dict(settings.env_options) == options
+    assert not settings.judged_by_score
+
+
+@pytest.mark.parametrize(
     ("overrides", "cell"),
     [
         (("cache=bac", "solver=ddpm"), Cell("bac S=10 n=5 on DDPM-100", "DDPM", 100, "bac", 10, 5)),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bac.exported import Noise, Port, Scaling
+from bac.exported.ports import Noise, Port, Scaling
 from bac.exported.scaling import normalised, restored
 
 
@@ -17,15 +17,17 @@ def metadata(inputs: Sequence[Port], noise: Sequence[Noise], scaling: Mapping[st
     """The card's part that a program needs to run the file.
 
     Returns:
-        ``bac.inputs`` and ``bac.noise``: names in order. ``bac.shape.NAME``. ``bac.scale.NAME``, ``bac.shift.NAME`` and
-        ``bac.scale_shape.NAME``: multiply and add to normalise an input, or to restore the output, ``action``.
+        ``bac.inputs`` and ``bac.noise``: names in order. ``bac.shape.NAME``, ``bac.dtype.NAME``. ``bac.scale.NAME``,
+        ``bac.shift.NAME`` and ``bac.scale_shape.NAME``: multiply and add to normalise an input, or to restore the
+        output, ``action``.
     """
     found = {
         "bac.inputs": " ".join(port.name for port in inputs),
         "bac.noise": " ".join(one.name for one in noise),
     }
-    shapes = {port.name: port.shape for port in inputs} | {one.name: one.shape for one in noise}
-    found |= {f"bac.shape.{name}": _text(shape) for name, shape in shapes.items()}
+    takes: list[Port | Noise] = [*inputs, *noise]
+    for taken in takes:
+        found |= {f"bac.shape.{taken.name}": _text(taken.shape), f"bac.dtype.{taken.name}": taken.dtype}
     for name, its in scaling.items():
         zero = np.zeros(np.shape(its.low))  # float64, as scale and shift are differences
         apply = restored if name == "action" else normalised

@@ -1,0 +1,27 @@
+"""Pictures as a part of the observation."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from envs.spaces import Observation
+
+
+class WithPixels(gym.ObservationWrapper[Observation, np.ndarray, Observation]):
+    """Adds ``pixels``, the world's `picture`, `[height, width, 3]` uint8. Drawing may take longer than the simulation.
+
+    Args:
+        env: A world of `envs`.
+        size: Height and width of its pictures [pixels].
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], size: int) -> None:
+        super().__init__(env)
+        pixels = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = spaces.Dict({**env.observation_space.spaces, "pixels": pixels})
+
+    def observation(self, observation: Observation) -> Observation:
+        """The observation with a picture of it."""
+        return {**observation, "pixels": self.env.unwrapped.picture()}

@@ -1,0 +1,69 @@
+"""Pictures as a part of the observation."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import envs
+from envs.expert import record_expert
+
+pytestmark = pytest.mark.sim
+
+
+def drawing(name: str, size: int, **kwargs) -> gym.Env:
+    env = envs.make(name, pixels=size, **kwargs)
+    try:
+        env.reset(seed=0)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    return env
+
+
+@pytest.mark.parametrize(
+    "name, task",
+    [("adroit", "adroit-door"), ("metaworld", "assembly-v3"), ("pusht", "pusht"), ("so101", "so101-pick-place")],
+)
+def test_every_world_can_add_a_picture_of_what_is_seen(name, task):
+    env = drawing(name, 24, task=task)
+    seen, _ = env.reset(seed=0)
+    assert set(seen) == {"agent_pos", "environment_state", "pixels"}
+    for _ in range(2):
+        assert env.observation_space.contains(seen)
+        np.testing.assert_array_equal(seen["pixels"], env.unwrapped.picture())
+        seen, *_ = env.step(env.action_space.sample())
+    env.close()
+
+
+def test_pictures_are_recorded_beside_the_state():
+    env = drawing("metaworld", 20, task="assembly-v3")
+    buffer, _ = record_expert(env, 1, progress=False)
+    pixels = buffer.arrays["pixels"]
+    assert (pixels.shape, pixels.dtype) == ((buffer.episode_ends[-1], 20, 20, 3), np.uint8)
+    env.reset(seed=100_000)
+    np.testing.assert_array_equal(pixels[0], env.unwrapped.picture())
+    env.close()
+
+
+def test_the_goal_of_so101_is_in_the_picture():
+    env = drawing("so101", 60)
+    green = []
+    for seed in range(2):
+        pixels = env.reset(seed=seed)[0]["pixels"].astype(int)
+        green.append((pixels[..., 1] > pixels[..., 0] + 60) & (pixels[..., 1] > pixels[..., 2] + 60))
+    assert [mark.sum() > 5 for mark in green] == [True, True]
+    assert (green[0] & green[1]).sum() == 0  # it is elsewhere in another episode
+    env.close()
+
+
+def test_a_push_t_policy_does_not_see_the_cross_of_a_film():
+    env = envs.make("pusht", pixels=96)
+    env.reset(seed=0)
+    seen = env.step(np.array([256.0, 256.0]))[0]["pixels"].astype(int)
+    film = env.render().astype(int)
+    red = [((picture[..., 0] - picture[..., 1:].max(-1)) > 200).sum() for picture in (seen, film)]
+    assert (red[0], red[1] > 5) == (0, True)
+
+
+def test_a_picture_has_a_pixel():
+    with pytest.raises(ValueError, match="pixels: must be at least 1, or None for no pictures, got 0"):
+        envs.make("pusht", pixels=0)
