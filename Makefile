@@ -21,7 +21,7 @@ $(STAMP): requirements.txt pyproject.toml policies/plugin/pyproject.toml .python
 		--editable . --editable policies/plugin
 	@touch $@
 
-demo: setup      ## wrap, calibrate, schedule and compare a policy in closed loop (about 10 minutes)
+demo: setup      ## one policy in eight ways, in a world that waits and in one that does not (under 10 minutes)
 	$(BIN)/python -m eval.demo
 
 lint: setup      ## ruff, mypy --strict and import contracts

@@ -77,7 +77,11 @@ COLLECTORS: dict[str, Callable[[DictConfig], ReplayBuffer]] = {
 @hydra.main(version_base=None, config_path="../configs", config_name="collect")
 def main(config: DictConfig) -> None:
     """Collect the demonstrations, save them, and log their number."""
-    buffer = COLLECTORS[config.env.name](config)
+    try:
+        buffer = COLLECTORS[config.env.name](config)
+    except KeyboardInterrupt:
+        log.error("stopped. Nothing was written; the command starts from the beginning.")
+        raise SystemExit(130) from None
     buffer.save(config.output)
     log.info("%s: %d episodes, %d control steps", config.output, buffer.num_episodes, buffer.episode_ends[-1])
 

@@ -15,14 +15,13 @@ from pathlib import Path
 
 from eval.compared.comparison import Comparison
 from eval.play.visit import visited
-from eval.setup.config import ending_in_one_line, log_to_terminal
+from eval.setup.config import log_to_terminal
 from eval.setup.settings import CALIBRATION_SEED, SHIPPED, Settings
 from eval.showcase.telling import draw, film, plain, recommendation, report, table
 from eval.showcase.ways import Showcase, replay_alone
 
 logger = logging.getLogger(__name__)
 MIN_OBSERVATIONS = 16
-AGAIN = "stopped. Run it again, and it goes on where it stopped"
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -70,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log_to_terminal()
     warnings.simplefilter("ignore")  # other people's, which say nothing about the comparison
     os.environ["PYTHONWARNINGS"] = "ignore"  # the workers' too
-    with ending_in_one_line(AGAIN):
-        show(options)
+    show(options)
 
 
 def show(options: argparse.Namespace) -> None:

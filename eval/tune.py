@@ -63,7 +63,7 @@ def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
 def main(config: Any) -> None:
     """Visit observations, tune, time the choice again in a fresh process, and write the results."""
-    log_to_terminal()
+    log_to_terminal(stopped="stopped. Nothing was written; the command starts from the beginning.")
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(config.tune, resolve=True)
     folder, count, rounds = Path(options.pop("results")), options.pop("num_observations"), options.pop("rounds")

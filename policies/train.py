@@ -60,7 +60,11 @@ def _save(trainer: Trainer, command: str) -> None:
 @hydra.main(version_base=None, config_path="../configs", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Train as the configuration says."""
-    train(cfg, " ".join(["python -m policies.train", *sys.argv[1:]]))
+    try:
+        train(cfg, " ".join(["python -m policies.train", *sys.argv[1:]]))
+    except KeyboardInterrupt:
+        tqdm.write(f"\nstopped. resume=true goes on from {cfg.state}, which is written every {cfg.save_every} steps.")
+        raise SystemExit(130) from None
     tqdm.write(f"Saved in {cfg.output}. Next: bac doctor --policy-path {cfg.output}")
 
 

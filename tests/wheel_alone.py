@@ -25,7 +25,8 @@ class Policy(torch.nn.Module):
     def __init__(self):
         super().__init__()
         layer = torch.nn.TransformerDecoderLayer(16, 2, 32, batch_first=True, norm_first=True)
-        self.decoder, self.into, self.out = torch.nn.TransformerDecoder(layer, 2), torch.nn.Linear(2, 16), torch.nn.Linear(16, 2)
+        self.decoder = torch.nn.TransformerDecoder(layer, 2)
+        self.into, self.out = torch.nn.Linear(2, 16), torch.nn.Linear(16, 2)
         self.num_steps = 5
         self.eval()
 
@@ -89,7 +90,7 @@ def main(folder: Path) -> None:
     tune = ("--env", "pusht", OBSERVED, "--target-hz", "2", "--runs", "4", "--batch-size", "2", "--evaluations", "2")
     run(full / "bac", "tune", "--policy-path", checkpoint, *tune, cwd=folder)
     run(full / "bac", "bench", "--policy-path", checkpoint, "--rounds", "2", cwd=folder)
-    print(f"the wheel alone works; environments and checkpoint are in {folder}")
+    sys.stdout.write(f"the wheel alone works; environments and checkpoint are in {folder}\n")
 
 
 def environment(folder: Path, python: str, *packages: str) -> Path:
@@ -102,7 +103,8 @@ def environment(folder: Path, python: str, *packages: str) -> Path:
 def run(*command: object, cwd: Path = ROOT) -> None:
     """Run a command, and print it before."""
     words = [str(word) for word in command]
-    print("$", " ".join(word if "\n" not in word else "..." for word in words), flush=True)
+    sys.stdout.write("$ " + " ".join(word if "\n" not in word else "..." for word in words) + "\n")
+    sys.stdout.flush()
     subprocess.run(words, cwd=cwd, check=True)
 
 

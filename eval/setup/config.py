@@ -2,9 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -12,6 +11,7 @@ from omegaconf import OmegaConf
 from eval.setup.cells import Cell
 from eval.setup.settings import Settings
 
+GOES_ON = "stopped. Type the same command again: what is finished is not done again."
 CONFIGS = str(Path(__file__).parents[2] / "configs")
 
 
@@ -75,22 +75,22 @@ def env_options(env: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in env.items() if key not in left_out}
 
 
-@contextmanager
-def ending_in_one_line(message: str) -> Iterator[None]:
-    """Within the context, Ctrl-C ends the command with one line and exit status 130, without a traceback.
+def log_to_terminal(stopped: str = GOES_ON) -> None:
+    """Print log messages without prefix on standard output, and hide chatter of noisy libraries.
+
+    From now on Ctrl-C ends the command with one line instead of a traceback.
 
     Args:
-        message: What to do next.
+        stopped: That line.
     """
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\n{message}.\n")
-        raise SystemExit(130) from None
-
-
-def log_to_terminal() -> None:
-    """Print log messages without prefix on standard output, and hide chatter of noisy libraries."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-    for noisy in ("matplotlib", "imageio", "imageio_ffmpeg", "PIL", "lerobot", "diffusers"):
+    for noisy in ("matplotlib", "imageio", "imageio_ffmpeg", "PIL", "lerobot", "diffusers", "OpenGL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.stderr.write(f"\n{stopped}\n")
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = tell

@@ -125,7 +125,7 @@ def report(folder: Path, showcase: Showcase) -> None:
     film_there = (folder / "realtime.gif").exists()
     parts = [
         f"# {settings.task}",
-        "\n".join(recommendation(showcase)).replace("    bac.wrap", "\n    bac.wrap"),
+        "\n\n".join(recommendation(showcase)),
         markdown(list(table(showcase))),
         f"{settings.n} episodes for each way in the world that waits, {showcase.num_late} in the one that goes on "
         "while the policy computes; the same worlds and the same noise for all, 95 % intervals. Latency: batch 1, one "

@@ -87,5 +87,5 @@ def test_the_demo_teaches(capsys):
     with pytest.raises(SystemExit):
         parse(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "dense DDPM-100" in shown
+    assert "in eight ways" in shown
     assert "it goes on where it stopped" in shown
