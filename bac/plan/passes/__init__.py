@@ -32,7 +32,15 @@ from bac.plan.program import Program
 Pass = Callable[[Program], Program]
 
 _FRONT: tuple[Pass, ...] = (drop_dead_code, drop_copies, share_equal, fold_constants, index_by_places)
-_BACK: tuple[Pass, ...] = (attend_in_place, drop_dead_code, normalise_rows, relay_weights, merge_views, drop_dead_code, own_outputs)
+_BACK: tuple[Pass, ...] = (
+    attend_in_place,
+    drop_dead_code,
+    normalise_rows,
+    relay_weights,
+    merge_views,
+    drop_dead_code,
+    own_outputs,
+)
 _SHARE: tuple[Pass, ...] = (drop_dead_code, share_equal)
 _SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse_scaled_additions, close_reused_steps)
 _SOLVE: tuple[Pass, ...] = (drop_zero_additions, drop_dead_code, clamp_undivided, drop_dead_code)

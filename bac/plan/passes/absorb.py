@@ -15,48 +15,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import Tensor
 
 from bac.plan.passes.emit import Emitter, is_projection, origin, producers_of
-from bac.plan.passes.factors import StackedFactors, before_sites, can_stack
+from bac.plan.passes.factors import Absorbable, StackedFactors, before_sites, can_stack
 from bac.plan.program import Instruction, Program, Ref
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True, eq=False)
-class Absorbable:
-    """A cross-attention of one batch row, from the product that makes its queries to the one that makes its result.
-
-    Attributes:
-        source: Input of the query projection: T rows of E.
-        memory: Value with keys and values as its columns: S rows; keys of all heads, then values of all heads.
-        query: Weight `[.., E]` and bias of the first product, as values; the bias may be missing.
-        result: The last product.
-        query_columns: Output of the first product that is element (head, i) of the queries, `[H, D]`.
-        result_columns: Input of the last product that is element (head, i) of the attention's output, `[H, D]`.
-        first_column: Column of `memory` at which the keys begin.
-        mask: Constant added to the scores, or None.
-        scale: Factor of the scores.
-        num_queries: T.
-        num_tokens: S.
-    """
-
-    source: int
-    memory: int
-    query: tuple[int, ...]
-    result: Instruction
-    query_columns: Tensor
-    result_columns: Tensor
-    first_column: int
-    mask: int | None
-    scale: float
-    num_queries: int
-    num_tokens: int
 
 
 def absorb_projections(program: Program) -> Program:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bac.plan.passes.emit import producers_of
 from bac.plan.passes.trial import random_numbers
-from bac.plan.program import Instruction, Meta, Program, Ref, substitute
+from bac.plan.program import Instruction, Meta, Program, Ref, rename, substitute
 
 aten = torch.ops.aten
 
@@ -34,15 +34,16 @@ def attend_in_place(program: Program) -> Program:
     kept: list[Instruction] = []
     for instruction in program.instructions:
         if instruction.operator == _ATTENTION:
-            found = {v: layout for v in instruction.inputs[:3] if (layout := _layout(program, producers, v)) is not None}
+            found = {
+                v: layout for v in instruction.inputs[:3] if (layout := _layout(program, producers, v)) is not None
+            }
             if found and _keeps_bits(program, instruction, found, tried):
                 for value in (value for value in found if value not in known):
                     known[value] = new = next(fresh)
                     meta[new] = its = found[value]
                     args = (Ref(its.root), its.shape, its.stride, its.offset)
                     kept.append(Instruction(aten.as_strided.default, args, (), (new,)))
-                new_args = substitute(instruction.args, lambda v, f=found: Ref(known[v] if v in f else v))
-                instruction = replace(instruction, args=new_args)
+                instruction = rename(instruction, {value: known[value] for value in found})
         kept.append(instruction)
     return replace(program, meta=meta).with_instructions(kept)
 
@@ -69,9 +70,7 @@ def _layout(program: Program, producers: dict[int, Instruction], value: int) -> 
     return found if in_order else None
 
 
-def _keeps_bits(
-    program: Program, attention: Instruction, found: dict[int, Meta], tried: dict[Hashable, bool]
-) -> bool:
+def _keeps_bits(program: Program, attention: Instruction, found: dict[int, Meta], tried: dict[Hashable, bool]) -> bool:
     """Whether the attention gives the same bits in the same layout if it reads the values of `found` there."""
     values = attention.inputs
     layouts = tuple((meta.shape, meta.stride, meta.offset, meta.dtype) for meta in (program.meta[v] for v in values))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,10 +22,38 @@ from torch import Tensor
 from bac.plan.passes.emit import Emitter, is_projection, producers_of
 from bac.plan.program import Instruction, Program, Ref
 
-if TYPE_CHECKING:
-    from bac.plan.passes.absorb import Absorbable
-
 aten = torch.ops.aten
+
+
+@dataclass(frozen=True, eq=False)
+class Absorbable:
+    """A cross-attention of one batch row, from the product that makes its queries to the one that makes its result.
+
+    Attributes:
+        source: Input of the query projection: T rows of E.
+        memory: Value with keys and values as its columns: S rows; keys of all heads, then values of all heads.
+        query: Weight `[.., E]` and bias of the first product, as values; the bias may be missing.
+        result: The last product.
+        query_columns: Output of the first product that is element (head, i) of the queries, `[H, D]`.
+        result_columns: Input of the last product that is element (head, i) of the attention's output, `[H, D]`.
+        first_column: Column of `memory` at which the keys begin.
+        mask: Constant added to the scores, or None.
+        scale: Factor of the scores.
+        num_queries: T.
+        num_tokens: S.
+    """
+
+    source: int
+    memory: int
+    query: tuple[int, ...]
+    result: Instruction
+    query_columns: Tensor
+    result_columns: Tensor
+    first_column: int
+    mask: int | None
+    scale: float
+    num_queries: int
+    num_tokens: int
 
 
 @dataclass(frozen=True)
@@ -140,12 +167,18 @@ class StackedFactors:
                 self.emitter.constant(torch.cat([constants[p.inputs[at]][c] for p, c in zip(products, columns, strict=True)]))
                 for at in range(1, len(products[0].inputs))
             )  # fmt: skip
-            given = emit(aten.reshape.default, Ref(products[0].inputs[0]), (-1, constants[products[0].inputs[1]].shape[1]))
+            given = emit(
+                aten.reshape.default, Ref(products[0].inputs[0]), (-1, constants[products[0].inputs[1]].shape[1])
+            )
             tokens = emit(aten.linear.default, given, weight, *bias)
             heads = emit(aten.view.default, tokens, (-1, len(self._first) * 2 * num_heads, size))
             matrix = self.emitter.constant(torch.cat([self._weights[id(site)] for site in self._first]))
-            shift = self.emitter.constant(torch.cat([self._bias(site) for site in self._first]))
-            self._rows = emit(aten.baddbmm.default, shift, emit(aten.transpose.int, heads, 0, 1), matrix)
+            shift = torch.cat([self._bias(site) for site in self._first])
+            heads = emit(aten.transpose.int, heads, 0, 1)
+            if bool(shift.any()):
+                self._rows = emit(aten.baddbmm.default, self.emitter.constant(shift), heads, matrix)
+            else:
+                self._rows = emit(aten.bmm.default, heads, matrix)
         return self._rows
 
     def _bias(self, site: Absorbable) -> Tensor:

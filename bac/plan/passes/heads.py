@@ -80,7 +80,11 @@ class _Finder:
 
     def _before(self, total: Instruction, added: int, kept: int) -> Wide | None:
         meta, constants = self.program.meta, self.program.constants
-        if kept in constants or meta[kept].shape != meta[total.outputs[0]].shape or not self._is_row_by_row(kept, total):
+        if (
+            kept in constants
+            or meta[kept].shape != meta[total.outputs[0]].shape
+            or not self._is_row_by_row(kept, total)
+        ):
             return None
         result = self._product(added)
         if result is None or len(result.inputs) != 3 or not bool(constants[result.inputs[2]].any()):

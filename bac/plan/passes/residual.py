@@ -167,7 +167,7 @@ class _Writer:
         else:
             kept = emit(aten.view.default, kept, (rows, output.shape[-1]))
         given = emit(aten.view.default, source, (rows, self.emitter.meta[source.value].shape[-1]))
-        options = {} if site.factor == 1 else {"alpha": site.factor}
+        options: dict[str, Any] = {} if site.factor == 1 else {"alpha": site.factor}
         product = emit(aten.addmm.default, kept, given, weight, **options)
         emit(aten.view.default, product, output.shape, output=site.total.outputs[0])
 

@@ -36,10 +36,10 @@ def _without_identities(program: Program) -> Program:
     for instruction in program.instructions:
         renamed = rename(instruction, same)
         root = program.meta[renamed.outputs[0]].root
-        if renamed.operator == torch.ops.aten.as_strided.default and renamed.args[0] == Ref(root):
-            if program.meta[renamed.outputs[0]] == program.meta[root]:
-                same[renamed.outputs[0]] = root
-                continue
+        whole = renamed.operator == torch.ops.aten.as_strided.default and renamed.args[0] == Ref(root)
+        if whole and program.meta[renamed.outputs[0]] == program.meta[root]:
+            same[renamed.outputs[0]] = root
+            continue
         kept.append(renamed)
     outputs = tuple(same.get(value, value) for value in program.outputs)
     return replace(program, outputs=outputs).with_instructions(kept)
