@@ -163,10 +163,11 @@ class StackedFactors:
             products = [producers[self._variable(site)] for site in self._first]
             num_heads, size = self._first[0].query_columns.shape
             columns = [slice(s.first_column, s.first_column + 2 * num_heads * size) for s in self._first]
+            layers = list(zip(products, columns, strict=True))
             weight, *bias = (
-                self.emitter.constant(torch.cat([constants[p.inputs[at]][c] for p, c in zip(products, columns, strict=True)]))
+                self.emitter.constant(torch.cat([constants[p.inputs[at]][c] for p, c in layers]))
                 for at in range(1, len(products[0].inputs))
-            )  # fmt: skip
+            )
             given = emit(
                 aten.reshape.default, Ref(products[0].inputs[0]), (-1, constants[products[0].inputs[1]].shape[1])
             )
