@@ -136,7 +136,7 @@ def _place_of_bias(program: Program, producers: dict[int, Instruction], site: Jo
 
 def _shift(constants: Any, site: Joined) -> Tensor | None:
     """The smallest shift that a product turns into its bias; None if it is large."""
-    weight, bias = (constants[value].double() for value in site.product.inputs[1:])
+    weight, bias = (constants[value].detach().double() for value in site.product.inputs[1:])
     shift = torch.linalg.lstsq(weight, bias.unsqueeze(1), driver="gelsd" if weight.device.type == "cpu" else None)
     found = shift.solution[:, 0]
     exact = bool((weight @ found - bias).abs().max() <= 1e-9 * bias.abs().max())
