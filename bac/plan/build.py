@@ -32,6 +32,7 @@ from bac.plan.tape import Tape, difference
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _NEEDS_GRADIENTS = "does not require grad"  # PyTorch, of a run that differentiates, as real-time chunking does
 
+_PRODUCTS = {"linear", "addmm", "baddbmm", "bmm", "matmul", "mm"}
 TOLERANCE = 1e-5  # of the largest output; the error that re-association may make in float32
 
 
@@ -85,6 +86,7 @@ class Compiled:
     replay_s: float
     exact: bool = False
     skipped: tuple[str, ...] = ()
+    tolerance: float = 0.0
 
     def plan(self, staleness: Staleness, recording: Recording, *, build_s: float) -> Plan:
         """Make the plan for arguments like those of a recording."""
@@ -103,6 +105,7 @@ class Compiled:
             stages=self.stages,
             skipped=self.skipped,
             max_error=self.error,
+            tolerance=self.tolerance,
             build_s=build_s,
             replay_s=self.replay_s,
         )
@@ -274,7 +277,7 @@ def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> 
             skipped.append(f"{what}: {str(error).splitlines()[0]}")
             continue
         if compiled.error <= fast_bound:
-            return replace(compiled, skipped=tuple(skipped))
+            return replace(compiled, skipped=tuple(skipped), tolerance=fast_bound)
         skipped.append(f"{what}: an error of {compiled.error:.1e} where {fast_bound:.0e} is allowed")
     compiled = _compile_with(program, recordings, EXACT, False, skipped)
     if not compiled.error <= exact_bound:  # on some processors BLAS rounds a split product differently
@@ -282,7 +285,7 @@ def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> 
         compiled = _compile_with(program, recordings, UNSPLIT, False, skipped)
     if not compiled.error <= exact_bound:  # `not <=` rather than `>`, so that NaN is refused too
         raise Refusal(f"the specialised program differs from the interceptor by {compiled.error:.1e}")
-    return replace(compiled, exact=True, skipped=tuple(skipped))
+    return replace(compiled, exact=True, skipped=tuple(skipped), tolerance=exact_bound)
 
 
 def _compile_with(
@@ -308,14 +311,26 @@ def _is_on_gpu(program: Program) -> bool:
 
 def _bounds(program: Program, outputs: Sequence[Tensor]) -> tuple[float, float]:
     """Largest relative errors of an exact and of a re-associated plan. GPU kernels need not give equal bits."""
-    tolerance = max(map(tolerance_of, outputs))
+    coarsest = max((_tolerance(dtype) for dtype in _computed_in(program)), default=0.0)
+    tolerance = max(coarsest, *map(tolerance_of, outputs))
     return (tolerance if _is_on_gpu(program) else 0.0), tolerance
+
+
+def _computed_in(program: Program) -> set[torch.dtype]:
+    """Dtypes of the matrix products that a run computes: a model in bfloat16 may return its actions in float32."""
+    variable = program.variable
+    products = (i for i in program.instructions if i.name in _PRODUCTS and not variable.isdisjoint(i.outputs))
+    return {program.meta[i.outputs[0]].dtype for i in products}
 
 
 def tolerance_of(output: Tensor) -> float:
     """Largest error that another order of roundings may make in an output of this dtype, relative to the largest."""
-    coarse = output.is_floating_point() and output.dtype != torch.float32
-    return max(TOLERANCE, 100 * torch.finfo(output.dtype).eps if coarse else 0.0)
+    return _tolerance(output.dtype)
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    coarse = dtype.is_floating_point and dtype != torch.float32
+    return max(TOLERANCE, 100 * torch.finfo(dtype).eps if coarse else 0.0)
 
 
 def _describe(tensor: Tensor, is_pinned: bool) -> str:

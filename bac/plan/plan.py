@@ -47,6 +47,7 @@ class Plan:
         stages: Operators after recording and after each pass.
         skipped: Transformations left out, with the reason.
         max_error: Largest difference to the two interpreted runs of the check, relative to their largest output.
+        tolerance: Largest such difference that was allowed, from the dtype of the run's matrix products.
         build_s: Time from first recording to last check [s].
         replay_s: Time of one replay, measured when the plan was built [s].
     """
@@ -64,6 +65,7 @@ class Plan:
     max_error: float
     build_s: float
     replay_s: float
+    tolerance: float = 0.0
 
     @property
     def num_operations(self) -> int:
@@ -114,7 +116,8 @@ class Plan:
             f"a replay took {1e3 * self.replay_s:.2f} ms"
         )
         same = "bit-equal to" if self.max_error == 0 else f"within {self.max_error:.1e} of"
-        lines.append(f"  {same} the interceptor on two runs")
+        allowed = f" ({self.tolerance:.1e} allowed)" if self.tolerance else ""
+        lines.append(f"  {same} the interceptor on two runs{allowed}")
         return "\n".join(lines)
 
 

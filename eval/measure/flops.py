@@ -67,10 +67,12 @@ def fixed_flops(policy: Any) -> int:
     PyTorch's counter measures it. Attention is decomposed into matrix products, because the counter sees only those.
     """
     denoiser = policy.diffusion.transformer
-    sample = torch.zeros(1, *denoiser.chunk_shape)
-    condition = torch.zeros(1, denoiser.cond_pos_emb.shape[1] - 1, denoiser.cond_obs_emb.in_features)
+    like = denoiser.pos_emb  # the probes go where the denoiser is, in its dtype
+    sample = like.new_zeros(1, *denoiser.chunk_shape)
+    condition = like.new_zeros(1, denoiser.cond_pos_emb.shape[1] - 1, denoiser.cond_obs_emb.in_features)
+    timestep = torch.zeros(1, dtype=torch.long, device=like.device)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-        denoiser(sample, torch.zeros(1, dtype=torch.long), condition)
+        denoiser(sample, timestep, condition)
     counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     layers = sum(flop for name, flop in counts.items() if LAYER.search(name))
     return counter.get_total_flops() - layers

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bac.plan.passes.absorb import absorb_projections
+from bac.plan.passes.attend import attend_in_place
 from bac.plan.passes.closed import close_reused_steps
 from bac.plan.passes.copies import drop_copies
 from bac.plan.passes.cse import share_equal
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.fold import fold_constants
+from bac.plan.passes.heads import widen_heads
 from bac.plan.passes.masks import index_by_places
 from bac.plan.passes.own import own_outputs
 from bac.plan.passes.presum import presum_residuals
 from bac.plan.passes.relay import relay_weights
-from bac.plan.passes.scale import fuse_scaled_additions
+from bac.plan.passes.residual import add_in_products
+from bac.plan.passes.rows import normalise_rows
+from bac.plan.passes.scale import clamp_undivided, drop_zero_additions, fuse_scaled_additions
 from bac.plan.passes.slices import write_slices
 from bac.plan.passes.split import split_tokens, split_tokens_anyway
 from bac.plan.passes.views import merge_views
@@ -28,14 +32,24 @@ from bac.plan.program import Program
 Pass = Callable[[Program], Program]
 
 _FRONT: tuple[Pass, ...] = (drop_dead_code, drop_copies, share_equal, fold_constants, index_by_places)
-_BACK: tuple[Pass, ...] = (relay_weights, merge_views, drop_dead_code, own_outputs)
+_BACK: tuple[Pass, ...] = (
+    attend_in_place,
+    drop_dead_code,
+    normalise_rows,
+    relay_weights,
+    merge_views,
+    drop_dead_code,
+    own_outputs,
+)
 _SHARE: tuple[Pass, ...] = (drop_dead_code, share_equal)
 _SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse_scaled_additions, close_reused_steps)
+_SOLVE: tuple[Pass, ...] = (drop_zero_additions, drop_dead_code, clamp_undivided, drop_dead_code)
+_JOIN: tuple[Pass, ...] = (widen_heads, drop_dead_code, add_in_products, drop_dead_code)
 
 EXACT = (*_FRONT, split_tokens, *_SHARE, *_BACK)
 UNSPLIT = (*_FRONT, *_BACK)
 _ASSOCIATE = (split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM)
-FAST = (*_FRONT, *_ASSOCIATE, drop_dead_code, *_BACK)
+FAST = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, *_BACK)
 
 # For other runtimes, which choose layouts themselves: no strides in the program.
 PORTABLE = (*_FRONT, write_slices, own_outputs)

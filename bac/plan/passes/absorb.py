@@ -15,47 +15,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import Tensor
 
 from bac.plan.passes.emit import Emitter, is_projection, origin, producers_of
+from bac.plan.passes.factors import Absorbable, StackedFactors, before_sites, can_stack
 from bac.plan.program import Instruction, Program, Ref
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True, eq=False)
-class Absorbable:
-    """A cross-attention of one batch row, from the product that makes its queries to the one that makes its result.
-
-    Attributes:
-        source: Input of the query projection: T rows of E.
-        memory: Value with keys and values as its columns: S rows; keys of all heads, then values of all heads.
-        query: Weight `[.., E]` and bias of the first product, as values; the bias may be missing.
-        result: The last product.
-        query_columns: Output of the first product that is element (head, i) of the queries, `[H, D]`.
-        result_columns: Input of the last product that is element (head, i) of the attention's output, `[H, D]`.
-        first_column: Column of `memory` at which the keys begin.
-        mask: Constant added to the scores, or None.
-        scale: Factor of the scores.
-        num_queries: T.
-        num_tokens: S.
-    """
-
-    source: int
-    memory: int
-    query: tuple[int, ...]
-    result: Instruction
-    query_columns: Tensor
-    result_columns: Tensor
-    first_column: int
-    mask: int | None
-    scale: float
-    num_queries: int
-    num_tokens: int
 
 
 def absorb_projections(program: Program) -> Program:
@@ -64,8 +33,7 @@ def absorb_projections(program: Program) -> Program:
     sites = {i.outputs[0]: site for i in program.instructions if (site := finder.find(i)) is not None}
     uses = Counter(site.memory for site in sites.values())
     worth = {v: s for v, s in sites.items() if uses[s.memory] > 1 or finder.is_partly_constant(s.memory)}
-    writer = _Writer(program)
-    return writer.emitter.rewrite(worth, writer.write)
+    return _Writer(program, worth).rewritten()
 
 
 class _Finder:
@@ -174,26 +142,60 @@ def _columns_back(places: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 class _Writer:
     """Writes sites. Sites of one block share their weights, and the factors of tokens that all steps share."""
 
-    def __init__(self, program: Program) -> None:
-        self.emitter = Emitter(program)
-        self._producers = producers_of(program)
+    def __init__(self, program: Program, sites: Mapping[int, Absorbable]) -> None:
+        producers = producers_of(program)
+        parts = [(site, parts_of(producers[site.memory])) for site in sites.values()]
+        earlier = None
+        if can_stack(program, parts):
+            variables = {part for _, of_site in parts for part in of_site if part not in program.constants}
+            earlier = before_sites(program, set(sites), variables)
+        self.emitter = Emitter(earlier or program)
+        self._sites = sites
+        self._producers = producers
         self._weights: dict[Hashable, tuple[Ref, bool]] = {}
         self._masks: dict[Hashable, Ref] = {}
         self._factors: dict[Hashable, Ref] = {}
+        self._stacked: StackedFactors | None = None
+        if earlier is not None:
+            weights = [self._weight(site) for site, _ in parts]
+            if len({has_bias for _, has_bias in weights}) == 1:
+                matrices = [self.emitter.constants[weight.value] for weight, _ in weights]
+                masks = [None if site.mask is None else self._mask(site) for site, _ in parts]
+                self._stacked = StackedFactors(self.emitter, parts, matrices, masks)
+
+    def rewritten(self) -> Program:
+        """The program with all sites rewritten."""
+        return self.emitter.rewrite(self._sites, self.write)
 
     def write(self, site: Absorbable) -> None:
         """Emit the instructions that replace a site."""
         emit, meta = self.emitter.emit, self.emitter.meta
-        weight, has_bias = self._weight(site)
         num_heads, num_queries, num_tokens = len(site.query_columns), site.num_queries, site.num_tokens
         features, width = meta[site.source].shape[-1], num_heads * num_tokens
         output = meta[site.result.outputs[0]].shape
+        rows = emit(aten.reshape.default, Ref(site.source), (num_queries, features))
+        if self._stacked is not None:
+            factors = self._stacked.of(site)
+            keys, values, bias = factors.keys, emit(aten.t.default, factors.values), []
+            product = aten.mm.default if factors.offset is None else aten.addmm.default
+            scores = emit(product, *([] if factors.offset is None else [factors.offset]), rows, keys)
+        else:
+            keys, values, scores = self._scores(site, rows)
+            bias = [Ref(value) for value in site.result.inputs[2:]]
+        scores = emit(aten.view.default, scores, (num_queries, num_heads, num_tokens))
+        shares = emit(aten.view.default, emit(aten._softmax.default, scores, 2, False), (*output[:-1], width))
+        emit(aten.linear.default, shares, values, *bias, output=site.result.outputs[0])
+
+    def _scores(self, site: Absorbable, rows: Ref) -> tuple[Ref, Ref, Ref]:
+        """Factors of keys `[E, H * S]` and values `[E, H * S]`, and scores, of one site alone."""
+        emit = self.emitter.emit
+        weight, has_bias = self._weight(site)
+        features, width = self.emitter.meta[site.source].shape[-1], len(site.query_columns) * site.num_tokens
         factors = emit(aten.view.default, self._all_factors(site, weight), (2, width, features + has_bias))
         keys, values = (emit(aten.select.int, factors, 0, place) for place in (0, 1))
         # The last column of the keys' factors is c; that of the values' is zero.
         offset = emit(aten.select.int, keys, 1, features) if has_bias else None
         keys, values = (emit(aten.t.default, emit(aten.slice.Tensor, f, 1, 0, features)) for f in (keys, values))
-        rows = emit(aten.reshape.default, Ref(site.source), (num_queries, features))
         # addmm adds one matrix in the same operator: c if there is one, otherwise the mask.
         mask = self._mask(site) if site.mask is not None else None
         if offset is not None:
@@ -203,10 +205,7 @@ class _Writer:
             scores = emit(aten.addmm.default, mask, rows, keys)
         else:
             scores = emit(aten.mm.default, rows, keys)
-        scores = emit(aten.view.default, scores, (num_queries, num_heads, num_tokens))
-        shares = emit(aten.view.default, emit(aten._softmax.default, scores, 2, False), (*output[:-1], width))
-        bias = [Ref(value) for value in site.result.inputs[2:]]
-        emit(aten.linear.default, shares, values, *bias, output=site.result.outputs[0])
+        return keys, values, scores
 
     def _all_factors(self, site: Absorbable, weight: Ref) -> Ref:
         """A' (and c) of all heads, then B of all heads: `[2 H, S, E]`, or `[2 H, S, E + 1]`."""

@@ -1,4 +1,4 @@
-"""Merges a chain of views into one view."""
+"""Merges a chain of views into one view, and drops views that show their whole memory as it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from bac.plan.program import Instruction, Program, Ref
+from bac.plan.program import Instruction, Program, Ref, rename
 
 
 def merge_views(program: Program) -> Program:
@@ -26,7 +26,23 @@ def merge_views(program: Program) -> Program:
             if depth[value] > 1:
                 instruction = _as_strided(program, instruction, value)
         merged.append(instruction)
-    return program.with_instructions(merged)
+    return _without_identities(program.with_instructions(merged))
+
+
+def _without_identities(program: Program) -> Program:
+    """Read the root wherever a view of the root's own layout is read."""
+    same: dict[int, int] = {}
+    kept = []
+    for instruction in program.instructions:
+        renamed = rename(instruction, same)
+        root = program.meta[renamed.outputs[0]].root
+        whole = renamed.operator == torch.ops.aten.as_strided.default and renamed.args[0] == Ref(root)
+        if whole and program.meta[renamed.outputs[0]] == program.meta[root]:
+            same[renamed.outputs[0]] = root
+            continue
+        kept.append(renamed)
+    outputs = tuple(same.get(value, value) for value in program.outputs)
+    return replace(program, outputs=outputs).with_instructions(kept)
 
 
 def _plain(program: Program, value: int) -> bool:

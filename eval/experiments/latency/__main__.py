@@ -1,6 +1,7 @@
 """``python -m eval.experiments.latency preset=quick output=FILE.json`` writes JSON, a table and a figure."""
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from eval.experiments.latency.experiment import records_of
-from eval.experiments.latency.report import write
+from eval.experiments.latency.report import Record, write
 from eval.setup.config import CONFIGS, log_to_terminal
 
 
@@ -23,9 +24,12 @@ def main(config: Any) -> None:
     torch.set_num_threads(1)
     gc.disable()  # plans are millions of small objects that stay alive; searching them for garbage takes seconds
     preset = presets[config.preset]
-    records = records_of(preset)
-    if config.output:
-        write(records, Path(config.output), figure=preset["figure"])
+
+    def keep(records: Sequence[Record]) -> None:
+        if config.output:
+            write(records, Path(config.output), figure=preset["figure"])
+
+    records_of(preset, keep)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,19 @@ from eval.setup.provenance import processor
 logger = logging.getLogger(__name__)
 
 
-def records_of(preset: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Measure every setting of a preset of ``configs/latency.yaml`` and log its table."""
-    records = []
+def records_of(
+    preset: Mapping[str, Any], keep: Callable[[Sequence[dict[str, Any]]], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Measure every setting of a preset of ``configs/latency.yaml`` and log its table.
+
+    Args:
+        preset: The preset.
+        keep: Called after each setting with the records so far, so that a run that is cut short leaves them.
+    """
+    records: list[dict[str, Any]] = []
     for changes in preset["settings"]:
         records.append(record_of(Setting(**{**preset["base"], **changes}), preset))
+        keep(records)
         gc.collect()  # frees the plans of this setting; the command has switched automatic collection off
     return records
 

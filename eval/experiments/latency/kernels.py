@@ -32,7 +32,8 @@ def kernel_load(call: Callable[[], object]) -> KernelLoad:
     """
     if not torch.cuda.is_available():
         raise RuntimeError("kernel_load: needs a CUDA device, found none. On a CPU compare operator counts instead")
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    # Without `acc_events` the profiler warns that it forgets events at the end of a cycle.
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
         call()
         torch.cuda.synchronize()
     kernels = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]

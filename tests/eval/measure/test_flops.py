@@ -63,3 +63,14 @@ def test_policy_flops_are_fixed_part_plus_updates(tiny_checkpoint):
     steps["decoder.layers.1.ffn"] = (0, 3, 5)
     extra = 2 * block_flops(BlockKind.FEED_FORWARD, **sizes)
     assert policy_flops(policy, bac.Schedule(7, steps), 7) == 7 * fixed + 2 * layer + extra
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("meta", "float32"), ("cpu", "bfloat16")])
+def test_the_probes_go_where_the_denoiser_is(device, dtype):
+    from eval.experiments.latency.random_policy import RandomPolicy, Setting
+    from eval.measure.flops import fixed_flops
+
+    sizes = {"layers": 1, "width": 16, "heads": 2, "num_steps": 20}
+    assert fixed_flops(RandomPolicy(Setting(**sizes, device=device, dtype=dtype))) == fixed_flops(
+        RandomPolicy(Setting(**sizes))
+    )
