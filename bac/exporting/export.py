@@ -33,7 +33,7 @@ from bac.exporting.formats import FORMATS, check
 from bac.exporting.recorded import record
 from bac.exporting.statistics import copy_processors
 from bac.files import probe, put_folder, reporting
-from bac.plan.build import tolerance_of
+from bac.plan.bounds import tolerance_of
 
 
 def export(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from bac.adapters.host import Host
 from bac.caching.interceptors.patch import stack_on, stacked
 from bac.errors import RunError
-from bac.plan.build import no_collection, record_twice, refusing, tolerance_of
+from bac.plan.bounds import tolerance_of
+from bac.plan.build import no_collection, record_twice, refusing
 from bac.plan.codegen import generate
 from bac.plan.executor import Replayer
 from bac.plan.passes import PORTABLE, PORTABLE_FAST, specialise

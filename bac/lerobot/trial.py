@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bac.plan.build import TOLERANCE
+from bac.plan.bounds import tolerance_of
 from bac.plan.randomness import RandomState
 from bac.plan.returned import distance, tensors_in
 
@@ -93,5 +93,5 @@ def _timed(call: Call, before: RandomState) -> tuple[Any, float]:
 
 def _allowed(output: Any) -> float:
     """Kernels of a GPU need not give equal bits; those of a CPU do."""
-    dtypes = {tensor.dtype for tensor in tensors_in(output) if tensor.is_cuda and tensor.is_floating_point()}
-    return max((max(TOLERANCE, 100 * torch.finfo(dtype).eps) for dtype in dtypes), default=0.0)
+    made = (tensor for tensor in tensors_in(output) if tensor.is_cuda and tensor.is_floating_point())
+    return max(map(tolerance_of, made), default=0.0)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bac.plan.bounds import bounds
 from bac.plan.codegen import Function, generate
 from bac.plan.cuda import GraphedReplay
 from bac.plan.inductor import CompiledReplay, settle
@@ -31,9 +32,6 @@ from bac.plan.tape import Tape, difference
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _NEEDS_GRADIENTS = "does not require grad"  # PyTorch, of a run that differentiates, as real-time chunking does
-
-_PRODUCTS = {"linear", "addmm", "baddbmm", "bmm", "matmul", "mm"}
-TOLERANCE = 1e-5  # of the largest output; the error that re-association may make in float32
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def build(
 
     The call is interpreted for the caller, then repeated on tape. Both happen again on other numbers. The two tapes
     must hold the same program, and the specialised program must reproduce the interpreted outputs: bit for bit if
-    `replay.exact`, within `TOLERANCE` otherwise.
+    `replay.exact`, within `bac.plan.bounds` otherwise.
 
     Args:
         sampler: Makes one denoising run, with the interceptors on.
@@ -265,7 +263,7 @@ def _peeked(sampler: Callable[..., Any], staleness: Staleness, arguments: Any, b
 
 def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> Compiled:
     """Specialise and check, the fastest allowed form first. The result lists the skipped transformations."""
-    exact_bound, fast_bound = _bounds(program, recordings[0].outputs)
+    exact_bound, fast_bound = bounds(program, recordings[0].outputs, on_gpu=_is_on_gpu(program))
     skipped: list[str] = []
     for passes, compiler in ((FAST, True), (FAST, False)) if not how.exact else ():
         if compiler and not how.compile:
@@ -307,30 +305,6 @@ def _compile_with(
 
 def _is_on_gpu(program: Program) -> bool:
     return any(meta.device.type == "cuda" for meta in program.meta.values())
-
-
-def _bounds(program: Program, outputs: Sequence[Tensor]) -> tuple[float, float]:
-    """Largest relative errors of an exact and of a re-associated plan. GPU kernels need not give equal bits."""
-    coarsest = max((_tolerance(dtype) for dtype in _computed_in(program)), default=0.0)
-    tolerance = max(coarsest, *map(tolerance_of, outputs))
-    return (tolerance if _is_on_gpu(program) else 0.0), tolerance
-
-
-def _computed_in(program: Program) -> set[torch.dtype]:
-    """Dtypes of the matrix products that a run computes: a model in bfloat16 may return its actions in float32."""
-    variable = program.variable
-    products = (i for i in program.instructions if i.name in _PRODUCTS and not variable.isdisjoint(i.outputs))
-    return {program.meta[i.outputs[0]].dtype for i in products}
-
-
-def tolerance_of(output: Tensor) -> float:
-    """Largest error that another order of roundings may make in an output of this dtype, relative to the largest."""
-    return _tolerance(output.dtype)
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    coarse = dtype.is_floating_point and dtype != torch.float32
-    return max(TOLERANCE, 100 * torch.finfo(dtype).eps if coarse else 0.0)
 
 
 def _describe(tensor: Tensor, is_pinned: bool) -> str:
