@@ -32,24 +32,17 @@ from bac.plan.program import Program
 Pass = Callable[[Program], Program]
 
 _FRONT: tuple[Pass, ...] = (drop_dead_code, drop_copies, share_equal, fold_constants, index_by_places)
-_BACK: tuple[Pass, ...] = (
-    attend_in_place,
-    drop_dead_code,
-    normalise_rows,
-    relay_weights,
-    merge_views,
-    drop_dead_code,
-    own_outputs,
-)
+_BACK: tuple[Pass, ...] = (relay_weights, merge_views, drop_dead_code, own_outputs)
+_IN_PLACE: tuple[Pass, ...] = (attend_in_place, drop_dead_code, normalise_rows)
 _SHARE: tuple[Pass, ...] = (drop_dead_code, share_equal)
 _SUM: tuple[Pass, ...] = (presum_residuals, drop_dead_code, fold_constants, fuse_scaled_additions, close_reused_steps)
 _SOLVE: tuple[Pass, ...] = (drop_zero_additions, drop_dead_code, clamp_undivided, drop_dead_code)
 _JOIN: tuple[Pass, ...] = (widen_heads, drop_dead_code, add_in_products, drop_dead_code)
 
-EXACT = (*_FRONT, split_tokens, *_SHARE, *_BACK)
-UNSPLIT = (*_FRONT, *_BACK)
+EXACT = (*_FRONT, split_tokens, *_SHARE, *_IN_PLACE, *_BACK)
+CAUTIOUS = (*_FRONT, *_BACK)  # where a kernel of this processor rounds with the layout
 _ASSOCIATE = (split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM)
-FAST = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, *_BACK)
+FAST = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, *_IN_PLACE, *_BACK)
 
 # For other runtimes, which choose layouts themselves: no strides in the program.
 PORTABLE = (*_FRONT, write_slices, own_outputs)
