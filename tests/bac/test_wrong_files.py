@@ -99,7 +99,7 @@ TYPE = "is of another type than it must be ("
             {"estimator": {"name": "scale_shift", "parameters": {"a": {"scale": {"shape": [7], "float32": "AAAA"}}}}},
             "a, scale: its numbers are damaged",
         ),
-        ({"precision": "int8"}, 'precision: must be "as loaded"'),
+        ({"precision": "int8"}, 'precision: must be one of "as loaded"'),
         ({"fingerprint": {"colour": "red"}}, "fingerprint: holds colour, which this bac does not know"),
         ({"fingerprint": {"block_names": 3}}, "fingerprint: must hold lists of block_names, timesteps"),
     ],
