@@ -149,8 +149,10 @@ def replayer(policy: nn.Module) -> Replayer:
 
 
 def told(policy: Any) -> str:
-    """Why chunks were not replayed."""
-    return f"{replayer(policy).refusals}, {replayer(policy).interruptions}"
+    """Why chunks were not replayed, as far as the replayer knows."""
+    found = replayer(policy)
+    changed = f"last change: {found._last_change or 'none'}, {len(found.plans)} plans, {found._num_records} recordings"
+    return f"{found.refusals}, {found.interruptions}, {changed}"
 
 
 def are_equal(some: list[Tensor], others: list[Tensor]) -> bool:

@@ -161,7 +161,7 @@ def test_pickle_and_deepcopy_keep_it():
         ({"num_steps": 0}, "num_steps: must be a whole number of at least 1, got 0"),
         ({"num_steps": 2.0}, "num_steps: must be a whole number of at least 1, got 2.0"),
         ({"estimator": Hold()}, "estimator: hold needs a schedule, which says where to reuse"),
-        ({"precision": "int8"}, "precision: must be \"as loaded\", got 'int8'"),
+        ({"precision": "int8"}, 'precision: must be one of "as loaded", "tf32", "bf16", got \'int8\''),
     ],
 )
 def test_a_broken_rule_is_named(parts, message):
