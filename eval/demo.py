@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "comparison: python -m eval.compare --help.",
     )
     parser.add_argument("-n", "--episodes", type=int, default=50, help="paired episodes of each way (default 50)")
-    parser.add_argument("--late", type=int, default=25, help="episodes in the world that does not wait (default 25)")
+    parser.add_argument("--late", type=int, default=20, help="episodes in the world that does not wait (default 20)")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each (default 2)")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder of the report")
     parser.add_argument("--quick", action="store_true", help="a few episodes and samples, to see that it works")
