@@ -33,7 +33,7 @@ lint: setup      ## ruff, mypy --strict and import contracts
 docs: setup      ## build the pages of docs/ into outputs/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-test: lint docs  ## lint, build the pages, then run every test (about 6 minutes)
+test: lint docs  ## lint, build the pages, then run every test (about 20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 clean:           ## remove what set-up, demo and tests left behind

@@ -149,7 +149,9 @@ def _colour(showcase: Showcase, way: Way) -> str:
 
 
 def _short(way: Way) -> str:
-    return way.title if way.title.startswith("dense") else way.cell.name
+    if way.title.startswith("dense"):
+        return way.title
+    return way.cell.name.removesuffix(f" {way.cell.timestep_spacing}")
 
 
 def _interval(value: Estimate) -> str:
