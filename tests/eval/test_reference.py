@@ -1,9 +1,12 @@
 """Is a way to be fast still the same policy? The instruments on tables and chunks whose answer is mental arithmetic."""
 
+import json
+
 import pytest
 import torch
 
 from eval.experiments.reference.instruments import INSTRUMENTS, correlations, draw_instruments, warned
+from eval.experiments.reference.report import stored
 from eval.experiments.reference.seam import halves, jump
 
 
@@ -72,3 +75,10 @@ def test_the_picture_of_the_instruments_has_a_panel_for_each(tmp_path):
     draw_instruments(tmp_path / "instruments.png", tables)
     assert (tmp_path / "instruments.png").stat().st_size > 0
     assert len(INSTRUMENTS) == 5
+
+
+def test_a_table_from_before_an_instrument_is_left_out(tmp_path):
+    for name, table in (("old", [{"name": "itself"}]), ("new", [ITSELF])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "table.json").write_text(json.dumps(table))
+    assert list(stored(tmp_path)) == ["new"]

@@ -1,6 +1,7 @@
 """The table and the picture of one policy."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from eval.experiments.reference.instruments import COLOURS, Row
 from eval.report.drawing import GREY, Label, key, picture, place_labels, plain_log_axis
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
+
+logger = logging.getLogger(__name__)
 
 
 def publish(folder: Path, table: Sequence[Row]) -> None:
@@ -54,5 +57,9 @@ def draw_front(path: Path, policy: str, table: Sequence[Row]) -> None:
 
 
 def stored(folder: Path) -> dict[str, list[Row]]:
-    """The published tables in a folder, by policy."""
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/table.json"))}
+    """The published tables in a folder, by policy. A table from before an instrument was there is left out, and named."""
+    tables = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/table.json"))}
+    old = [name for name, table in tables.items() if any("seam" not in row for row in table)]
+    for name in old:
+        logger.info("%s: its table has no jump at seams; make it anew: see %s", name, folder / name / "provenance.json")
+    return {name: table for name, table in tables.items() if name not in old}
