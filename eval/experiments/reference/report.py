@@ -57,7 +57,7 @@ def draw_front(path: Path, policy: str, table: Sequence[Row]) -> None:
 
 
 def stored(folder: Path) -> dict[str, list[Row]]:
-    """The published tables in a folder, by policy. A table from before an instrument was there is left out, and named."""
+    """The published tables in a folder, by policy. One from before an instrument was there is left out, and named."""
     tables = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/table.json"))}
     old = [name for name, table in tables.items() if any("seam" not in row for row in table)]
     for name in old:
