@@ -99,9 +99,9 @@ def _tf32() -> Iterator[None]:
     PyTorch has an older and a newer set of them. The older ones write the newer too, but coarsely, so the newer are put
     back after them. Where the caller wrote the newer alone, PyTorch refuses to read the older, which then stay.
     """
-    restore = [*_older(), *_newer()]
+    older, newer = _older(), _newer()
     try:
-        if len(restore) > len(_newer()):
+        if older:
             torch._C._set_float32_matmul_precision("high")
             torch._C._set_cudnn_allow_tf32(True)
         else:
@@ -109,7 +109,7 @@ def _tf32() -> Iterator[None]:
                 torch._C._set_fp32_precision_setter(backend, kind, "tf32")
         yield
     finally:
-        for put_back in restore:
+        for put_back in (*older, *newer):
             put_back()
 
 

@@ -28,10 +28,14 @@ def main(config: Any) -> None:
     log_to_terminal()
     torch.set_num_threads(1)
     if config.preset == "gpu":
-        return measure_all(list(config.models), config.device, Path(config.output), sizes=config.sizes)
+        device = config.device or ("cpu" if config.sizes == "tiny" else "cuda")
+        return measure_all(list(config.models), device, Path(config.output), sizes=config.sizes)
+    if config.preset != "cpu":
+        raise SystemExit(f"preset: must be cpu or gpu, got {config.preset}")
     if config.model not in POLICIES:
         raise SystemExit(f"model: must be one of {', '.join(POLICIES)}, got {config.model}")
-    maker = RowMaker(config.model, config.device, config.num_steps)
+    device = config.device or "cpu"
+    maker = RowMaker(config.model, device, config.num_steps)
     rows = speed_rows(maker)
     latencies = measure({name: row.call for name, row in rows.items()}, rounds=config.rounds)
     lines, made = list(table(rows, latencies)), provenance()
@@ -39,7 +43,7 @@ def main(config: Any) -> None:
         logger.info(line)
     about = (
         f"`{made['command']}`: {config.model}, {maker.num_parameters / 1e6:.0f} M parameters, K = {maker.num_steps}, "
-        f"{len(maker.calibration.blocks)} blocks, {config.device}, float32, batch 1, one thread of {made['device']}; "
+        f"{len(maker.calibration.blocks)} blocks, {device}, float32, batch 1, one thread of {made['device']}; "
         f"medians of {config.rounds} interleaved rounds, {latencies['dense'].clock} clock."
     )
     folder = Path(config.output)

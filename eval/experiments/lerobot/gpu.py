@@ -2,7 +2,7 @@
 
 ``python -m eval.experiments.lerobot preset=gpu output=results/gpu``. Every row is timed by turns with the untouched
 policy, printed and written as soon as it is measured, so a run that is cut short leaves what it has. The weights are
-random: latencies are valid, and success is not measured. ``device=cpu sizes=tiny`` goes the same way through each line.
+random: latencies are valid, and success is not measured. ``sizes=tiny`` goes the same way through each line on a CPU.
 """
 
 from __future__ import annotations
@@ -171,12 +171,14 @@ def measure_all(
         limit_s: No row begins after so much time [s]; those left out are named.
 
     Raises:
-        SystemExit: There is no such device, or no such policy.
+        SystemExit: There is no such device, size or policy.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("device: cuda was asked for, and there is none here; for a dry run: device=cpu sizes=tiny")
+    if sizes not in SIZES:
+        raise SystemExit(f"sizes: must be one of {', '.join(SIZES)}, got {sizes}")
     if unknown := set(names) - set(SIZES[sizes]):
         raise SystemExit(f"models: must be among {', '.join(SIZES[sizes])}, got {', '.join(sorted(unknown))}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("device: full sizes need a GPU with CUDA, and there is none here; for a dry run: sizes=tiny")
     started, made, found = time.perf_counter(), provenance(), {}
     card = torch.cuda.get_device_name() if device == "cuda" else made["device"]
     for name in names:
