@@ -63,7 +63,8 @@ def main(cfg: DictConfig) -> None:
     try:
         train(cfg, " ".join(["python -m policies.train", *sys.argv[1:]]))
     except KeyboardInterrupt:
-        tqdm.write(f"\nstopped. resume=true goes on from {cfg.state}, which is written every {cfg.save_every} steps.")
+        kept = f"resume=true goes on from {cfg.state}" if Path(cfg.state).is_file() else "Nothing was saved yet"
+        tqdm.write(f"\nstopped. {kept}; the state is written every {cfg.save_every} steps.")
         raise SystemExit(130) from None
     tqdm.write(f"Saved in {cfg.output}. Next: bac doctor --policy-path {cfg.output}")
 
