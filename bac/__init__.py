@@ -40,22 +40,50 @@ Words:
     schedule: for every block, its update steps.
     estimator: gives a reused block's value; the default is plain reuse.
     plan: the recorded, specialised program of a whole run.
+
+A name is imported when it is first asked for: ``bac --version``, and `bac.exported` on a robot without PyTorch, do not
+wait for what they do not use.
 """
 
-from bac import exported as exported  # bac.exported.load
-from bac.caching.block import Block
-from bac.caching.schedule import Schedule
-from bac.caching.schedulers.adaptive import adaptive_schedule
-from bac.control import ControlLoop
-from bac.denoising import Denoising, load
-from bac.errors import BacError
-from bac.exporting import export
-from bac.guarding import Guard
-from bac.plan.replay import Replay
-from bac.plugin import describe, unwrap, wrap
-from bac.recording import calibrate
-from bac.tuning import tune
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from bac.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from bac import exported as exported  # bac.exported.load
+    from bac.caching.block import Block
+    from bac.caching.schedule import Schedule
+    from bac.caching.schedulers.adaptive import adaptive_schedule
+    from bac.control import ControlLoop
+    from bac.denoising import Denoising, load
+    from bac.errors import BacError
+    from bac.exporting.export import export
+    from bac.guarding import Guard
+    from bac.plan.replay import Replay
+    from bac.plugin import describe, unwrap, wrap
+    from bac.recording import calibrate
+    from bac.tuning import tune
+
+_MODULES = {
+    "BacError": "errors",
+    "Block": "caching.block",
+    "ControlLoop": "control",
+    "Denoising": "denoising",
+    "Guard": "guarding",
+    "Replay": "plan.replay",
+    "Schedule": "caching.schedule",
+    "adaptive_schedule": "caching.schedulers.adaptive",
+    "calibrate": "recording",
+    "describe": "plugin",
+    "export": "exporting",
+    "load": "denoising",
+    "tune": "tuning",
+    "unwrap": "plugin",
+    "wrap": "plugin",
+}  # where each public name lives
 
 __all__ = [
     "BacError",
@@ -74,3 +102,20 @@ __all__ = [
     "unwrap",
     "wrap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, or a module of the package, imported now."""
+    if name in _MODULES:
+        value = globals()[name] = getattr(import_module(f"bac.{_MODULES[name]}"), name)
+        return value
+    try:
+        return import_module(f"bac.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"bac.{name}":
+            raise
+        raise AttributeError(f"module 'bac' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,7 +22,17 @@ def test_at_most_fifteen_public_names():
 
 @pytest.mark.parametrize("name", bac.__all__)
 def test_every_public_name_is_documented_in_its_own_words(name):
-    assert len(vars(bac)[name].__doc__.strip()) > 30
+    assert len(getattr(bac, name).__doc__.strip()) > 30
+
+
+def test_a_module_comes_when_it_is_asked_for_and_a_wrong_name_is_no_module():
+    code = "import bac; bac.plan.record; bac.solvers; print(hasattr(bac, 'wrapp'), 'wrap' in dir(bac))"
+    assert _printed(code) == "False True"
+
+
+def test_the_version_is_said_without_pytorch():
+    code = "import sys; from bac.cli import main; sys.argv[1:] = ['--version']; main(); print('torch' in sys.modules)"
+    assert _printed(code) == f"bac {bac.__version__}\nFalse"
 
 
 def test_every_error_a_user_can_meet_is_a_bac_error():
@@ -35,9 +45,7 @@ def test_every_error_a_user_can_meet_is_a_bac_error():
 @pytest.mark.slow
 def test_importing_bac_loads_torch_and_numpy_only():
     heavy = {"lerobot", "diffusers", "gymnasium", "hydra", "zarr", "scipy", "matplotlib", "transformers", "typer"}
-    code = f"import sys, bac; print(sorted({heavy} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    assert _printed(f"import sys; from bac import *; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
 @pytest.mark.slow
@@ -49,3 +57,8 @@ def test_the_wheel_ships_bac_and_the_lerobot_entry_only(tmp_path):
     tops = {name.split("/")[0] for name in shipped}
     assert tops == {"bac", "lerobot_policy_bac.py", f"lerobot_policy_bac-{bac.__version__}.dist-info"}
     assert {f"bac/presets/{name}.json" for name in presets.names()} <= set(shipped)
+
+
+def _printed(code: str) -> str:
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return run.stdout.strip()

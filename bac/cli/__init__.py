@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from bac.version import __version__
+
 
 def main() -> None:
     """Run the command, or exit with the name of the missing package."""
+    if sys.argv[1:] == ["--version"]:  # needs none of the commands, nor PyTorch
+        sys.stdout.write(f"bac {__version__}\n")
+        return
     try:
         from bac.cli.app import app
     except ModuleNotFoundError as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import torch
 
 from bac.control.timeline import Actions
 from bac.errors import ControlError
@@ -72,10 +72,10 @@ def as_range(action_range: Range | None) -> Range | None:
 def _as_numbers(name: str, value: Any) -> Actions:
     """A copy as float32 on the CPU."""
     try:
-        if isinstance(value, torch.Tensor):
+        if _is_tensor(value):
             if value.is_complex():
                 raise TypeError("it is complex")
-            return np.array(value.detach().to("cpu", torch.float32).numpy())
+            return np.array(value.detach().cpu().float().numpy())
         given = np.asarray(value)
         if given.dtype.kind not in "biuf":
             raise TypeError(f"it is {type(value).__name__} of {given.dtype}")
@@ -83,6 +83,12 @@ def _as_numbers(name: str, value: Any) -> Actions:
             return given.astype(np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ControlError(f"{name}: cannot be read as real numbers: {error}") from error
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether it is PyTorch's, which a robot that runs an exported policy may do without."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def as_positive(name: str, value: Any) -> float:

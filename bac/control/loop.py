@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import Any, Literal, Protocol
-
-import torch
 
 from bac.control.checks import Range, as_action, as_chunk, as_count, as_positive, as_range, check_range
 from bac.control.clock import Clock, Outcome, WallClock, Worker, prompt_threads
@@ -280,7 +280,7 @@ class _Run:
         policy, observation = self.loop.policy, self.observation
 
         def work() -> Any:
-            with torch.inference_mode():  # the mode is per thread, so the worker needs its own
+            with _inference_mode():  # the mode is per thread, so the worker needs its own
                 return policy.predict_action_chunk(observation)
 
         self.thinking = (step, self.clock.now() if observed_s is None else observed_s)
@@ -317,3 +317,9 @@ class _Run:
         safe = self.loop.safe_action
         given = self.robot("safe_action()", safe, self.last_action, self.observation) if callable(safe) else safe
         return as_action(given, self.action_size)
+
+
+def _inference_mode() -> AbstractContextManager[Any]:
+    """PyTorch's, where the policy has brought it: an exported one may do without."""
+    torch = sys.modules.get("torch")
+    return nullcontext() if torch is None else torch.inference_mode()

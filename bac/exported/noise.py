@@ -24,7 +24,7 @@ def drawn(noise: Sequence[Noise], generator: Any = None) -> list[Array]:
             `numpy.random.Generator`: numbers of the same distribution. None takes PyTorch's default generator if
             PyTorch is loaded, and NumPy with a fresh seed otherwise.
     """
-    if generator is None and "torch" not in sys.modules:
+    if generator is None and sys.modules.get("torch") is None:
         generator = np.random.default_rng()
     if isinstance(generator, np.random.Generator):
         return [_from_numpy(one, generator) for one in noise]

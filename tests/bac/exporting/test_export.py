@@ -161,6 +161,29 @@ def test_an_onnx_file_makes_the_policys_actions(tmp_path):
     assert card.errors["policy.onnx"] <= 1e-5
     made = exported_chunk(bac.exported.load(tmp_path / "onnx"), observations(1))
     torch.testing.assert_close(made, chunk(policy, observations(1)), rtol=0, atol=1e-5)
+    assert _steps_without_torch(tmp_path / "onnx") == 3
+
+
+def _steps_without_torch(folder: Path) -> int:
+    """Control steps of a robot that runs an ONNX file where PyTorch cannot be imported."""
+    code = f"""
+import sys
+sys.modules["torch"] = None
+import numpy as np, bac
+class Robot:
+    sent = 0
+    def observe(self):
+        sizes = {{"observation.state": {STATE}, "observation.environment_state": 5}}
+        return {{name: np.zeros((1, {OBSERVED}, size), np.float32) for name, size in sizes.items()}}
+    def act(self, action):
+        self.sent += 1
+loop = bac.ControlLoop(bac.exported.load({str(folder)!r}), Robot(), control_hz=50, safe_action=[0.0] * {ACTIONS})
+loop.run(num_steps=3)
+print(loop.robot.sent)
+"""
+    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return int(made.stdout)
 
 
 @pytest.mark.parametrize(
