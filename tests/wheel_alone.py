@@ -8,13 +8,14 @@ Not part of ``make test``, because it needs a package index and some minutes. It
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-UV = (sys.executable, "-m", "uv")
+UV = (shutil.which("uv") or "uv",)
 OBSERVED = "--env-option=obs_type=environment_state_agent_pos"
 
 REPLAY = """
