@@ -5,8 +5,8 @@ measures their latency on this machine (`machine`, `timing`), and picks one that
 """
 
 from bac.tuning.budget import Budget, BudgetError
+from bac.tuning.call import tune
 from bac.tuning.result import Tuned
 from bac.tuning.trial import Trial
-from bac.tuning.tuner import tune
 
 __all__ = ["Budget", "BudgetError", "Trial", "Tuned", "tune"]

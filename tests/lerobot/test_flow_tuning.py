@@ -8,9 +8,9 @@ import torch
 import bac
 from bac.adapters import find_host
 from bac.caching.interceptors.patch import interceptors
+from bac.tuning.batches import split
 from bac.tuning.flow import FITTED, OWN
 from bac.tuning.reference import fine_run
-from bac.tuning.tuner import split
 from tests.lerobot import models
 
 pytestmark = pytest.mark.slow
