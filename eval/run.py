@@ -51,7 +51,6 @@ def main(config: Any) -> None:
         latency=latency,
         flops_ratio=comparison.flops(dense()) / comparison.flops(cell),
         sweeps=comparison.sweeps(cell),
-        action_error=None,
     )
     print(plain_table([row], judged_by_score=settings.judged_by_score))
 

@@ -7,12 +7,16 @@ phase measures it anew whenever a user names the phase, because good numbers nee
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 import bac
 from bac.plan.replay import replay_named
+from bac.tuning.distance import Distance, distance
 from eval.compared.calibrated import Calibrated
 from eval.compared.matching import SpacingChooser, matched_steps, measure_cells
 from eval.measure.action_error import action_chunks, action_error, reference_of
@@ -163,8 +167,7 @@ class Comparison:
 
     @property
     def _stored_latencies(self) -> dict[str, Any]:
-        path = self._file("latency")
-        return json.loads(path.read_text()) if path.exists() else {}
+        return _stored(self._file("latency"))
 
     def results(self, cell: Cell, think: int = 0) -> list[EpisodeResult]:
         """Finished episodes of the comparison's seeds, in order of seed; `think` control steps pass per chunk."""
@@ -183,7 +186,7 @@ class Comparison:
             return chunks[cell]
 
         path = self.settings.folder / "action_error.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = _stored(path)
         for cell in self.cells:
             reference = reference_of(cell)
             key = unit_key(self.settings, cell, self.denoising(cell))
@@ -191,6 +194,27 @@ class Comparison:
                 known[key] = None if reference is None else action_error(chunks_of(cell), chunks_of(reference))
         write_json(path, known)
         return {cell: known[unit_key(self.settings, cell, self.denoising(cell))] for cell in self.cells}
+
+    def distances(self) -> dict[Cell, Distance]:
+        """Distance of every cell's action chunks, as a distribution, to the policy's own (`bac.tuning.distance`).
+
+        The policy itself is compared with its own chunks from other noise: the floor.
+        """
+        batch, draws = self.calibrated.observations("fidelity"), self.settings.num_distance_draws
+        path = self.settings.folder / "distances.json"
+        known = _stored(path)
+        keys = {cell: unit_key(self.settings, cell, self.denoising(cell)) for cell in self.cells}
+
+        def chunks_of(cell: Cell, first_draw: int) -> Any:
+            with running(self.loaded.policy, cell, self.denoising(cell)) as policy:
+                return action_chunks(policy, batch, num_draws=draws, first_draw=first_draw)
+
+        missing = [cell for cell in self.cells if keys[cell] not in known]
+        own = chunks_of(self.cells[0], draws) if missing else None
+        for cell in tqdm(missing, desc="distances", unit="cell", disable=not self.settings.progress):
+            known[keys[cell]] = asdict(distance(chunks_of(cell, 0), own))
+            write_json(path, known)
+        return {cell: Distance(**known[key]) for cell, key in keys.items()}
 
     def think_steps(self, cell: Cell) -> int:
         """Control steps that pass while the cell computes a chunk."""
@@ -247,6 +271,11 @@ class Comparison:
     def _file(self, name: str) -> Path:
         """Path of a result that depends on the executor."""
         return self.settings.folder / f"{name}-{self.settings.executor}.json"
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """What a phase left in a file; empty before it has run."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _cell_key(cell: Cell) -> str:

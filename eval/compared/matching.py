@@ -10,10 +10,10 @@ import torch
 
 import bac
 from bac.tuning.timing import WARM_UP
-from eval.measure.action_error import action_chunks, best_spacing, reference_of
+from eval.measure.action_error import action_chunks, action_error, best_spacing, energy_distance
 from eval.measure.latency import Latency, measure, steps_within
 from eval.setup.batches import Batch
-from eval.setup.cells import SOLVERS, Cell, configure, dense, itself, running
+from eval.setup.cells import FLOW, SOLVERS, Cell, configure, dense, itself, running
 
 logger = logging.getLogger(__name__)
 PROBES = (6, 24)
@@ -124,7 +124,10 @@ def _timed(num_steps: int, solver: str) -> Cell:
 
 
 class SpacingChooser:
-    """Chooses the best timestep spacing of few-step cells on calibration observations; makes dense references once.
+    """Chooses the timestep spacing in which few-step cells come closest to the policy itself, as it is configured.
+
+    A policy that draws noise at every step is compared as a distribution (energy distance), a flow chunk by chunk from
+    the same noise (action error). The policy's own chunks are made once.
 
     Args:
         policy: Unwrapped policy.
@@ -138,14 +141,17 @@ class SpacingChooser:
 
     def __call__(self, solver: str, num_steps: int) -> Cell:
         """The dense cell with the best spacing."""
-        reference = self._reference(reference_of(dense(num_steps, solver)) or dense())
-        spacing, distances = best_spacing(self._policy, solver, num_steps, self._batch, reference)
+        is_flow = solver == FLOW
+        reference = self._own(dense(10, FLOW), 0) if is_flow else self._own(dense(), self._num_draws)
+        measure = action_error if is_flow else energy_distance
+        spacing, distances = best_spacing(self._policy, solver, num_steps, self._batch, reference, distance=measure)
         tried = ", ".join(f"{name} {value:.4f}" for name, value in distances.items())
         logger.info("%s-%d: %s timesteps are the nearest to the policy (%s)", solver, num_steps, spacing, tried)
         return dense(num_steps, solver, spacing)
 
-    def _reference(self, cell: Cell) -> torch.Tensor:
+    def _own(self, cell: Cell, first_draw: int) -> torch.Tensor:
         if cell not in self._references:
+            options = {"num_draws": self._num_draws, "first_draw": first_draw}
             with running(self._policy, cell):
-                self._references[cell] = action_chunks(self._policy, self._batch, num_draws=self._num_draws)
+                self._references[cell] = action_chunks(self._policy, self._batch, **options)
         return self._references[cell]

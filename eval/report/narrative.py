@@ -31,8 +31,12 @@ NOTES = """
 - **action error**: RMS difference of the executed actions, normalised units, on {observations} states of other
   episodes of the dense policy x {draws} noise draws. Cached DDPM against dense DDPM-100 on the same draws; DDIM and
   DPM-Solver++ against dense DDIM-100 from the same initial noise; undefined for DDPM with fewer steps.
-- Few-step rivals have as many steps as BAC's measured latency buys, in the timestep spacing that came closest to
-  dense on the calibration states. uniform and unified have BAC's number of updates, not its S.
+- **energy distance**: between the distributions of action chunks of this method and of the policy itself, from other
+  noise; {distance_draws} draws on the same states, normalised units, 95 % by bootstrap over states. It is unbiased, so
+  it may be negative. The first row is the policy against itself: the floor.
+- Few-step rivals have as many steps as BAC's measured latency buys, in the timestep spacing whose chunks came closest
+  to the policy's own on the calibration states, by the same distance. uniform and unified have BAC's number of updates,
+  not its S.
 """
 
 
@@ -99,6 +103,7 @@ def report_text(comparison: Comparison, table: str, source: dict[str, Any], fold
         beside=_beside(comparison),
         observations=settings.num_observations,
         draws=settings.num_draws,
+        distance_draws=settings.num_distance_draws,
     )
     pictures = [f"![{text}]({name})\n\n*{text}*" for name, text in CAPTIONS.items() if (folder / name).exists()]
     calibration = source["calibration"]

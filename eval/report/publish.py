@@ -31,7 +31,8 @@ FEATURE_BATCH = 8
 def build_rows(comparison: Comparison) -> list[Row]:
     """Make one row per cell, dense reference first."""
     settings = comparison.settings
-    cells, latencies, errors = comparison.cells, comparison.latencies, comparison.action_errors()
+    cells, latencies = comparison.cells, comparison.latencies
+    errors, distances = comparison.action_errors(), comparison.distances()
     reference = comparison.results(cells[0])
     return [
         make_row(
@@ -44,6 +45,7 @@ def build_rows(comparison: Comparison) -> list[Row]:
             flops_ratio=comparison.flops(cells[0]) / comparison.flops(cell),
             sweeps=comparison.sweeps(cell),
             action_error=errors[cell],
+            distance=distances[cell],
         )
         for cell in cells
     ]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bac.tuning.distance import Distance
 from eval.measure.intervals import Estimate, paired_score_difference, paired_success_difference, success_rate
 from eval.measure.latency import Latency
 from eval.play.rollout import EpisodeResult
@@ -31,6 +32,9 @@ class Row:
         flops_ratio: Dense DDPM-100 FLOP over this cell's, by formula.
         sweeps: Block updates / number of blocks.
         action_error: RMS difference of actions to the dense run on the same noise, in normalised units.
+        energy_distance: Between the distributions of chunks of this cell and of the policy itself, normalised units.
+        energy_low: Lower end of its 95 % interval, a bootstrap over observations.
+        energy_high: Upper end.
     """
 
     name: str
@@ -49,6 +53,9 @@ class Row:
     flops_ratio: float | None = None
     sweeps: float | None = None
     action_error: float | None = None
+    energy_distance: float | None = None
+    energy_low: float | None = None
+    energy_high: float | None = None
 
 
 def make_row(
@@ -61,7 +68,8 @@ def make_row(
     latency: Latency | None,
     flops_ratio: float,
     sweeps: float,
-    action_error: float | None,
+    action_error: float | None = None,
+    distance: Distance | None = None,
 ) -> Row:
     """Make a cell's row from its measurements.
 
@@ -75,6 +83,7 @@ def make_row(
         flops_ratio: Dense FLOP over FLOP of the cell.
         sweeps: Block updates / number of blocks.
         action_error: Action error against the dense run on the same noise; None if undefined.
+        distance: To the policy itself, as distributions of chunks; None if not measured.
     """
     row = Row(cell.name, task, len(results), flops_ratio=flops_ratio, sweeps=sweeps, action_error=action_error)
     values = asdict(row)
@@ -85,6 +94,8 @@ def make_row(
         values.update(_paired(results, reference, judged_by_score=judged_by_score))
     if latency is not None:
         values.update(latency_p50_ms=latency.p50_ms, latency_p95_ms=latency.p95_ms, speedup=latency.speedup)
+    if distance is not None:
+        values.update(energy_distance=distance.value, energy_low=distance.low, energy_high=distance.high)
     return Row(**values)
 
 
@@ -116,6 +127,7 @@ def markdown_table(
     what = "score" if judged_by_score else "success"
     header = ["method", "success [95 %]", "score", f"{what} - dense [95 %]"]
     header += ["p50 / p95 [ms]", "inference_hz", "actions/s", "speed-up", "FLOP ratio", "sweeps", "action error"]
+    header += ["energy distance [95 %]"]
     header += ["real time"] if realtime else []
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
     for row in rows:
@@ -124,6 +136,7 @@ def markdown_table(
         cells += ["reference" if reference else _interval(row.paired_diff, row.paired_low, row.paired_high, sign="+")]
         cells += _latency_cells(row, num_actions)
         cells += [_number(row.flops_ratio, 1, "x"), _number(row.sweeps, 1), _number(row.action_error, 4)]
+        cells += [_interval(row.energy_distance, row.energy_low, row.energy_high)]
         cells += [realtime.get(row.name, "")] if realtime else []
         lines.append(cells)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"

@@ -45,6 +45,7 @@ class Settings:
             `bac.wrap`) or ``interpret`` (dense eager, caches intercepted). Episodes are the same either way.
         latency_rounds: Latency samples per cell.
         num_spacing_draws: Noise draws per observation when the rivals' timestep spacing is chosen, at least 2.
+        num_distance_draws: Noise draws per observation for the energy distance to the policy itself, at least 2.
         few_steps: Numbers of dense steps on the curve of few-step solvers; empty for no curve.
         sweep_updates: Values of S in the sweep; empty for no sweep.
         sweep_bubbled: Values of n in the sweep.
@@ -75,6 +76,7 @@ class Settings:
     executor: str = "auto"
     latency_rounds: int = 30
     num_spacing_draws: int = 8
+    num_distance_draws: int = 8
     few_steps: tuple[int, ...] = ()
     sweep_updates: tuple[int, ...] = ()
     sweep_bubbled: tuple[int, ...] = ()

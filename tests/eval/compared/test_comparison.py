@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.sim]
 KEYS = [
     *("name", "task", "n", "success", "success_low", "success_high", "score", "paired_diff", "paired_low"),
     *("paired_high", "latency_p50_ms", "latency_p95_ms", "speedup", "flops_ratio", "sweeps", "action_error"),
+    *("energy_distance", "energy_low", "energy_high"),
 ]
 
 
@@ -21,6 +22,7 @@ def settings(pusht_settings):
         n=3,
         pool_size=2,
         num_bubbled=2,
+        num_distance_draws=2,
         num_observations=3,
         num_observation_episodes=2,
         executor="interpret",
@@ -165,6 +167,16 @@ def test_action_error_is_zero_for_the_reference_and_undefined_for_other_noise(fi
     assert (by_name["DDPM-100"], by_name["DDIM-100"]) == (0.0, 0.0)
     assert errors[finished.few_step_cells[0]] is None
     assert all(error > 0 for name, error in by_name.items() if name.startswith(("BAC", "ACS", "uni")))
+
+
+def test_the_distance_of_every_cell_is_to_the_policy_itself_with_other_noise(finished):
+    distances = finished.distances()
+    assert list(distances) == list(finished.cells)
+    itself = distances[finished.cells[0]]
+    assert itself.low < 0 < itself.high or abs(itself.value) < 0.05  # the floor, unbiased
+    far = {cell.name: found.value for cell, found in distances.items() if cell.name.startswith("DDIM")}
+    assert max(far.values()) > itself.value
+    assert finished.distances() == distances  # kept
 
 
 def test_relative_errors_are_zero_at_the_first_step_and_then_what_was_held(finished):
