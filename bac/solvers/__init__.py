@@ -9,12 +9,12 @@ DDPM at chosen timesteps; `interceptor` puts a solver on a sampler. Flow-matchin
 from bac.solvers.adams_bashforth import FLOW_SOLVERS, AdamsBashforth
 from bac.solvers.ancestral import Ancestral
 from bac.solvers.diffusers import DDPM, DRAWING, SOLVERS, DPMSolver, injects_noise, solvers_of
-from bac.solvers.fitting import Fitter, recorded
+from bac.solvers.fitting import Fitter, recorded, recording
 from bac.solvers.flow_fitting import FlowFit, FlowFitter
 from bac.solvers.flow_interceptor import solver_interceptor
 from bac.solvers.multistep import Multistep
 from bac.solvers.naming import solver_named
-from bac.solvers.regression import Regression, stochastic_runs
+from bac.solvers.regression import Regression
 from bac.solvers.solver import Solver
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
     "Solver",
     "injects_noise",
     "recorded",
+    "recording",
     "solver_interceptor",
     "solver_named",
     "solvers_of",
-    "stochastic_runs",
 ]

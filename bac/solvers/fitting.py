@@ -62,14 +62,20 @@ class Fitter:
         return Multistep(tuple(fitting.coefficients))
 
 
-class _StepRecorder(Interceptor):
-    """Intercepts a noise scheduler's ``step``: keeps its input samples, and the result of the last step."""
+class Recorder(Interceptor):
+    """Intercepts a noise scheduler's ``step``: keeps what it gets, and the result of the last step.
+
+    Attributes:
+        states: Samples by timestep, and at `END`, `[B, ..., Da]` each.
+        outputs: The denoiser's outputs by timestep, of the same shape.
+    """
 
     def __init__(self) -> None:
         self.states: dict[int, Tensor] = {}
+        self.outputs: dict[int, Tensor] = {}
 
     def __call__(self, output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-        self.states[int(timestep)] = sample.detach()
+        self.states[int(timestep)], self.outputs[int(timestep)] = sample.detach(), output.detach()
         stepped = self.original(output, timestep, sample, *args, **kwargs)
         self.states[END] = stepped[0].detach()
         return stepped
@@ -79,18 +85,28 @@ class _StepRecorder(Interceptor):
 def recorded(host: Host, solver: Solver | None = None, timesteps: Sequence[float] = ()) -> Iterator[dict[int, Tensor]]:
     """Record the samples of the runs within the context, by timestep; the final sample is at `END`.
 
+    Arguments are those of `recording`.
+    """
+    with recording(host, solver, timesteps) as recorder:
+        yield recorder.states
+
+
+@contextmanager
+def recording(host: Host, solver: Solver | None = None, timesteps: Sequence[float] = ()) -> Iterator[Recorder]:
+    """Record samples and the denoiser's outputs of the runs within the context; a later run overwrites an earlier one.
+
     Args:
         host: The policy; its sampler takes solvers.
         solver: Solver of the runs; None for the policy's own solver and timesteps.
         timesteps: The solver's timesteps, decreasing.
     """
-    trained, recorder = host.sampler_owner.noise_scheduler, _StepRecorder()
+    trained, recorder = host.sampler_owner.noise_scheduler, Recorder()
     scheduler = trained if solver is None else solver.scheduler(trained, timesteps)
     swaps = () if solver is None else scheduler_swaps(host, scheduler, len(timesteps))
     put_on(scheduler, "step", recorder)
     try:
         with swapped(host, swaps):
-            yield recorder.states
+            yield recorder
     finally:
         take_off(scheduler, "step")
 

@@ -10,16 +10,13 @@ Unlike in `bac.solvers.fitting`, the squared distance is minimised: what is left
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bac.adapters.host import Host
-from bac.caching.interceptors.patch import Interceptor, put_on, take_off
 from bac.errors import ScheduleError
 from bac.solvers.ancestral import Ancestral
 from bac.solvers.fitting import END
@@ -34,7 +31,7 @@ class Regression:
 
     Args:
         trained: The policy's own noise scheduler: noise levels, kind of prediction, clipping.
-        samples: Samples by timestep, and at `END`, `[B, ..., Da]` each; see `stochastic_runs`.
+        samples: Samples by timestep, and at `END`, `[B, ..., Da]` each; see `bac.solvers.recording`.
         outputs: The denoiser's outputs by timestep.
     """
 
@@ -63,18 +60,24 @@ class Regression:
                 f"timesteps: must decrease, and be some of the {len(self.predicted)} of the recorded runs, got "
                 f"{tuple(timesteps)}"
             )
-        rows, scales = [], []
-        before: tuple[Tensor, ...] = ()
-        for timestep, later in zip(known, [*known[1:], END], strict=True):
-            terms = (*self.predicted[timestep], self.samples[timestep], *before)
-            row, scale = self._step(terms, timestep, later)
-            rows.append(row)
-            scales.append(scale)
-            before = self.predicted[timestep]
-        return Ancestral(tuple(rows), tuple(scales))
+        steps = zip([None, *known], known, [*known[1:], END], strict=False)
+        fitted = [self.step(before, timestep, later) for before, timestep, later in steps]
+        return Ancestral(tuple(row for row, _ in fitted), tuple(scale for _, scale in fitted))
 
-    def _step(self, terms: Sequence[Tensor], timestep: int, later: int) -> tuple[Coefficients, float]:
-        """Coefficients and noise scale of the step from one kept timestep to the next."""
+    def step(self, before: int | None, timestep: int, later: int) -> tuple[Coefficients, float]:
+        """Coefficients and noise scale of one step.
+
+        Args:
+            before: The kept timestep before; None at the first step.
+            timestep: Where the step begins.
+            later: Where it ends; `END` after the last, which injects no noise.
+        """
+        row, left = self.residual(before, timestep, later)
+        return row, 0.0 if later == END else float(left.square().mean().sqrt())
+
+    def residual(self, before: int | None, timestep: int, later: int) -> tuple[Coefficients, Tensor]:
+        """Coefficients of one step, and what they leave of the recorded samples, `[B, ..., Da]`; see `step`."""
+        terms = (*self.predicted[timestep], self.samples[timestep], *(() if before is None else self.predicted[before]))
         wanted = self.samples[later]
         columns = torch.stack([term.flatten() for term in terms], dim=-1)
         prior = torch.zeros(len(terms)).to(columns)
@@ -82,8 +85,7 @@ class Regression:
         pull = RIDGE * wanted.numel() * torch.eye(len(terms)).to(prior)
         rest = wanted.flatten() - columns @ prior
         found = prior + torch.linalg.solve(columns.T @ columns + pull, columns.T @ rest)
-        left = (wanted.flatten() - columns @ found).square().mean().sqrt()
-        return tuple(found.tolist()), 0.0 if later == END else float(left)
+        return tuple(found.tolist()), (wanted.flatten() - columns @ found).unflatten(0, wanted.shape)
 
 
 def posterior(now: tuple[float, float], later: tuple[float, float]) -> tuple[tuple[float, float, float], float]:
@@ -101,28 +103,3 @@ def posterior(now: tuple[float, float], later: tuple[float, float]) -> tuple[tup
     clean = clean_later * added / noise_now**2
     sample = sqrt(kept) * noise_later**2 / noise_now**2
     return (clean, 0.0, sample), noise_later / noise_now * sqrt(max(added, 0.0))
-
-
-class _Recorder(Interceptor):
-    """Intercepts a noise scheduler's ``step``: keeps samples and outputs, and the result of the last step."""
-
-    def __init__(self) -> None:
-        self.samples: dict[int, Tensor] = {}
-        self.outputs: dict[int, Tensor] = {}
-
-    def __call__(self, output: Tensor, timestep: Any, sample: Tensor, *args: Any, **options: Any) -> Any:
-        self.samples[int(timestep)], self.outputs[int(timestep)] = sample.detach(), output.detach()
-        stepped = self.original(output, timestep, sample, *args, **options)
-        self.samples[END] = stepped[0].detach()
-        return stepped
-
-
-@contextmanager
-def stochastic_runs(host: Host) -> Iterator[_Recorder]:
-    """Record one run of the policy's own solver within the context: ``samples`` and ``outputs`` by timestep."""
-    recorder, scheduler = _Recorder(), host.sampler_owner.noise_scheduler
-    put_on(scheduler, "step", recorder)
-    try:
-        yield recorder
-    finally:
-        take_off(scheduler, "step")

@@ -35,8 +35,8 @@ from bac.solvers import (
     Regression,
     injects_noise,
     recorded,
+    recording,
     solvers_of,
-    stochastic_runs,
 )
 from bac.tuning.batches import Batch, merged, num_rows, rows_of, tiled
 from bac.tuning.distance import Distance, bootstrap, distance, energy_distances
@@ -241,9 +241,9 @@ class Bench:
     @cached_property
     def _regression(self) -> Regression:
         batch = tiled(merged(self.batches["fit"]), FITTING_DRAWS)
-        with stochastic_runs(self.host) as runs:
+        with recording(self.host) as runs:
             find_host(self.policy).predict_seeded(batch, self.seed + 2 * APART)
-        return Regression(self.host.sampler_owner.noise_scheduler, runs.samples, runs.outputs)
+        return Regression(self.host.sampler_owner.noise_scheduler, runs.states, runs.outputs)
 
     @cached_property
     def _fitter(self) -> Fitter:

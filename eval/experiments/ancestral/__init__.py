@@ -1,0 +1,1 @@
+"""Variants of the fitted ancestral solver, under the distance between distributions of chunks."""
