@@ -31,8 +31,9 @@ POLICIES: dict[str, Callable[[], nn.Module]] = {
     "smolvla": models.smolvla,
     "evo1": lambda: heads.make(heads.EVO1),
     "molmoact2": lambda: heads.make(heads.MolmoAct2),
+    "groot": lambda: heads.make(heads.Groot),
 }
-HEADS = (heads.EVO1, heads.MolmoAct2)
+HEADS = (heads.EVO1, heads.MolmoAct2, heads.Groot)
 CALLS = ((0, None), (1, 1), (2, 2), (5, 3), (1, 4), (4, None))  # delay, and seed of what is left of the last chunk
 
 
@@ -116,7 +117,7 @@ def test_one_line_tells_both_latencies(caplog):
 
 
 def test_guided_chunks_that_cannot_be_replayed_run_as_they_are_and_the_line_says_why(monkeypatch, caplog):
-    monkeypatch.setattr(guidance.Guidance, "learn", lambda *_: False)
+    monkeypatch.setattr(guidance.PrefixWeights, "learn", lambda *_: False)
     expected = chunks(guided(models.pi(name="pi0")))
     policy = prepared_later(guided(models.pi(name="pi0")))
     with caplog.at_level(logging.INFO, logger="bac.lerobot"):

@@ -50,6 +50,18 @@ RTC_OPTIONS = ("inference_delay", "prev_chunk_left_over")
 RTC_WEIGHTS = "lerobot.policies.rtc.modeling_rtc.RTCProcessor.get_prefix_weights"
 """The only use of `inference_delay` in a guided chunk: how much each action of the last chunk counts."""
 
+GROOT_HEAD = "lerobot.policies.groot.groot_n1_7.GR00TN17ActionHead"
+"""Makes guided chunks in its own way, which its own code begins and `bac` goes on with."""
+
+GROOT_OPTIONS = ("action_input", "action", "options")
+"""What its sampler gets: a batch, the rest of the last chunk in it, and numbers."""
+
+GROOT_OVERLAP = "rtc_overlap_steps"
+"""The number of rows of a chunk that begin with that rest."""
+
+GROOT_ENCODER = "action_encoder"
+"""What a step of it calls first."""
+
 COMMANDS = {
     "PreTrainedConfig": "lerobot.configs.PreTrainedConfig",
     "get_policy_class": "lerobot.policies.factory.get_policy_class",
