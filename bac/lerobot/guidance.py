@@ -35,8 +35,13 @@ class Guidance(ABC):
 
     @property
     def is_on(self) -> bool:
-        """Whether the policy guides chunks."""
+        """Whether the policy runs under RTC."""
         return bool(getattr(self._config, "enabled", False))
+
+    @property
+    def guides(self) -> bool:
+        """Whether it then guides chunks."""
+        return self.is_on
 
     @property
     def is_watched(self) -> bool:

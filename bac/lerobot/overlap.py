@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from bac.adapters.lerobot.names import GROOT_ENCODER, GROOT_OPTIONS, GROOT_OVERLAP
+from bac.adapters.lerobot.names import GROOT_ENCODER, GROOT_NUMBERS, GROOT_OPTIONS, GROOT_UNGUIDED
 from bac.caching.interceptors.patch import Interceptor
 from bac.lerobot.guidance import Guidance
 
 _BATCH, _OLD, _NUMBERS = GROOT_OPTIONS
-_GIVEN = "bac_overlap"
+_OVERLAP = GROOT_NUMBERS[1]
+_GIVEN = "bac_beginning"
+_RATE = 6.0  # of N1.7; any other is as good for an example
 
 
 class Overlap(Guidance):
@@ -40,6 +42,10 @@ class Overlap(Guidance):
         self._sampler: Callable[..., Any] = getattr(type(head), sampler)
         self._is_learned = False
 
+    @property
+    def guides(self) -> bool:
+        return self.is_on and not getattr(self.policy.config, GROOT_UNGUIDED, False)
+
     def knows(self, options: Mapping[str, Any]) -> bool:
         return _BATCH in options and _NUMBERS in options
 
@@ -56,7 +62,7 @@ class Overlap(Guidance):
         rows = min(self._config.execution_horizon, self._head.config.action_horizon)
         sizes = (len(batch["state"]), rows, self._head.action_dim)
         batch[_OLD] = torch.rand(sizes, generator=torch.Generator().manual_seed(0)).to(batch["state"])
-        numbers = {"action_horizon": rows, GROOT_OVERLAP: rows, "rtc_frozen_steps": 1, "rtc_ramp_rate": 6.0}
+        numbers = dict(zip(GROOT_NUMBERS, (rows, rows, 1, _RATE), strict=True))
         return {**options, _BATCH: batch, _NUMBERS: numbers}
 
     def learn(self, options: dict[str, Any], run: Callable[[], Any]) -> bool:
@@ -87,7 +93,7 @@ class Overlap(Guidance):
         if first.actions is None or first.strength is None:
             return None
         rows = torch.arange(first.actions.shape[1], device=first.actions.device)
-        return (rows < options[_NUMBERS][GROOT_OVERLAP])[:, None], first.actions, first.strength
+        return (rows < options[_NUMBERS][_OVERLAP])[:, None], first.actions, first.strength
 
 
 class GivenBeginning(Interceptor):

@@ -172,7 +172,7 @@ class Preparation(Interceptor):
 
     def _prepare_guided(self, args: tuple[Any, ...], options: dict[str, Any], before: RandomState) -> str:
         """Prepare the chunks that RTC guides towards the last one; what came of it, in words."""
-        if not self.guidance.is_on:
+        if not self.guidance.guides:
             return ""
         if not self.guidance.knows(options):
             return "; guided chunks are not replayed: their delay is a number in the program, not an argument"
