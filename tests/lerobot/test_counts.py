@@ -1,7 +1,7 @@
 """Counts that a slow machine cannot blur: operators of a replayed chunk, and looks at numbers from Python.
 
-A look at a number (`aten::item` and its kin) makes a GPU's host wait for it. A replayed chunk has none, nor has a guided
-one. Where a plan holds for given words and masks, their numbers are compared before the launch: on a GPU one copy to the
+A look at a number (`aten::item` and its kin) makes a GPU's host wait for it. A replayed chunk has none, plain or not.
+Where a plan holds for given words and masks, their numbers are compared before the launch: on a GPU one copy to the
 host.
 """
 
