@@ -14,7 +14,7 @@ from bac.adapters.host import Host
 from bac.caching.interceptors.patch import stack_on, stacked
 from bac.errors import RunError
 from bac.plan.bounds import tolerance_of
-from bac.plan.build import no_collection, record_twice, refusing
+from bac.plan.build import record_twice, refusing
 from bac.plan.codegen import generate
 from bac.plan.executor import Replayer
 from bac.plan.passes import PORTABLE, PORTABLE_FAST, specialise
@@ -24,6 +24,7 @@ from bac.plan.reads import Reads
 from bac.plan.refusal import Refusal
 from bac.plan.signature import flatten, fresh
 from bac.plan.staleness import Staleness
+from bac.plan.surroundings import no_collection
 from bac.solvers.interceptor import SolverInterceptor
 
 

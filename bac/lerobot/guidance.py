@@ -8,7 +8,8 @@ plan as a tensor; below the replayer they are put in place of the method for the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -22,34 +23,76 @@ _GIVEN = "bac_prefix_weights"
 _METHOD = RTC_WEIGHTS.rpartition(".")[2]
 
 
-class Guidance:
+class Guidance(ABC):
     """What RTC adds to the options of a policy's sampler.
 
     Args:
-        policy: One of LeRobot's, with an `rtc_processor` if RTC is on.
+        policy: One of LeRobot's.
     """
 
     def __init__(self, policy: Any) -> None:
         self.policy = policy
-        self._span: tuple[int, int] | None = None  # end and total, as `get_prefix_weights` takes them
-        self._learned: Any = None  # what they depend on
 
     @property
     def is_on(self) -> bool:
-        """Whether the policy guides chunks."""
+        """Whether the policy runs under RTC."""
         return bool(getattr(self._config, "enabled", False))
+
+    @property
+    def guides(self) -> bool:
+        """Whether it then guides chunks."""
+        return self.is_on
 
     @property
     def is_watched(self) -> bool:
         """Whether LeRobot's debug tracker looks at every step, of which a plan has none."""
         return bool(getattr(self._config, "debug", False))
 
+    @abstractmethod
+    def knows(self, options: Mapping[str, Any]) -> bool:
+        """Whether these are options of a sampler that it can make fit."""
+
+    @abstractmethod
     def fit(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options with which the replayer is called: without what makes no difference to the run.
 
         Args:
             options: Keyword arguments of the sampler.
         """
+
+    @abstractmethod
+    def example(self, options: dict[str, Any], *, device: torch.device) -> dict[str, Any]:
+        """Options of a guided chunk, made of those of a first one."""
+
+    @abstractmethod
+    def learn(self, options: dict[str, Any], run: Callable[[], Any]) -> bool:
+        """Whether guided chunks can be made fit for one plan; `run` makes the one of these options."""
+
+    @abstractmethod
+    def below(self) -> Interceptor:
+        """What stands directly below the replayer, and gives a run what `fit` took out of its options."""
+
+    @property
+    def _config(self) -> Any:
+        return getattr(getattr(self.policy, "config", None), "rtc_config", None)
+
+
+class PrefixWeights(Guidance):
+    """Guidance by LeRobot's processor: the old actions pull at every step.
+
+    Args:
+        policy: With an `rtc_processor` if RTC is on.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__(policy)
+        self._span: tuple[int, int] | None = None  # end and total, as `get_prefix_weights` takes them
+        self._learned: Any = None  # what they depend on
+
+    def knows(self, options: Mapping[str, Any]) -> bool:
+        return _DELAY in options
+
+    def fit(self, options: dict[str, Any]) -> dict[str, Any]:
         if _DELAY not in options:
             return options
         left_over = options.get(_LEFT_OVER)
@@ -62,13 +105,12 @@ class Guidance:
         return {**options, _DELAY: 0, _GIVEN: weights.to(left_over.device)}
 
     def example(self, options: dict[str, Any], *, device: torch.device) -> dict[str, Any]:
-        """Options of a guided chunk, made of those of a first one: LeRobot cuts the rest to the execution horizon."""
-        rows, columns = self._config.execution_horizon, self.policy.config.action_feature.shape[0]
+        rows = self._config.execution_horizon  # to which LeRobot cuts the rest
+        columns = self.policy.config.action_feature.shape[0]
         left_over = torch.rand(rows, columns, generator=torch.Generator().manual_seed(0)).to(device)
         return {**options, _DELAY: 1, _LEFT_OVER: left_over}
 
     def learn(self, options: dict[str, Any], run: Callable[[], Any]) -> bool:
-        """Watch one guided run with these options; whether its weights can be handed over."""
         processor, spans = getattr(self.policy, "rtc_processor", None), []
         own = getattr(processor, _METHOD, None)
         if own is None:
@@ -84,13 +126,12 @@ class Guidance:
         self._learned = self._deciding(options)
         return self._span is not None
 
+    def below(self) -> Interceptor:
+        return GivenWeights(self.policy)
+
     def _deciding(self, options: dict[str, Any]) -> tuple[Any, ...]:
         """What the end of the weights depends on: the old actions' shape, and the execution horizon."""
         return options[_LEFT_OVER].shape, options.get("execution_horizon"), self._config.execution_horizon
-
-    @property
-    def _config(self) -> Any:
-        return getattr(getattr(self.policy, "config", None), "rtc_config", None)
 
 
 class GivenWeights(Interceptor):

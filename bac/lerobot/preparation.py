@@ -24,11 +24,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from bac.adapters.lerobot.names import RTC_OPTIONS
+from bac.adapters.host import dotted_name
+from bac.adapters.lerobot.names import POLICIES, RTC_OPTIONS
 from bac.caching.interceptors.patch import Interceptor, interceptors, lifted, put_above, stack_on, take_off_all
 from bac.caching.interceptors.scope import outside_compilers
 from bac.lerobot import clock
-from bac.lerobot.guidance import GivenWeights, Guidance
+from bac.lerobot.guidance import Guidance, PrefixWeights
+from bac.lerobot.overlap import Overlap
 from bac.lerobot.trial import Trial, latency
 from bac.plan.executor import Replayer
 from bac.plan.plan import Plan
@@ -65,7 +67,7 @@ class Preparation(Interceptor):
         self.attribute = attribute
         self.follows = follows
         self.state = "waits for the first chunk"
-        self.guidance = Guidance(policy)
+        self.guidance = self._guidance()
         self._is_due = True
         self._is_final = False  # a robot moves, and must not wait for another recording
         self._lock = threading.RLock()
@@ -107,6 +109,12 @@ class Preparation(Interceptor):
         """The policy's own, below all interceptors; there are none once the policy is left as it is."""
         stack = list(stack_on(self.owner, self.attribute))
         return cast(Callable[..., Any], stack[-1].original if stack else getattr(self.owner, self.attribute))
+
+    def _guidance(self) -> Guidance:
+        """What knows this policy's guided chunks, and has learned nothing yet."""
+        if POLICIES["groot"] in map(dotted_name, type(self.policy).__mro__):
+            return Overlap(self.policy, self.owner, self.attribute)
+        return PrefixWeights(self.policy)
 
     def _prepare(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Prepare, and make the chunk that was asked for."""
@@ -164,20 +172,20 @@ class Preparation(Interceptor):
 
     def _prepare_guided(self, args: tuple[Any, ...], options: dict[str, Any], before: RandomState) -> str:
         """Prepare the chunks that RTC guides towards the last one; what came of it, in words."""
-        if not self.guidance.is_on:
+        if not self.guidance.guides:
             return ""
-        if _IS_RTC not in options:
+        if not self.guidance.knows(options):
             return "; guided chunks are not replayed: their delay is a number in the program, not an argument"
         device = next(self.owner.parameters()).device
         run = cast(Interceptor, self._replayer.original)
-        put_above(self.owner, self.attribute, run, GivenWeights(self.policy))
+        put_above(self.owner, self.attribute, run, self.guidance.below())
         try:
             example = self.guidance.example(options, device=device)
             if not self.guidance.learn(example, partial(self._untouched, args, example)):
                 raise NotPrepared("bac does not know where they read their delay")
             plan, trial = self._record_and_try(args, example, before)
         except NotPrepared as reason:
-            self.guidance = Guidance(self.policy)
+            self.guidance = self._guidance()
             return f"; guided chunks are not replayed: {reason}"
         return (
             f"; guided {1e3 * trial.wrapped_s:.1f}, {1e3 * trial.untouched_s:.1f} before, {plan.num_bytes / 1e6:.1f} MB"
@@ -243,7 +251,7 @@ class Preparation(Interceptor):
         """Take everything off that only replay needs."""
         how = "it is intercepted" if self.follows else "it runs as it is"
         self.state = f"not replayed: {reason}"
-        self.guidance = Guidance(self.policy)  # the sampler gets RTC's options as they come
+        self.guidance = self._guidance()  # the sampler gets RTC's options as they come
         logger.warning("bac: %s is not replayed, %s: %s", self._name, how, reason)
         if self.follows:
             self._replayer.sights = 0  # nor is it tried again while a robot moves

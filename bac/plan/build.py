@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -27,7 +26,7 @@ from bac.plan.replay import Replay
 from bac.plan.returned import Returned, distance, same, tensors_in
 from bac.plan.signature import flatten, fresh, replace_leaves
 from bac.plan.staleness import Spot, Staleness
-from bac.plan.surroundings import as_recorded
+from bac.plan.surroundings import as_recorded, no_collection
 from bac.plan.tape import Tape, difference
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -321,15 +320,3 @@ def refusing() -> Iterator[None]:
         yield
     except _FAILURES as error:
         raise Refusal(f"it cannot be specialised ({error!r})") from error
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Pause garbage collection: a build keeps hundreds of thousands of small objects, and scans double its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
+from bac.plan.surroundings import no_collection
+
 IMPLICIT = frozenset({"forward", "__call__", "__getattr__", "__getattribute__"})  # read without being named
 _LONGEST_NAME = 40  # a longer string in the code is a message, not a name
 
@@ -24,13 +26,14 @@ class Reads:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Within the context, note the functions that this thread enters."""
+        """Within the context, note the functions that this thread enters. No garbage is collected meanwhile."""
         before = sys.getprofile()
-        sys.setprofile(self._note)
-        try:
-            yield
-        finally:
-            sys.setprofile(before)
+        with no_collection():
+            sys.setprofile(self._note)
+            try:
+                yield
+            finally:
+                sys.setprofile(before)
 
     @property
     def names(self) -> frozenset[str]:

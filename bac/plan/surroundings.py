@@ -1,7 +1,8 @@
-"""What PyTorch lets others put around a run, and a replay would pass by: modes, forward hooks and autocast."""
+"""What lies around a run and is no part of it: modes, forward hooks, autocast, and Python's garbage collection."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,23 @@ def as_recorded() -> Iterator[None]:
     finally:
         for device in on:
             torch.set_autocast_enabled(device, True)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Pause garbage collection.
+
+    A collection calls functions of the whole process: finalizers, and what tools put into ``gc.callbacks``. Those would
+    count as code of the run that it interrupts. A build, too, keeps hundreds of thousands of small objects, and
+    scanning them doubles its time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def has_mode() -> bool:

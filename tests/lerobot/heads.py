@@ -103,7 +103,7 @@ class Groot(GrootPolicy):
             left = len(prev_chunk_left_over)
             state["action"] = prev_chunk_left_over.expand(size, left, ACTIONS)
             options = {"action_horizon": left, "rtc_overlap_steps": left, "rtc_ramp_rate": 6.0}
-            options |= {"rtc_frozen_steps": inference_delay}
+            options |= {"rtc_frozen_steps": min(inference_delay, left)}
         head = self._groot_model.action_head
         return head.get_action(BatchFeature(data=seen), BatchFeature(data=state), options)["action_pred"]
 

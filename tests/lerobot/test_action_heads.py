@@ -47,7 +47,6 @@ class InRealTime(HeadContract):
 class TestGroot(InRealTime):
     policy_class = heads.Groot
     num_steps_at = "_groot_model.action_head.num_inference_timesteps"
-    not_guided = "their delay is a number in the program"
 
 
 class TestVLAJEPA(HeadContract):

@@ -1,7 +1,8 @@
 """Counts that a slow machine cannot blur: operators of a replayed chunk, and looks at numbers from Python.
 
-A look at a number (`aten::item` and its kin) makes a GPU's host wait for it. A replayed chunk has none. Where a plan
-holds for given words and masks, their numbers are compared before the launch: on a GPU one copy to the host.
+A look at a number (`aten::item` and its kin) makes a GPU's host wait for it. A replayed chunk has none, plain or not.
+Where a plan holds for given words and masks, their numbers are compared before the launch: on a GPU one copy to the
+host.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import bac
 from bac.adapters import find_host
-from tests.contracts_replay import replayer
+from bac.lerobot import prepare_at_first_chunk, trial
+from bac.lerobot.preparation import Preparation
+from bac.plan.executor import Replayer
+from tests.contracts_replay import real_time_calls, replayer
 from tests.lerobot import models
 from tests.policies.models import observations, small_policy
 
@@ -47,6 +52,18 @@ CEILINGS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 }
 
 
+def in_real_time(policy: Any) -> nn.Module:
+    policy.config.rtc_config = RTCConfig(execution_horizon=3)
+    policy.init_rtc_processor()
+    return policy
+
+
+HEADS: dict[str, Callable[[], nn.Module]] = {
+    "evo1": CEILINGS["evo1"][0], "molmoact2": CEILINGS["molmoact2"][0], "groot": CEILINGS["groot"][0]
+}  # fmt: skip
+GUIDED = HEADS | {name: lambda name=name: in_real_time(CEILINGS[name][0]()) for name in ("smolvla", "pi0", "pi05")}
+
+
 def batch(name: str) -> Any:
     if name == "dp_t":
         return observations(1)
@@ -56,11 +73,10 @@ def batch(name: str) -> Any:
     return models.observation(1) if name in ("smolvla", "pi0", "pi05") else heads.encoded(1)
 
 
-def looks(policy: nn.Module, name: str) -> dict[str, int]:
-    """Operators by which Python looks at numbers while the sampler makes one replayed chunk."""
-    found, before = replayer(policy), replayer(policy).num_replays
+def looks(kind: type, predict: Callable[[], Any]) -> dict[str, int]:
+    """Operators by which Python looks at numbers while an interceptor of this kind makes one chunk."""
     counted: dict[str, int] = {}
-    call = type(found).__call__
+    call = kind.__call__
 
     def watched(self: Any, *args: Any, **options: Any) -> Any:
         with profile(activities=[ProfilerActivity.CPU]) as seen:
@@ -70,11 +86,9 @@ def looks(policy: nn.Module, name: str) -> dict[str, int]:
                 counted[event.key] = counted.get(event.key, 0) + event.count
         return output
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(found), "__call__", watched)
-        with torch.inference_mode():
-            find_host(policy, found.blocks).predict(dict(batch(name)))
-    assert found.num_replays > before
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(kind, "__call__", watched)
+        predict()
     return counted
 
 
@@ -82,9 +96,30 @@ def looks(policy: nn.Module, name: str) -> dict[str, int]:
 def test_a_replayed_chunk_looks_at_no_number_and_keeps_below_its_ceiling(name):
     make, ceiling = CEILINGS[name]
     policy = bac.wrap(make(), replay=bac.Replay(record="first"))
+    found = replayer(policy)
+    host = find_host(policy, found.blocks)
     with torch.inference_mode():
         for _ in range(3):
-            find_host(policy, replayer(policy).blocks).predict(dict(batch(name)))
-    assert looks(policy, name) == {}
-    (plan,) = replayer(policy).plans
+            host.predict(dict(batch(name)))
+    before = found.num_replays
+    assert looks(Replayer, lambda: host.predict(dict(batch(name)))) == {}
+    assert found.num_replays > before
+    (plan,) = found.plans
     assert ceiling / 1.25 < plan.num_operations <= ceiling, plan.num_operations
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_a_replayed_guided_chunk_looks_at_no_number_either(name, monkeypatch):
+    """Nor does what is made of its delay beforehand."""
+    monkeypatch.setattr(trial, "_GAIN", float("inf"))
+    policy = GUIDED[name]()
+    bac.wrap(policy)
+    prepare_at_first_chunk(policy)
+    actions = heads.ACTIONS if name in HEADS else models.ACTIONS
+    first, *guided = real_time_calls(actions)
+    with torch.no_grad():  # guidance differentiates, which inference mode forbids
+        policy.predict_action_chunk(batch(name), **first)
+    before = replayer(policy).num_replays
+    for options in guided:
+        assert looks(Preparation, lambda given=options: policy.predict_action_chunk(batch(name), **given)) == {}
+    assert replayer(policy).num_replays == before + len(guided)

@@ -14,7 +14,7 @@ from bac.adapters.lerobot import names
 from bac.cli import lerobot
 from bac.errors import BacError
 
-NAMED = (names.LOOKUP, names.RTC_CLOCK, names.RTC_WEIGHTS, *names.COMMANDS.values())
+NAMED = (names.LOOKUP, names.RTC_CLOCK, names.RTC_WEIGHTS, names.GROOT_SAMPLER, *names.COMMANDS.values())
 CLASSES = (*names.POLICIES.values(), *names.NOT_DENOISING.values())
 
 
@@ -48,6 +48,18 @@ def test_what_real_time_chunking_gives_a_policy_is_called_as_bac_calls_it():
     from lerobot.rollout.inference import rtc
 
     assert all(f"{option}=" in inspect.getsource(rtc) for option in names.RTC_OPTIONS)
+
+
+@pytest.mark.slow
+def test_what_groots_sampler_takes_and_calls_is_called_as_bac_calls_it():
+    import inspect
+
+    from lerobot.policies.groot.configuration_groot import GrootConfig
+
+    source = inspect.getsource(names.look_up(names.GROOT_SAMPLER))
+    quoted = [f'options["{number}"]' for number in names.GROOT_NUMBERS]
+    assert all(name in source for name in (*quoted, *names.GROOT_OPTIONS, f"self.{names.GROOT_ENCODER}("))
+    assert names.GROOT_UNGUIDED in vars(GrootConfig)["__dataclass_fields__"]
 
 
 def test_no_other_file_of_bac_names_a_module_of_lerobot():

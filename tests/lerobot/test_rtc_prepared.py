@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import bac
 from bac.lerobot import clock, guidance, preparation, prepare_at_first_chunk, trial
 from tests.contracts_flow import denoising
+from tests.contracts_replay import replayer
 from tests.lerobot import models
 
 heads = pytest.importorskip("tests.lerobot.heads", reason="needs LeRobot with diffusers and transformers")
@@ -31,8 +32,9 @@ POLICIES: dict[str, Callable[[], nn.Module]] = {
     "smolvla": models.smolvla,
     "evo1": lambda: heads.make(heads.EVO1),
     "molmoact2": lambda: heads.make(heads.MolmoAct2),
+    "groot": lambda: heads.make(heads.Groot),
 }
-HEADS = (heads.EVO1, heads.MolmoAct2)
+HEADS = (heads.EVO1, heads.MolmoAct2, heads.Groot)
 CALLS = ((0, None), (1, 1), (2, 2), (5, 3), (1, 4), (4, None))  # delay, and seed of what is left of the last chunk
 
 
@@ -116,7 +118,7 @@ def test_one_line_tells_both_latencies(caplog):
 
 
 def test_guided_chunks_that_cannot_be_replayed_run_as_they_are_and_the_line_says_why(monkeypatch, caplog):
-    monkeypatch.setattr(guidance.Guidance, "learn", lambda *_: False)
+    monkeypatch.setattr(guidance.PrefixWeights, "learn", lambda *_: False)
     expected = chunks(guided(models.pi(name="pi0")))
     policy = prepared_later(guided(models.pi(name="pi0")))
     with caplog.at_level(logging.INFO, logger="bac.lerobot"):
@@ -137,6 +139,38 @@ def test_a_guided_chunk_of_another_shape_runs_as_it_is_and_a_line_says_so_once(c
         assert torch.equal(found, plain.predict_action_chunk(models.observation(1), **options))
     assert caplog.text.count("some chunks are not replayed: they are of another kind or shape") == 1
     assert len(bac.describe(policy).plans) == 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_of_groot_one_plan_serves_every_rest_of_the_last_chunk_and_every_delay(batch_size):
+    policy, plain = prepared_later(heads.make(heads.Groot)), heads.make(heads.Groot)
+    seen, made = heads.encoded(batch_size), {policy: [], plain: []}
+    for one in made:
+        torch.manual_seed(0)
+        made[one].append(one.predict_action_chunk(seen))
+        for rows, delay in [(3, 0), (3, 1), (1, 1), (heads.HORIZON, 2), (2, 0)]:
+            rest = torch.rand(rows, heads.ACTIONS, generator=torch.Generator().manual_seed(rows))
+            made[one].append(one.predict_action_chunk(seen, inference_delay=delay, prev_chunk_left_over=rest))
+    assert are_equal(*made.values())
+    found = replayer(policy)
+    assert len(found.plans) == 2 and not found.interruptions and found.answered is found.plans[-1]
+
+
+def test_of_groot_with_relative_actions_no_guided_chunk_is_prepared():
+    """LeRobot guides none of them."""
+    policy = prepared_later(heads.make(heads.Groot))
+    policy.config.use_relative_actions = True
+    policy.predict_action_chunk(heads.encoded(1))
+    assert len(replayer(policy).plans) == 1
+
+
+def test_unwrapping_leaves_the_head_of_groot_as_it_was():
+    policy = heads.make(heads.Groot)
+    head = policy._groot_model.action_head
+    before = dict(vars(head))
+    chunks(prepared_later(policy))
+    bac.unwrap(policy)
+    assert vars(head) == before
 
 
 def test_another_execution_horizon_is_followed():

@@ -23,7 +23,6 @@ class TestWallX(AdapterContract):
     blocks_per_layer = 2
     takes_fewer_steps = True
     goes_into_eval_mode = True
-    may_be_interpreted = "in a process that ran many other policies before, for a reason not yet known"
 
     def make_policy(self) -> nn.Module:
         return heads.make(backbones.WallX)

@@ -50,6 +50,21 @@ RTC_OPTIONS = ("inference_delay", "prev_chunk_left_over")
 RTC_WEIGHTS = "lerobot.policies.rtc.modeling_rtc.RTCProcessor.get_prefix_weights"
 """The only use of `inference_delay` in a guided chunk: how much each action of the last chunk counts."""
 
+GROOT_SAMPLER = "lerobot.policies.groot.groot_n1_7.GR00TN17ActionHead.get_action_with_features"
+"""Guides chunks in its own way: it begins them with the rest of the last one."""
+
+GROOT_OPTIONS = ("action_input", "action", "options")
+"""What it gets: a batch, the rest of the last chunk in it, and numbers."""
+
+GROOT_NUMBERS = ("action_horizon", "rtc_overlap_steps", "rtc_frozen_steps", "rtc_ramp_rate")
+"""Those numbers: rows of the rest, how many of them begin a chunk, how many are kept, and how the others are."""
+
+GROOT_ENCODER = "action_encoder"
+"""What a step of it calls first."""
+
+GROOT_UNGUIDED = "use_relative_actions"
+"""The setting of the policy under which no chunk is guided."""
+
 COMMANDS = {
     "PreTrainedConfig": "lerobot.configs.PreTrainedConfig",
     "get_policy_class": "lerobot.policies.factory.get_policy_class",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import pickle
 import threading
@@ -144,3 +145,26 @@ def test_a_thread_that_a_policy_holds_may_change():
     policy.worker.name = "another name"
     ones(policy)
     assert bac.describe(policy).num_replays == 1
+
+
+collections = 0
+
+
+def count_collection(*_):
+    global collections
+    collections += 1
+
+
+def test_what_python_calls_when_it_collects_garbage_is_no_part_of_a_run():
+    """A tool that counts collections would otherwise make every plan stale."""
+    policy, before = bac.wrap(NoisyPolicy(), replay=FIRST), gc.get_threshold()
+    gc.callbacks.append(count_collection)
+    gc.set_threshold(1)
+    try:
+        for _ in range(3):
+            ones(policy)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(count_collection)
+    assert collections > 0
+    assert bac.describe(policy).num_replays == 2
