@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +15,11 @@ from torch import Tensor
 
 from bac.errors import BacError
 from bac.exported.runners import COMPILED, ONNX, PROGRAM
+from bac.exporting.onnx_graph import write_graph
 from bac.exporting.portable import exported, quietly
 from bac.files import brief
 from bac.plan.program import Program
 
-OPSET = 20  # the first with GELU as one operator
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -143,7 +140,7 @@ def write_onnx(
     written = Written()
     with written.timing(ONNX):
         try:
-            _to_onnx(fast, arguments, folder / ONNX)
+            write_graph(fast, arguments, folder / ONNX)
         except (RuntimeError, ValueError) as error:
             why = brief(_first_cause(error))
             raise BacError(f"format: torch.onnx cannot write this run ({why}); take pt2: --format pt2") from error
@@ -155,48 +152,6 @@ def _first_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _to_onnx(program: Program, arguments: Mapping[str, Tensor], path: Path) -> None:
-    examples = tuple(arguments.values())
-    with quietly(), _without_chatter(), torch.no_grad():
-        made = torch.onnx.export(
-            exported(program, examples),
-            examples,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(arguments),
-            output_names=["action"],
-            verbose=False,
-            optimize=len(program.instructions) <= _MOST_OPTIMISED,
-        )
-        if made is None:
-            raise RuntimeError("torch.onnx returned no program")
-        made.save(path, external_data=_num_bytes(program) > _LARGEST)
-
-
-@contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Keep torch.onnx from printing its progress, and onnxscript from logging every operator."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-_MOST_OPTIMISED = 10_000  # operators; above, onnxscript's optimiser takes many minutes, and onnxruntime has its own
-_LARGEST = (1 << 31) - (1 << 24)  # bytes in one protobuf file: 2 GiB, less what the operators take
-
-
-def _num_bytes(program: Program) -> int:
-    tensors: Sequence[Tensor] = list(program.constants.values())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 FORMATS = {"pt2": write_pt2, "onnx": write_onnx}
