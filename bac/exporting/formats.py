@@ -21,6 +21,7 @@ from bac.files import brief
 from bac.plan.program import Program
 
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_SECONDS = {PROGRAM: 0.018, COMPILED: 0.10, ONNX: 0.006}  # per operator; the most of results/export, on one busy core
 
 
 @dataclass
@@ -59,6 +60,16 @@ def check(format: str, *, compile: bool) -> None:
                 ) from error
     if format == "pt2" and compile:
         _check_compiler()
+
+
+def expectation(format: str, exact: Program, fast: Program, *, compile: bool) -> str:
+    """What an export will write, and about how long that takes; told before it begins."""
+    programs = {ONNX: fast} if format == "onnx" else {PROGRAM: exact} | ({COMPILED: fast} if compile else {})
+    parts = []
+    for name, program in programs.items():
+        minutes = max(1, round(_SECONDS[name] * len(program.instructions) / 60))
+        parts.append(f"{name} ({len(program.instructions):,} operators, some {minutes} min)")
+    return f"writing {', '.join(parts)}, and checking it"
 
 
 def _check_compiler() -> None:
