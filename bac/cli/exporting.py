@@ -10,7 +10,7 @@ import typer
 import bac
 from bac.cli import checkpoint, observations
 from bac.cli.arguments import Device, FilePath, Imports, PolicyPath, Seed
-from bac.cli.terminal import errors_in_one_line
+from bac.cli.terminal import errors_in_one_line, telling
 from bac.exporting.checking import NUM_CHECKS
 from bac.exporting.formats import FORMATS, check
 from bac.files import probe
@@ -41,7 +41,7 @@ def export(
 
     Ctrl-C leaves the folder as it was.
     """
-    with errors_in_one_line():
+    with errors_in_one_line(), telling("bac.exporting"):
         check(format, compile=compile)
         probe(out, folder=True)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)

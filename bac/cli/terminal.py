@@ -1,7 +1,8 @@
-"""What a command says when it fails or is stopped."""
+"""What a command says before long work, when it fails, and when it is stopped."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,3 +26,17 @@ def errors_in_one_line() -> Iterator[None]:
             "Stopped: files are as they were, or whole. Type the command again to start from the beginning.", err=True
         )
         raise typer.Exit(_INTERRUPTED) from error
+
+
+@contextmanager
+def telling(name: str) -> Iterator[None]:
+    """Within the context, show on standard error what a logger of `bac` says of the work ahead."""
+    told, handler = logging.getLogger(name), logging.StreamHandler()
+    level = told.level
+    told.addHandler(handler)
+    told.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        told.removeHandler(handler)
+        told.setLevel(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,11 +30,13 @@ from bac.exported.metadata import metadata
 from bac.exporting.checking import check_error, chunks_of, error_of, other_observations
 from bac.exporting.draws import without_draws
 from bac.exporting.first_card import first_card
-from bac.exporting.formats import FORMATS, check
+from bac.exporting.formats import FORMATS, check, expectation
 from bac.exporting.recorded import record
 from bac.exporting.statistics import copy_processors
 from bac.files import probe, put_folder, reporting
 from bac.plan.bounds import tolerance_of
+
+logger = logging.getLogger(__name__)
 
 
 def export(
@@ -93,6 +96,7 @@ def export(
     wanted = chunks_of(host, batches, seed)
     source = _checkpoint_of(policy, checkpoint)
     card = first_card(host, denoising, tensors, noise, recorded.chunk, source, format)
+    logger.info(expectation(format, exact, fast, compile=compile))
     with _drafted(target) as draft:
         written = FORMATS[format](
             exact, fast, arguments, draft, compile=compile, metadata=metadata(card.inputs, noise, card.scaling)

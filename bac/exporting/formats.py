@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +15,13 @@ from torch import Tensor
 
 from bac.errors import BacError
 from bac.exported.runners import COMPILED, ONNX, PROGRAM
+from bac.exporting.onnx_graph import write_graph
 from bac.exporting.portable import exported, quietly
 from bac.files import brief
 from bac.plan.program import Program
 
-OPSET = 20  # the first with GELU as one operator
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_SECONDS = {PROGRAM: 0.018, COMPILED: 0.10, ONNX: 0.006}  # per operator; the most of results/export, on one busy core
 
 
 @dataclass
@@ -62,6 +60,16 @@ def check(format: str, *, compile: bool) -> None:
                 ) from error
     if format == "pt2" and compile:
         _check_compiler()
+
+
+def expectation(format: str, exact: Program, fast: Program, *, compile: bool) -> str:
+    """What an export will write, and about how long that takes; told before it begins."""
+    programs = {ONNX: fast} if format == "onnx" else {PROGRAM: exact} | ({COMPILED: fast} if compile else {})
+    parts = []
+    for name, program in programs.items():
+        minutes = max(1, round(_SECONDS[name] * len(program.instructions) / 60))
+        parts.append(f"{name} ({len(program.instructions):,} operators, some {minutes} min)")
+    return f"writing {', '.join(parts)}, and checking it"
 
 
 def _check_compiler() -> None:
@@ -143,7 +151,7 @@ def write_onnx(
     written = Written()
     with written.timing(ONNX):
         try:
-            _to_onnx(fast, arguments, folder / ONNX)
+            write_graph(fast, arguments, folder / ONNX)
         except (RuntimeError, ValueError) as error:
             why = brief(_first_cause(error))
             raise BacError(f"format: torch.onnx cannot write this run ({why}); take pt2: --format pt2") from error
@@ -155,48 +163,6 @@ def _first_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _to_onnx(program: Program, arguments: Mapping[str, Tensor], path: Path) -> None:
-    examples = tuple(arguments.values())
-    with quietly(), _without_chatter(), torch.no_grad():
-        made = torch.onnx.export(
-            exported(program, examples),
-            examples,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(arguments),
-            output_names=["action"],
-            verbose=False,
-            optimize=len(program.instructions) <= _MOST_OPTIMISED,
-        )
-        if made is None:
-            raise RuntimeError("torch.onnx returned no program")
-        made.save(path, external_data=_num_bytes(program) > _LARGEST)
-
-
-@contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Keep torch.onnx from printing its progress, and onnxscript from logging every operator."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-_MOST_OPTIMISED = 10_000  # operators; above, onnxscript's optimiser takes many minutes, and onnxruntime has its own
-_LARGEST = (1 << 31) - (1 << 24)  # bytes in one protobuf file: 2 GiB, less what the operators take
-
-
-def _num_bytes(program: Program) -> int:
-    tensors: Sequence[Tensor] = list(program.constants.values())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 FORMATS = {"pt2": write_pt2, "onnx": write_onnx}

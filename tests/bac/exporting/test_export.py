@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from bac.exporting.draws import without_draws
 from bac.exporting.recorded import record
 from bac.published import AccumulatedChange
 from bac.solvers import Multistep
+from tests.apart import ROOT, Asked, chunks_apart
 from tests.policies.models import ACTIONS, EXECUTED, HORIZON, OBSERVED, STATE, observations, small_policy
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[3]
 FITTED = bac.Denoising(Multistep(((0.5, 0.4, 0.0), (1.0, 0.0, 0.0, 0.1, -0.1))), (90, 40))
 
 
@@ -73,16 +74,32 @@ def test_the_draws_of_ddpm_are_one_input_with_a_row_for_every_step():
     assert [one.shape for one in noise] == [(5, 2, HORIZON, ACTIONS)]  # the first noise, and all steps but the last
 
 
-@pytest.mark.parametrize("updates", [None, (0, 2)])
-def test_ddpm_dense_or_cached_is_exported_with_all_its_draws(tmp_path, updates):
+def cached_policy() -> Any:
     policy = small_policy(n_layer=1)
-    if updates is not None:
-        blocks = [block.name for block in find_host(policy).blocks]
-        bac.wrap(policy, bac.Schedule(5, dict.fromkeys(blocks, updates)), replay=False)
-    card = bac.export(policy, observations(1), tmp_path / "out", compile=False)
-    assert [noise.shape for noise in card.noise] == [(5, 1, HORIZON, ACTIONS)]
-    exported = bac.exported.load(tmp_path / "out")
-    assert torch.equal(exported_chunk(exported, observations(1), 3), chunk(policy, observations(1), 3))
+    blocks = [block.name for block in find_host(policy).blocks]
+    return bac.wrap(policy, bac.Schedule(5, dict.fromkeys(blocks, (0, 2))), replay=False)
+
+
+WAYS: dict[str, Callable[[], Any]] = {
+    "dense": lambda: small_policy(n_layer=1),
+    "cached": cached_policy,
+    "fitted": lambda: bac.wrap(small_policy(n_layer=1), FITTED),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_program_and_onnx_file_make_the_policys_actions_where_lerobot_cannot_be_imported(way, tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    policy, batch = WAYS[way](), observations(1)
+    card = bac.export(policy, batch, tmp_path / "pt2", compile=False)
+    assert [noise.shape for noise in card.noise] == [(1 if way == "fitted" else 5, 1, HORIZON, ACTIONS)]
+    bac.export(policy, batch, tmp_path / "onnx", format="onnx")
+    asked = Asked(tmp_path / "pt2", "program.pt2", batch, 3), Asked(tmp_path / "onnx", "policy.onnx", batch, 3)
+    exact, near = chunks_apart(*asked)
+    wanted = chunk(policy, batch, 3)
+    assert torch.equal(exact, wanted)
+    assert float((near - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
 
 
 def test_exporting_leaves_policy_and_random_numbers_as_they_were(tmp_path):
@@ -93,24 +110,6 @@ def test_exporting_leaves_policy_and_random_numbers_as_they_were(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
     assert bac.plan.plans(policy) == plans
     assert torch.equal(chunk(policy, batch), before)
-
-
-def test_an_export_runs_where_neither_lerobot_nor_diffusers_can_be_imported(fitted):
-    policy, folder = fitted
-    code = f"""
-import sys
-for name in ("lerobot", "diffusers", "transformers", "policies"):
-    sys.modules[name] = None
-import torch, bac.exported
-policy = bac.exported.load({str(folder)!r})
-torch.manual_seed(0)
-state, environment = (torch.full((1, {OBSERVED}, size), 0.5) for size in ({STATE}, 5))
-chunk = policy.predict_action_chunk({{"observation.state": state, "observation.environment_state": environment}})
-print(chunk.flatten().tolist())
-"""
-    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    batch = {name: torch.full_like(value, 0.5) for name, value in observations(1).items()}
-    assert json.loads(made) == chunk(policy, batch).flatten().tolist()
 
 
 def test_actions_come_one_by_one_from_a_history_of_observations(fitted):
@@ -153,19 +152,10 @@ def test_a_control_loop_drives_a_robot_with_an_export(fitted):
     assert len(sent) == 3 and sent[0].shape == (ACTIONS,)
 
 
-def test_an_onnx_file_makes_the_policys_actions(tmp_path):
+def test_an_onnx_file_drives_a_robot_that_has_no_pytorch(tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    policy = bac.wrap(small_policy(n_layer=1), FITTED)
-    card = bac.export(policy, observations(1), tmp_path / "onnx", format="onnx")
-    assert card.errors["policy.onnx"] <= 1e-5
-    made = exported_chunk(bac.exported.load(tmp_path / "onnx"), observations(1))
-    torch.testing.assert_close(made, chunk(policy, observations(1)), rtol=0, atol=1e-5)
-    assert _steps_without_torch(tmp_path / "onnx") == 3
-
-
-def _steps_without_torch(folder: Path) -> int:
-    """Control steps of a robot that runs an ONNX file where PyTorch cannot be imported."""
+    bac.export(WAYS["fitted"](), observations(1), tmp_path / "onnx", format="onnx")
     code = f"""
 import sys
 sys.modules["torch"] = None
@@ -177,13 +167,14 @@ class Robot:
         return {{name: np.zeros((1, {OBSERVED}, size), np.float32) for name, size in sizes.items()}}
     def act(self, action):
         self.sent += 1
-loop = bac.ControlLoop(bac.exported.load({str(folder)!r}), Robot(), control_hz=50, safe_action=[0.0] * {ACTIONS})
+policy = bac.exported.load({str(tmp_path / "onnx")!r})
+loop = bac.ControlLoop(policy, Robot(), control_hz=50, safe_action=[0.0] * {ACTIONS})
 loop.run(num_steps=3)
 print(loop.robot.sent)
 """
     made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    return int(made.stdout)
+    assert made.stdout == "3\n"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import bac
 import bac.plan
 from bac.plan.codegen import generate
 from bac.plan.draws import divide
+from bac.plan.inductor import CompiledReplay
 from bac.plan.refusal import Refusal
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
 from tests.bac.plan.runs import names, taped
@@ -65,6 +66,14 @@ def compared(replay, device="cpu"):
             chunks.append(torch.stack([policy.predict_action_chunk(batch) for _ in range(3)]))
     error = (chunks[1] - chunks[0]).abs().max() / chunks[0].abs().max()
     return float(error), bac.plan.plans(policy)[0]
+
+
+def test_on_a_cpu_kernels_are_called_from_cpp_and_not_from_python(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torch, "compile", lambda module, **options: asked.update(options) or module)
+    replay = CompiledReplay(taped(lambda x: x * 2, X), num_leaves=1)
+    assert asked["options"] == {"cpp_wrapper": True}
+    assert replay([X])[0].tolist() == [2.0, 4.0, 6.0]
 
 
 @pytest.mark.slow
