@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eval.experiments.reference.instruments import INSTRUMENTS, correlations, draw_instruments, warned
-from eval.experiments.reference.report import stored
+from eval.experiments.reference.report import side_by_side, stored
 from eval.experiments.reference.seam import halves, jump
 
 
@@ -68,6 +68,17 @@ def test_the_warning_is_held_against_the_loss():
         ("near and worse",),
     )
     assert found.calm == 1
+
+
+def test_ways_that_several_policies_have_stand_side_by_side():
+    def table(own, *rows):
+        return [{**row, "sweeps": 4.0, "success": [own, own, own]} for row in (ITSELF, *rows)]
+
+    few, sparse = row("few steps", loss=0.3), row("cache", loss=0.02)
+    lines = side_by_side({"first": table(0.9, few, sparse), "second": table(0.8, row("few steps", loss=0.04))})
+    assert lines[2] == "| the policy itself | | 0.900 | 0.800 | | |"
+    assert "| few steps | 4.0 | **-0.300** | -0.040 | -0.170 | -0.300 |" in lines
+    assert not any("cache" in line for line in lines)
 
 
 def test_the_picture_of_the_instruments_has_a_panel_for_each(tmp_path):

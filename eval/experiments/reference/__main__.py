@@ -7,10 +7,11 @@ from typing import Any
 import hydra
 import torch
 
+from bac.files import write_text
 from eval.compared.comparison import Comparison
 from eval.experiments.reference.experiment import Reference
 from eval.experiments.reference.instruments import correlations, draw_instruments, warned
-from eval.experiments.reference.report import markdown, publish, stored
+from eval.experiments.reference.report import markdown, publish, side_by_side, stored
 from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 from eval.setup.files import write_json
 
@@ -38,6 +39,7 @@ def main(config: Any) -> None:
     warnings = {policy: asdict(warned(table)) for policy, table in tables.items()}
     write_json(folder.parent / "instruments.json", {"correlation": correlations(tables), "warned": warnings})
     draw_instruments(folder.parent / "instruments.png", tables)
+    write_text(folder.parent / "policies.md", "\n".join(side_by_side(tables)) + "\n")
     print("\n".join(markdown(table)))
 
 

@@ -2,8 +2,10 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
 from bac.files import write_text
 from eval.experiments.reference.instruments import COLOURS, Row
@@ -38,6 +40,33 @@ def markdown(table: Sequence[Row]) -> list[str]:
             f"{row['shift']:.4f} | {row['spread']:.2f} | {row['seam']:.2f} | {row['path_error']:.4f} |"
         )
     return lines
+
+
+def side_by_side(tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """A Markdown table of every way that more than one policy has: what is gained or lost on each, bold if shown.
+
+    Args:
+        tables: Rows by policy, the policy's own first.
+    """
+    by_name = {policy: {row["name"]: row for row in table[1:]} for policy, table in tables.items()}
+    names = Counter(name for rows in by_name.values() for name in rows)
+    sweeps = {name: mean(rows[name]["sweeps"] for rows in by_name.values() if name in rows) for name in names}
+    own = [f"{table[0]['success'][0]:.3f}" for table in tables.values()]
+    lines = [
+        f"| way | sweeps | {' | '.join(tables)} | mean | worst |",
+        "|---|---:|" + "---:|" * (len(tables) + 2),
+        f"| the policy itself | | {' | '.join(own)} | | |",
+    ]
+    for name in sorted((name for name in names if names[name] > 1), key=lambda name: -sweeps[name]):
+        found = [rows.get(name) for rows in by_name.values()]
+        lost = [row["difference"][0] for row in found if row is not None]
+        cells = " | ".join("" if row is None else _bold_if_shown(*row["difference"]) for row in found)
+        lines.append(f"| {name} | {sweeps[name]:.1f} | {cells} | {mean(lost):+.3f} | {min(lost):+.3f} |")
+    return lines
+
+
+def _bold_if_shown(value: float, low: float, high: float) -> str:
+    return f"**{value:+.3f}**" if low > 0 or high < 0 else f"{value:+.3f}"
 
 
 def draw_front(path: Path, policy: str, table: Sequence[Row]) -> None:
