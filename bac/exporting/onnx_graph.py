@@ -113,8 +113,14 @@ class _Graph:
         output, meta = self._values[last], program.meta[last]
         output.name, output.shape = "action", self._ir.Shape(meta.shape)
         output.type = self._ir.TensorType(self._ir.tensor_adapters.from_torch_dtype(meta.dtype))
+        read, nodes = {output}, []
+        for node in reversed(self._nodes):  # translations drop what only gave a shape; runtimes warn of such remains
+            if not read.isdisjoint(node.outputs):
+                read.update(node.inputs)
+                nodes.append(node)
+        initializers = [value for value in self._initializers.values() if value in read]
         return self._ir.Graph(
-            self._arguments, [output], nodes=self._nodes, initializers=list(self._initializers.values()),
+            self._arguments, [output], nodes=reversed(nodes), initializers=initializers,
             opset_imports=self._opset_imports, name="denoising_run",
         )  # fmt: skip
 

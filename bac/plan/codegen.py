@@ -53,7 +53,8 @@ class _Writer:
             yield f"    {self._names[value]} = leaves[{place}]"
         for place, instruction in enumerate(self.program.instructions):
             yield f"    {self._statement(place, instruction)}"
-        yield f"    return ({', '.join(self._names[value] for value in self.program.outputs)},)"
+        returned = [f"{self._names[value]}," for value in self.program.outputs]
+        yield f"    return ({' '.join(returned)})"
 
     def _statement(self, place: int, instruction: Instruction) -> str:
         if self._may_overwrite(place, instruction):

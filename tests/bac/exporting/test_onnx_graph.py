@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,17 @@ def test_results_in_several_parts_are_read_part_by_part(tmp_path):
     program, x = taped(steps, torch.zeros(2, 6)), torch.linspace(-1, 1, 12).reshape(2, 6)
     onnx_graph.write_graph(program, {"x": x}, tmp_path / "a.onnx")
     torch.testing.assert_close(torch.from_numpy(run(tmp_path / "a.onnx", x=x)), steps(x))
+
+
+@pytest.mark.slow
+def test_what_gives_only_its_shape_is_left_out(tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    weight, x = torch.ones(3, 2), torch.ones(3, 2)
+    program = taped(lambda x: x + torch.zeros_like(weight * x), torch.zeros(3, 2), constants=[weight])
+    onnx_graph.write_graph(program, {"x": x}, tmp_path / "a.onnx")
+    model = importlib.import_module("onnx").load(tmp_path / "a.onnx")
+    assert "Mul" not in {node.op_type for node in model.graph.node}
+    read = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= read
+    assert run(tmp_path / "a.onnx", x=x).tolist() == x.tolist()
