@@ -32,11 +32,13 @@ def errors_in_one_line() -> Iterator[None]:
 def telling(name: str) -> Iterator[None]:
     """Within the context, show on standard error what a logger of `bac` says of the work ahead."""
     told, handler = logging.getLogger(name), logging.StreamHandler()
-    level = told.level
+    level, propagate = told.level, told.propagate
     told.addHandler(handler)
     told.setLevel(logging.INFO)
+    told.propagate = False  # a library that set up logging would repeat it
     try:
         yield
     finally:
         told.removeHandler(handler)
         told.setLevel(level)
+        told.propagate = propagate

@@ -48,7 +48,7 @@ def test_bac_export_writes_what_its_bac_json_says(folder, tmp_path):
     options = ["--policy-path", folder, "--file", tmp_path / "bac.json", "--out", tmp_path / "out", "--no-compile"]
     result = run("export", *options)
     assert result.exit_code == 0, result.output
-    assert re.search(r"^writing program\.pt2 \([\d,]+ operators, some 1 min\), and checking it$", result.stderr, re.M)
+    assert re.search(r"^writing program\.pt2 \([\d,]+ operators, about 1 min\), and checking it$", result.stderr, re.M)
     assert result.output.endswith(
         f"bit-equal to the policy on 3 chunks, {_made(result)}\nwritten to {tmp_path / 'out'}\n"
     )
