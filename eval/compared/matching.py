@@ -146,7 +146,8 @@ class SpacingChooser:
         measure = action_error if is_flow else energy_distance
         spacing, distances = best_spacing(self._policy, solver, num_steps, self._batch, reference, distance=measure)
         tried = ", ".join(f"{name} {value:.4f}" for name, value in distances.items())
-        logger.info("%s-%d: %s timesteps are the nearest to the policy (%s)", solver, num_steps, spacing, tried)
+        by = "action error" if is_flow else "energy distance, which may be negative"
+        logger.info("%s-%d: %s timesteps are nearest to the policy (%s: %s)", solver, num_steps, spacing, by, tried)
         return dense(num_steps, solver, spacing)
 
     def _own(self, cell: Cell, first_draw: int) -> torch.Tensor:
