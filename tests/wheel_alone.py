@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-UV = (shutil.which("uv") or "uv",)
+UV = (shutil.which("uv") or sys.exit("wheel_alone: needs uv; type pip install uv"),)
 OBSERVED = "--env-option=obs_type=environment_state_agent_pos"
 
 REPLAY = """
