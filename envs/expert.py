@@ -59,6 +59,8 @@ def record_expert(
                 episodes.append(episode)
                 bar.update()
     attrs = {"env": world.family, "task": world.task, "control_hz": world.control_hz}
+    if hasattr(world, "instruction"):
+        attrs["instruction"] = world.instruction
     return ReplayBuffer.from_episodes(episodes, attrs), attempts
 
 

@@ -95,6 +95,13 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
         self._succeeded |= success
         return self._observation(), float(reward), success, False, {"is_success": success}
 
+    @property
+    def instruction(self) -> str:
+        """The task in words, as LeRobot's own MetaWorld environment tells it to a policy."""
+        from lerobot.envs.metaworld import TASK_DESCRIPTIONS  # takes seconds, and only those who read need it
+
+        return str(TASK_DESCRIPTIONS[self.task])
+
     def score(self) -> float:
         """1.0 if the episode has succeeded, else 0.0."""
         return float(self._succeeded)
