@@ -58,9 +58,12 @@ def record_expert(
             if success:
                 episodes.append(episode)
                 bar.update()
-    attrs = {"env": world.family, "task": world.task, "control_hz": world.control_hz}
-    if hasattr(world, "instruction"):
-        attrs["instruction"] = world.instruction
+    attrs = {
+        "env": world.family,
+        "task": world.task,
+        "control_hz": world.control_hz,
+        "instruction": world.instruction,
+    }
     return ReplayBuffer.from_episodes(episodes, attrs), attempts
 
 

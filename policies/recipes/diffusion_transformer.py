@@ -17,8 +17,9 @@ from policies.diffusion_transformer.processor_diffusion_transformer import (
 from policies.diffusion_transformer.solvers import FLOW
 
 MEASURING_STEPS = 10
-SIZES = """A transformer Diffusion Policy (Chi et al., RSS 2023): {n_layer} layers x {n_emb}, {n_head} heads, {parameters}
-parameters, horizon {horizon}, {n_obs_steps} observation steps, {n_action_steps} actions executed per chunk."""
+SIZES = """A transformer Diffusion Policy (Chi et al., RSS 2023): {n_layer} layers x {n_emb}, {n_head} heads,
+{parameters} parameters, horizon {horizon}, {n_obs_steps} observation steps, {n_action_steps} actions executed per
+chunk."""
 
 
 class DiffusionTransformerRecipe:
