@@ -1,6 +1,8 @@
 """Load a LeRobot checkpoint folder: the policy, and the processors that it was trained with."""
 
+import importlib
 import io
+import json
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +11,10 @@ if TYPE_CHECKING:
     from lerobot.policies.pretrained import PreTrainedPolicy
     from lerobot.processor import PolicyProcessorPipeline
 
-READS = ("'diffusion_transformer'", "'smolvla'")
+CLASSES = {
+    "diffusion_transformer": "policies.diffusion_transformer.modeling_diffusion_transformer:DiffusionTransformerPolicy",
+    "smolvla": "lerobot.policies.smolvla.modeling_smolvla:SmolVLAPolicy",
+}
 EULER = "FlowMatchEuler"
 
 
@@ -51,20 +56,20 @@ def load(
         raise FileNotFoundError(
             f"{path}: no checkpoint here (config.json is missing). Train one: python -m policies.train task={path.name}"
         )
-    # These imports take seconds, so `import policies` avoids them.
+    kind = json.loads((path / "config.json").read_text()).get("type")
+    if kind not in CLASSES:
+        raise ValueError(f"{path}: this is a {kind!r} checkpoint; policies.load reads {', '.join(CLASSES)}")
+    # These imports take seconds, so `import policies` avoids them. The class registers its configuration.
+    module, _, name = CLASSES[kind].partition(":")
+    policy_class: Any = getattr(importlib.import_module(module), name)
     from lerobot.configs import PreTrainedConfig
 
-    config = PreTrainedConfig.from_pretrained(path, local_files_only=True)
+    config: Any = PreTrainedConfig.from_pretrained(path, local_files_only=True)
     config.device = device
-    overrides: dict[str, dict[str, Any]] = {"device_processor": {"device": device}}
-    if config.type == "smolvla":
-        policy_class: Any = _smolvla(config, path, overrides)
-    elif config.type == "diffusion_transformer":
-        from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
-
-        policy_class = DiffusionTransformerPolicy
-    else:
-        raise ValueError(f"{path}: this is a {config.type!r} checkpoint; policies.load reads {', '.join(READS)}")
+    overrides = {"device_processor": {"device": device}}
+    if kind == "smolvla":  # the sizes and the words of its language model lie in the checkpoint, wherever that lies
+        config.vlm_model_name = str(path / "vlm")
+        overrides["tokenizer_processor"] = {"tokenizer_name": config.vlm_model_name}
     with redirect_stdout(io.StringIO()):  # LeRobot prints lines that say nothing to a user
         policy = policy_class.from_pretrained(path, config=config, local_files_only=True, strict=True)
     if solver is not None or num_inference_steps is not None:
@@ -92,15 +97,6 @@ def set_steps(policy: "PreTrainedPolicy", num_steps: int | None, solver: str | N
         return
     sampler: Any = policy.diffusion
     sampler.use_solver(solver or config.noise_scheduler_type, num_steps or sampler.num_inference_steps, **options)
-
-
-def _smolvla(config: Any, path: Path, overrides: dict[str, dict[str, Any]]) -> Any:
-    """SmolVLA's class. The sizes and the words of its language model lie in the checkpoint, wherever that lies."""
-    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-
-    config.vlm_model_name = str(path / "vlm")
-    overrides["tokenizer_processor"] = {"tokenizer_name": config.vlm_model_name}
-    return SmolVLAPolicy
 
 
 def _load_processors(
