@@ -89,13 +89,14 @@ def set_steps(policy: "PreTrainedPolicy", num_steps: int | None, solver: str | N
     Raises:
         ValueError: The policy has no such solver.
     """
-    config: Any = policy.config
-    if config.type == "smolvla":
+    any_policy: Any = policy
+    config = any_policy.config
+    if f"{type(policy).__module__}:{type(policy).__name__}" == CLASSES["smolvla"]:
         if solver not in (None, EULER):
             raise ValueError(f"solver={solver}: SmolVLA takes Euler steps of its flow only, {EULER}")
         config.num_steps = num_steps or config.num_steps
         return
-    sampler: Any = policy.diffusion
+    sampler = any_policy.diffusion
     sampler.use_solver(solver or config.noise_scheduler_type, num_steps or sampler.num_inference_steps, **options)
 
 

@@ -11,14 +11,14 @@ pipeline_tag: robotics
 license: apache-2.0
 tags: [robotics, lerobot, {tags}]
 ---
-# {title} on {task}
+# {title} on {name}
 
 {sizes}
 
 | | |
 |---|---|
-| Data | `{data}`: {num_episodes} demonstrations, {num_steps} control steps at {control_hz:g} Hz ({env}, {task}) |
-| Held out | the last {num_held_out} episodes, for the action error only |
+| Data | `{data}`: {num_episodes} demonstrations, {num_rows} control steps at {control_hz:g} Hz ({env}, {task}) |
+| Held out | the last episodes of every recording, {num_held_out} in all, for the action error only |
 | Command | `{command}` |
 | Steps | {step} of {steps} updates, batch {batch_size}, AdamW + one-cycle, peak learning rate {learning_rate:g} |
 | Precision | {dtype} working weights, float32 master weights; these are the float32 exponential moving average |

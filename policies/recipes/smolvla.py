@@ -31,8 +31,11 @@ It sees one picture, the arm's own state and the instruction."""
 LOADING = """policy, preprocessor, postprocessor = policies.load("{output}")
 ```
 
+With LeRobot, from the folder of this repository; TASK is one of the tasks above:
+
 ```bash
-lerobot-eval --policy.path={output} --env.type=metaworld --env.task=TASK --eval.n_episodes=1 --eval.batch_size=1"""
+MUJOCO_GL=egl lerobot-eval --policy.path={output} --policy.device=cpu --env.type={env} --env.task=TASK \\
+    --eval.n_episodes=10 --eval.batch_size=1"""
 
 
 class SmolVLARecipe:

@@ -112,6 +112,8 @@ def test_training_writes_a_checkpoint_that_loads_from_elsewhere_and_acts_by_pict
     (tmp_path / "run").rename(tmp_path / "moved")
     policy, preprocessor, postprocessor = policies.load(tmp_path / "moved", num_inference_steps=3)
     assert policy.config.num_steps == 3
+    with pytest.raises(ValueError, match="solver=DDIM: SmolVLA takes Euler steps"):
+        policies.set_steps(policy, 4, "DDIM")
     seen = {OBS_STATE: torch.zeros(2, 3), OBS_IMAGE: torch.zeros(2, 3, 10, 10), "task": list(SENTENCES)}
     batch = preprocessor(seen)
     assert batch[OBS_LANGUAGE_TOKENS].shape == (2, 4)
@@ -120,8 +122,9 @@ def test_training_writes_a_checkpoint_that_loads_from_elsewhere_and_acts_by_pict
     assert actions.shape == (2, 5, 4)
     assert not torch.equal(actions[0], actions[1])  # the words alone differ
     card = (tmp_path / "moved/README.md").read_text()
-    assert "# SmolVLA-class policy on" in card
-    assert f"lerobot-eval --policy.path={tmp_path}/run --env.type=metaworld" in card
+    assert "# SmolVLA-class policy on assembly-v3" in card
+    assert "2 Euler steps" in card
+    assert f"lerobot-eval --policy.path={tmp_path}/run --policy.device=cpu --env.type=toy" in card
 
 
 @pytest.mark.slow
@@ -145,14 +148,3 @@ def test_a_resumed_run_keeps_its_words_and_statistics_and_ends_where_an_uninterr
 def test_what_smolvla_cannot_learn_from_is_refused(options, override, message):
     with pytest.raises(ValueError, match=message):
         train(options("run", override))
-
-
-def test_a_solver_that_smolvla_does_not_take_is_refused():
-    class Policy:
-        class config:  # noqa: N801
-            type, num_steps = "smolvla", 10
-
-    policies.set_steps(Policy, 4, "FlowMatchEuler")
-    assert Policy.config.num_steps == 4
-    with pytest.raises(ValueError, match="solver=DDIM: SmolVLA takes Euler steps"):
-        policies.set_steps(Policy, 4, "DDIM")
