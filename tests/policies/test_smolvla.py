@@ -1,12 +1,9 @@
 """SmolVLA, small: its words, its loss, its training and its checkpoint."""
 
-from pathlib import Path
+from functools import partial
 
-import hydra
-import numpy as np
 import pytest
 import torch
-import zarr
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 
 import policies
@@ -15,41 +12,13 @@ from policies.recipes.smolvla import flow_loss, vary
 from policies.small_vlm import word_tokenizer
 from policies.train import train
 from policies.trainer import Trainer
-
-CONFIGS = str(Path(__file__).parents[2] / "configs")
-SENTENCES = ("Open a drawer", "Turn it counter-clockwise")
-SIZES = {"image_size": 8, "patch_size": 2, "vision_width": 6, "vision_layers": 1, "width": 16, "layers": 2, "heads": 2}
-SMALL = [
-    *(f"vlm.{name}={size}" for name, size in SIZES.items()),
-    *("recipe=smolvla", "policy.chunk_size=5", "policy.n_action_steps=3", "policy.num_steps=2", "shift=1"),
-    *("batch_size=7", "steps=4", "save_every=2", "log_every=2"),
-]
-
-
-def write_recordings(folder):
-    """One recording for each sentence, with pictures of 10 pixels."""
-    rng = np.random.default_rng(0)
-    for number, (sentence, lengths) in enumerate(zip(SENTENCES, ([11, 13], [17, 6, 19]), strict=True)):
-        attrs = {"env": "toy", "task": f"task-{number}", "control_hz": 10.0, "instruction": sentence}
-        group = zarr.open_group(folder / f"{number}.zarr", mode="w", attributes=attrs)
-        for name, size in {"state": 3, "environment_state": 2, "action": 4}.items():
-            group.create_array(f"data/{name}", data=rng.normal(size=(sum(lengths), size)).astype(np.float32))
-        pictures = rng.integers(0, 256, (sum(lengths), 10, 10, 3)).astype(np.uint8)
-        group.create_array("data/pixels", data=pictures)
-        group.create_array("meta/episode_ends", data=np.cumsum(lengths))
+from tests.policies.smolvla import SENTENCES, options_for, write_recordings
 
 
 @pytest.fixture
 def options(tmp_path):
-    """Compose `configs/train.yaml` for a tiny SmolVLA under `tmp_path`."""
     write_recordings(tmp_path)
-
-    def compose(name, *overrides):
-        paths = [f"data={tmp_path}/*.zarr", f"output={tmp_path}/{name}", f"state={tmp_path}/{name}.pt"]
-        with hydra.initialize_config_dir(CONFIGS, version_base=None):
-            return hydra.compose("train", [*SMALL, *paths, *overrides])
-
-    return compose
+    return partial(options_for, tmp_path)
 
 
 def demonstrations(folder):
