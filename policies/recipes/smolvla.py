@@ -57,7 +57,7 @@ class SmolVLARecipe:
             raise ValueError(f"dtype={cfg.dtype}: SmolVLA adds its noise in float32; train it with dtype=float32")
         self._cfg = cfg
         vlm = Path(cfg.output) / VLM
-        if not (vlm / "config.json").is_file():  # resumed training goes on with the words that it began with
+        if not cfg.resume or not vlm.is_dir():  # resumed training goes on with the words that it began with
             write_small_vlm(vlm, demonstrations.instructions, **OmegaConf.to_container(cfg.vlm))
         height, width, channels = demonstrations.pictures.shape[1:]
         features = demonstrations.features()

@@ -106,7 +106,9 @@ def test_a_resumed_run_keeps_its_words_and_statistics_and_ends_where_an_uninterr
     resumed = train(options("part", "resume=true"))
     for name, parameter in whole.averaged.named_parameters():
         assert torch.equal(parameter, resumed.averaged.state_dict()[name]), name
-    more = Trainer(options("part"), Demonstrations.load(tmp_path / "0.zarr", pictures=True), interrupted.stats)
+    more = Trainer(
+        options("part", "resume=true"), Demonstrations.load(tmp_path / "0.zarr", pictures=True), interrupted.stats
+    )
     assert torch.equal(more.windows.tensors[ACTION], interrupted.windows.tensors[ACTION][:24])
 
 

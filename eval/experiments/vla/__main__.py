@@ -17,7 +17,7 @@ def main(config: Any) -> None:
     many = ManyTasks(settings_of(config), config.vla)
     many.play()
     table = many.table()
-    publish(Path(config.vla.results), table)
+    publish(Path(config.vla.results) / many.settings.checkpoint.name, table)
     print("\n".join(markdown(table)))
 
 

@@ -36,12 +36,13 @@ class ManyTasks:
 
     def __init__(self, settings: Settings, options: Any) -> None:
         self.options = options
+        tasks = options.tasks or [settings.task]
         size = {"width": options.pixels, "height": options.pixels}
         self.worlds = {
             task: replace(settings, task=task, env_options={**settings.env_options, **size, "task": task})
-            for task in options.tasks
+            for task in tasks
         }
-        self.settings = replace(settings, env_options={**settings.env_options, **size, "task": options.tasks[0]})
+        self.settings = replace(settings, env_options={**settings.env_options, **size, "task": tasks[0]})
         self.loaded = settings.load_policy()
         self.folder = self.settings.folder / "vla"
         self.log: EpisodeLog[EpisodeResult] = EpisodeLog(self.folder / "episodes.jsonl")
