@@ -1,5 +1,6 @@
 """LeRobot's SmolVLA with a small vision-language model, from pictures, states and instructions, by flow matching."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ class SmolVLARecipe:
             raise ValueError(f"dtype={cfg.dtype}: SmolVLA adds its noise in float32; train it with dtype=float32")
         self._cfg = cfg
         vlm = Path(cfg.output) / VLM
-        if not cfg.resume or not vlm.is_dir():  # resumed training goes on with the words that it began with
+        if cfg.initial is not None and not cfg.resume:
+            shutil.copytree(Path(cfg.initial) / VLM, vlm, dirs_exist_ok=True)
+        elif not cfg.resume or not vlm.is_dir():  # resumed training goes on with the words that it began with
             write_small_vlm(vlm, demonstrations.instructions, **OmegaConf.to_container(cfg.vlm))
         height, width, channels = demonstrations.pictures.shape[1:]
         features = demonstrations.features()
