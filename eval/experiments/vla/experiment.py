@@ -42,7 +42,8 @@ class ManyTasks:
             task: replace(settings, task=task, env_options={**settings.env_options, **size, "task": task})
             for task in tasks
         }
-        self.settings = replace(settings, env_options={**settings.env_options, **size, "task": tasks[0]})
+        options_of_all = {key: value for key, value in settings.env_options.items() if key != "task"}
+        self.settings = replace(settings, task="many-tasks", env_options={**options_of_all, **size})
         self.loaded = settings.load_policy()
         self.folder = self.settings.folder / "vla"
         self.log: EpisodeLog[EpisodeResult] = EpisodeLog(self.folder / "episodes.jsonl")
@@ -89,10 +90,11 @@ class ManyTasks:
     def _fits(self) -> list[Cell]:
         if not self.options.fitted:
             return []
-        path = self.folder / "fits.json"
+        made_of = comparison_key({"tasks": list(self.worlds), "num_fit": self.options.num_fit})
+        path = self.folder / f"fits-{made_of}.json"
         stored = json.loads(path.read_text()) if path.exists() else {}
         if missing := [count for count in self.options.fitted if str(count) not in stored]:
-            batch = kept(self.folder / f"observations-{self.options.num_fit}.npz", self._observations)
+            batch = kept(self.folder / f"observations-{made_of}.npz", self._observations)
             with running(self.loaded.policy, own()):
                 fitter = FlowFitter(find_host(self.loaded.policy), lambda: self._predict(batch))
                 for count in missing:
