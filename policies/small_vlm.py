@@ -73,7 +73,15 @@ def write_small_vlm(
 
     Returns:
         `folder`.
+
+    Raises:
+        ValueError: The picture has no whole number of tokens.
     """
+    if image_size % (patch_size * pixel_shuffle):
+        raise ValueError(
+            f"vlm.image_size={image_size}: must be a multiple of {patch_size * pixel_shuffle}, which is "
+            f"vlm.patch_size={patch_size} times the pixel shuffle of {pixel_shuffle}"
+        )
     folder = Path(folder)
     tokenizer = word_tokenizer(sentences)
     language = LlamaConfig(

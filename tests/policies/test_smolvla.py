@@ -114,7 +114,11 @@ def test_a_resumed_run_keeps_its_words_and_statistics_and_ends_where_an_uninterr
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("pictures=false", "pictures and instructions, and these have none"), ("dtype=bfloat16", "with dtype=float32")],
+    [
+        ("pictures=false", "pictures and instructions, and these have none"),
+        ("dtype=bfloat16", "with dtype=float32"),
+        ("vlm.image_size=10", "vlm.image_size=10: must be a multiple of 4"),
+    ],
 )
 def test_what_smolvla_cannot_learn_from_is_refused(options, override, message):
     with pytest.raises(ValueError, match=message):
