@@ -9,7 +9,8 @@ Every environment here
 - has ``env.unwrapped.control_hz`` (control steps per second [Hz]), ``env.unwrapped.max_episode_steps``
   and ``env.unwrapped.score()``, the benchmark's own measure of the episode so far, in [0, 1];
 - has ``env.unwrapped.picture()``, the scene as a policy may see it; ``make(..., pixels=64)`` observes it, too;
-- says in ``env.unwrapped.family`` under which name it was made, and may have ``env.unwrapped.expert_action()``.
+- says in ``env.unwrapped.family`` under which name it was made, and may have ``env.unwrapped.expert_action()``;
+- says in ``env.unwrapped.instruction`` what to do, in words.
 
 `make` imports the simulator; ``import envs`` does not::
 

@@ -26,18 +26,19 @@ from envs.spaces import Observation, checked_action, observation_space
 
 @dataclass(frozen=True)
 class AdroitTask:
-    """One task: its simulator, and the sizes of the two parts of its observation."""
+    """One task: what to do in words, its simulator, and the sizes of the two parts of its observation."""
 
+    instruction: str
     simulator: Callable[[], MujocoEnv]
     agent_size: int
     world_size: int
 
 
 TASKS = {
-    "adroit-door": AdroitTask(AdroitHandDoorEnv, 27, 12),
-    "adroit-hammer": AdroitTask(AdroitHandHammerEnv, 26, 20),
-    "adroit-relocate": AdroitTask(AdroitHandRelocateEnv, 30, 9),
-    "adroit-pen": AdroitTask(AdroitHandPenEnv, 24, 21),
+    "adroit-door": AdroitTask("Unlatch the door and open it", AdroitHandDoorEnv, 27, 12),
+    "adroit-hammer": AdroitTask("Pick up the hammer and drive the nail into the board", AdroitHandHammerEnv, 26, 20),
+    "adroit-relocate": AdroitTask("Pick up the ball and move it to the goal", AdroitHandRelocateEnv, 30, 9),
+    "adroit-pen": AdroitTask("Turn the pen to the orientation of the goal", AdroitHandPenEnv, 24, 21),
 }
 
 
@@ -92,6 +93,7 @@ class AdroitEnv(gym.Env[Observation, np.ndarray]):
         if max_episode_steps < 1:
             raise ValueError(f"max_episode_steps: must be at least 1, got {max_episode_steps}")
         self.task = task
+        self.instruction = TASKS[task].instruction
         self.max_episode_steps = max_episode_steps
         self._simulator = TASKS[task].simulator()
         self._agent_size = TASKS[task].agent_size

@@ -6,6 +6,7 @@
     python -m envs.collect env=adroit task=adroit-door source=adroit_experts.npz    # a published expert
     python -m envs.collect env=so101 noise=0.05                                     # its scripted controller
     python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr               # the 206 human episodes
+    python -m envs.collect -m pixels=96 task=box-close-v3,door-open-v3              # several tasks, with pictures
 """
 
 import logging

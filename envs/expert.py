@@ -58,7 +58,12 @@ def record_expert(
             if success:
                 episodes.append(episode)
                 bar.update()
-    attrs = {"env": world.family, "task": world.task, "control_hz": world.control_hz}
+    attrs = {
+        "env": world.family,
+        "task": world.task,
+        "control_hz": world.control_hz,
+        "instruction": world.instruction,
+    }
     return ReplayBuffer.from_episodes(episodes, attrs), attempts
 
 

@@ -7,7 +7,11 @@ the other 35.
 ``reset(seed=s)`` gives the same initial state as LeRobot's own MetaWorld environment for that seed.
 """
 
+import json
 import warnings
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -22,7 +26,26 @@ from envs.spaces import Observation, checked_action, observation_space
 
 AGENT_SIZE, WORLD_SIZE = 4, 35
 LONGEST_EPISODE = 500  # MetaWorld refuses to step further
+INSTRUCTIONS = "envs/metaworld_config.json"
 LEROBOT_CAMERA_POSITION = (0.75, 0.075, 0.7)  # position of corner2 [m]
+
+
+@cache
+def lerobot_instructions() -> dict[str, str]:
+    """LeRobot's sentence for every task, read from its file: importing its environment takes seconds.
+
+    Raises:
+        RuntimeError: LeRobot is not installed.
+    """
+    lerobot = find_spec("lerobot")
+    if lerobot is None or lerobot.origin is None:
+        raise RuntimeError(
+            "metaworld instruction: LeRobot has the sentences, and is not installed: pip install lerobot"
+        )
+    sentences: dict[str, str] = json.loads((Path(lerobot.origin).parent / INSTRUCTIONS).read_text())[
+        "TASK_DESCRIPTIONS"
+    ]
+    return sentences
 
 
 class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
@@ -94,6 +117,11 @@ class MetaWorldEnv(gym.Env[Observation, np.ndarray]):
         success = bool(info["success"])
         self._succeeded |= success
         return self._observation(), float(reward), success, False, {"is_success": success}
+
+    @property
+    def instruction(self) -> str:
+        """The task in words, as LeRobot's own MetaWorld environment tells it to a policy."""
+        return lerobot_instructions()[self.task]
 
     def score(self) -> float:
         """1.0 if the episode has succeeded, else 0.0."""

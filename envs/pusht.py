@@ -39,6 +39,7 @@ class PushTEnv(gym.Env[Observation, np.ndarray]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     render_mode = "rgb_array"
     family = "pusht"
+    instruction = "Push the T-shaped block onto its outline"
 
     def __init__(
         self, task: str = "pusht", *, max_episode_steps: int = 300, width: int = 240, height: int = 240

@@ -42,6 +42,7 @@ class SO101Env(gym.Env[Observation, np.ndarray]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     render_mode = "rgb_array"
     family = "so101"
+    instruction = "Pick up the block and place it on the goal"
 
     def __init__(
         self,

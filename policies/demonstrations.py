@@ -1,5 +1,7 @@
 """Demonstrations on disk, in Diffusion Policy's zarr layout, under LeRobot's names."""
 
+import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,16 @@ class Demonstrations:
         episode_ends: Exclusive end of each episode, `[E]`.
         attrs: Origin of the episodes: "env", "task", "control_hz" [Hz].
         pictures: What a camera saw, `[n, height, width, 3]` uint8, if that was recorded and is asked for.
+        part_ends: Exclusive end of each recording among the episodes; None for one recording.
+        instructions: The task of each recording in words, as a policy is told it; empty if that is not known.
     """
 
     arrays: dict[str, np.ndarray]
     episode_ends: np.ndarray
     attrs: dict[str, Any]
     pictures: np.ndarray | None = None
+    part_ends: tuple[int, ...] | None = None
+    instructions: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path, *, pictures: bool = False) -> "Demonstrations":
@@ -57,12 +63,53 @@ class Demonstrations:
         if pictures and PIXELS in group:
             require_whole(path, group, [PIXELS])
             seen = np.asarray(group[PIXELS], np.uint8)
-        return cls(arrays, np.asarray(group["meta/episode_ends"], np.int64), dict(group.attrs), seen)
+        attrs = dict(group.attrs)
+        told = (attrs["instruction"],) if "instruction" in attrs else ()
+        return cls(arrays, np.asarray(group["meta/episode_ends"], np.int64), attrs, seen, instructions=told)
+
+    @classmethod
+    def join(cls, parts: Sequence["Demonstrations"]) -> "Demonstrations":
+        """Put recordings one after the other.
+
+        Raises:
+            ValueError: The recordings differ in their arrays or control_hz, or only some have pictures or words.
+        """
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        kinds = {(*part.arrays, part.pictures is None, len(part.instructions)) for part in parts}
+        if len(kinds) > 1 or len({part.attrs["control_hz"] for part in parts}) > 1:
+            raise ValueError(f"data: recordings to join must hold the same at the same control_hz, got {sorted(kinds)}")
+        steps = np.cumsum([0, *(part.episode_ends[-1] for part in parts)])
+        tasks = dict.fromkeys(part.attrs["task"] for part in parts)
+        return cls(
+            {key: np.concatenate([part.arrays[key] for part in parts]) for key in first.arrays},
+            np.concatenate([part.episode_ends + start for part, start in zip(parts, steps, strict=False)]),
+            {**first.attrs, "task": ", ".join(tasks)},
+            None if first.pictures is None else np.concatenate([part.pictures for part in parts]),
+            tuple(np.cumsum([part.num_episodes for part in parts]).tolist()),
+            tuple(instruction for part in parts for instruction in part.instructions),
+        )
 
     @property
     def num_episodes(self) -> int:
         """Number of episodes E."""
         return len(self.episode_ends)
+
+    def held_out(self, share: float) -> np.ndarray:
+        """Marks the last `share` of the episodes of every recording, at least one of each, `[E]` bool."""
+        marks = np.zeros(self.num_episodes, bool)
+        start = 0
+        for end in self.part_ends or (self.num_episodes,):
+            marks[end - max(1, round((end - start) * share)) : end] = True
+            start = end
+        return marks
+
+    def words(self) -> list[str]:
+        """The instruction of every control step, `[n]`; empty if there are none."""
+        starts = [0, *(int(self.episode_ends[end - 1]) for end in self.part_ends or (self.num_episodes,))]
+        counts = np.diff(starts)
+        return [text for text, count in zip(self.instructions, counts, strict=False) for _ in range(count)]
 
     def features(self) -> dict[str, PolicyFeature]:
         """Type and shape of every observation and of the action, by LeRobot key."""
@@ -82,3 +129,18 @@ class Demonstrations:
         start = 0 if index == 0 else self.episode_ends[index - 1]
         arrays = self.arrays if self.pictures is None else {**self.arrays, OBS_IMAGE: self.pictures}
         return {key: array[start : self.episode_ends[index]] for key, array in arrays.items()}
+
+
+def find_demonstrations(data: str | Sequence[str]) -> list[str]:
+    """The recordings that ``data=`` names: a path, a pattern such as ``data/ten/*.zarr``, or a list of these.
+
+    Raises:
+        FileNotFoundError: A pattern matches nothing.
+    """
+    found = []
+    for name in [data] if isinstance(data, str) else data:
+        matches = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+        if not matches:
+            raise FileNotFoundError(f"{name}: no demonstrations here. Record them: python -m envs.collect")
+        found += matches
+    return found

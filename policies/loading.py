@@ -1,13 +1,21 @@
 """Load a LeRobot checkpoint folder: the policy, and the processors that it was trained with."""
 
+import importlib
 import io
+import json
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from lerobot.policies.pretrained import PreTrainedPolicy
     from lerobot.processor import PolicyProcessorPipeline
+
+CLASSES = {
+    "diffusion_transformer": "policies.diffusion_transformer.modeling_diffusion_transformer:DiffusionTransformerPolicy",
+    "smolvla": "lerobot.policies.smolvla.modeling_smolvla:SmolVLAPolicy",
+}
+EULER = "FlowMatchEuler"
 
 
 class LoadedPolicy(NamedTuple):
@@ -31,48 +39,77 @@ def load(
     num_inference_steps: int | None = None,
     device: str = "cpu",
 ) -> LoadedPolicy:
-    """Load a DP-T checkpoint.
+    """Load a checkpoint: of DP-T, or of another policy that `policies.train` trains.
 
     Args:
         path: Folder written by LeRobot's trainer, `policies.train` or `policies.convert`.
-        solver: "DDPM", "DDIM" or "DPM-Solver++"; `None` keeps the checkpoint's.
+        solver: "DDPM", "DDIM" or "DPM-Solver++", of DP-T only; `None` keeps the checkpoint's.
         num_inference_steps: Denoising steps per run (K); `None` keeps the checkpoint's.
         device: Device that the policy runs on, such as "cuda".
 
     Raises:
         FileNotFoundError: `path` holds no checkpoint.
-        ValueError: The policy is not DP-T, or the solver cannot make that many steps.
+        ValueError: The policy is another one or takes no solver, or the solver cannot make that many steps.
     """
     path = Path(path)
     if not (path / "config.json").is_file():
         raise FileNotFoundError(
             f"{path}: no checkpoint here (config.json is missing). Train one: python -m policies.train task={path.name}"
         )
-    # These imports take seconds, so `import policies` avoids them.
+    kind = json.loads((path / "config.json").read_text()).get("type")
+    if kind not in CLASSES:
+        raise ValueError(f"{path}: this is a {kind!r} checkpoint; policies.load reads {', '.join(CLASSES)}")
+    # These imports take seconds, so `import policies` avoids them. The class registers its configuration.
+    module, _, name = CLASSES[kind].partition(":")
+    policy_class: Any = getattr(importlib.import_module(module), name)
     from lerobot.configs import PreTrainedConfig
 
-    from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
-
-    config = PreTrainedConfig.from_pretrained(path, local_files_only=True)
-    if not isinstance(config, DiffusionTransformerPolicy.config_class):
-        raise ValueError(f"{path}: this is a {config.type!r} checkpoint; policies.load reads 'diffusion_transformer'")
+    config: Any = PreTrainedConfig.from_pretrained(path, local_files_only=True)
     config.device = device
-    with redirect_stdout(io.StringIO()):  # LeRobot prints a line that says nothing to a user
-        policy = DiffusionTransformerPolicy.from_pretrained(path, config=config, local_files_only=True, strict=True)
+    overrides = {"device_processor": {"device": device}}
+    if kind == "smolvla":  # the sizes and the words of its language model lie in the checkpoint, wherever that lies
+        config.vlm_model_name = str(path / "vlm")
+        overrides["tokenizer_processor"] = {"tokenizer_name": config.vlm_model_name}
+    with redirect_stdout(io.StringIO()):  # LeRobot prints lines that say nothing to a user
+        policy = policy_class.from_pretrained(path, config=config, local_files_only=True, strict=True)
     if solver is not None or num_inference_steps is not None:
-        steps = num_inference_steps or policy.diffusion.num_inference_steps
-        policy.diffusion.use_solver(solver or config.noise_scheduler_type, steps)
-    return LoadedPolicy(policy.eval(), *_load_processors(path, device))
+        set_steps(policy, num_inference_steps, solver)
+    return LoadedPolicy(policy.eval(), *_load_processors(path, overrides))
 
 
-def _load_processors(path: Path, device: str) -> tuple["PolicyProcessorPipeline", "PolicyProcessorPipeline"]:
+def set_steps(policy: "PreTrainedPolicy", num_steps: int | None, solver: str | None = None, **options: Any) -> None:
+    """Set the policy's own number of denoising steps, and its solver if it has several.
+
+    Args:
+        policy: A policy that `load` returned.
+        num_steps: Denoising steps K; `None` keeps them.
+        solver: Name of a solver; `None` keeps the policy's. A SmolVLA has Euler's method only.
+        options: Further options of DP-T's `use_solver`.
+
+    Raises:
+        ValueError: The policy has no such solver.
+    """
+    any_policy: Any = policy
+    config = any_policy.config
+    if f"{type(policy).__module__}:{type(policy).__name__}" == CLASSES["smolvla"]:
+        if solver not in (None, EULER):
+            raise ValueError(f"solver={solver}: SmolVLA takes Euler steps of its flow only, {EULER}")
+        config.num_steps = num_steps or config.num_steps
+        return
+    sampler = any_policy.diffusion
+    sampler.use_solver(solver or config.noise_scheduler_type, num_steps or sampler.num_inference_steps, **options)
+
+
+def _load_processors(
+    path: Path, overrides: dict[str, dict[str, Any]]
+) -> tuple["PolicyProcessorPipeline", "PolicyProcessorPipeline"]:
     from lerobot.processor import PolicyProcessorPipeline
     from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
 
     preprocessor = PolicyProcessorPipeline.from_pretrained(
         path,
         config_filename="policy_preprocessor.json",
-        overrides={"device_processor": {"device": device}},
+        overrides=overrides,
         local_files_only=True,
     )
     postprocessor = PolicyProcessorPipeline.from_pretrained(

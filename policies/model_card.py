@@ -9,17 +9,16 @@ CARD = """---
 library_name: lerobot
 pipeline_tag: robotics
 license: apache-2.0
-tags: [robotics, lerobot, diffusion_transformer]
+tags: [robotics, lerobot, {tags}]
 ---
-# DP-T on {task}
+# {title} on {name}
 
-A transformer Diffusion Policy (Chi et al., RSS 2023): {n_layer} layers x {n_emb}, {n_head} heads, {parameters:,}
-parameters, horizon {horizon}, {n_obs_steps} observation steps, {n_action_steps} actions executed per chunk.
+{sizes}
 
 | | |
 |---|---|
-| Data | `{data}`: {num_episodes} demonstrations, {num_steps} control steps at {control_hz:g} Hz ({env}, {task}) |
-| Held out | the last {num_held_out} episodes, for the action error only |
+| Data | `{data}`: {num_episodes} demonstrations, {num_rows} control steps at {control_hz:g} Hz ({env}, {task}) |
+| Held out | the last episodes of every recording, {num_held_out} in all, for the action error only |
 | Command | `{command}` |
 | Steps | {step} of {steps} updates, batch {batch_size}, AdamW + one-cycle, peak learning rate {learning_rate:g} |
 | Precision | {dtype} working weights, float32 master weights; these are the float32 exponential moving average |
@@ -30,7 +29,7 @@ parameters, horizon {horizon}, {n_obs_steps} observation steps, {n_action_steps}
 ```python
 import policies
 
-policy, preprocessor, postprocessor = policies.load("policies/checkpoints/{task}")
+{loading}
 ```
 
 ![training curve](training_curve.png)
@@ -42,9 +41,10 @@ def write_model_card(path: str | Path, facts: Mapping[str, object]) -> None:
 
     Args:
         path: The checkpoint folder.
-        facts: A value for every name in `CARD`.
+        facts: A value for every name in `CARD`; ``sizes`` and ``loading`` may name further ones.
     """
-    (Path(path) / "README.md").write_text(CARD.format_map(facts))
+    filled = {name: str(facts[name]).format_map(facts) for name in ("sizes", "loading")}
+    (Path(path) / "README.md").write_text(CARD.format_map({**facts, **filled}))
 
 
 def draw_training_curve(path: str | Path, rows: Sequence[Mapping[str, float | None]], title: str) -> None:
@@ -57,7 +57,7 @@ def draw_training_curve(path: str | Path, rows: Sequence[Mapping[str, float | No
     """
     figure = Figure(figsize=(6, 3.5), dpi=110, layout="tight")
     axis = figure.subplots()
-    axis.plot([row["step"] for row in rows], [row["loss"] for row in rows], label="training loss (noise, MSE)")
+    axis.plot([row["step"] for row in rows], [row["loss"] for row in rows], label="training loss (MSE)")
     measured = [row for row in rows if row["held_out_error"] is not None]
     errors = [row["held_out_error"] for row in measured]
     axis.plot([row["step"] for row in measured], errors, "o-", label="held-out action error (L1)")

@@ -1,19 +1,20 @@
-"""Train DP-T on demonstrations in memory: ``python -m policies.train task=assembly-v3``.
+"""Train a policy on demonstrations in memory: ``python -m policies.train task=assembly-v3``.
 
-LeRobot's trainer reads frames one by one from a dataset on disk. On a CPU with low-dimensional observations that takes
-longer than the network. Here the whole dataset is a few tensors, normalised once, and a batch is an index into them.
+LeRobot's trainer reads frames one by one from a dataset on disk. On a CPU that takes longer than a small network. Here
+the whole dataset is a few tensors, normalised once, and a batch is an index into them. ``recipe=`` names the policy.
 The checkpoint has LeRobot's format, so all programs that load checkpoints of LeRobot's trainer load it too.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from policies.demonstrations import Demonstrations
+from policies.demonstrations import Demonstrations, find_demonstrations
 from policies.model_card import draw_training_curve, write_model_card
 from policies.trainer import Trainer
 
@@ -29,11 +30,11 @@ def train(cfg: DictConfig, command: str = "python -m policies.train") -> Trainer
         FileNotFoundError: There are no demonstrations, or nothing to resume.
     """
     torch.set_num_threads(cfg.num_threads)
-    trainer = Trainer(cfg, Demonstrations.load(cfg.data))
-    if cfg.resume:
-        if not Path(cfg.state).is_file():
-            raise FileNotFoundError(f"{cfg.state}: nothing to resume. Begin anew with resume=false")
-        trainer.load_state_dict(torch.load(cfg.state, weights_only=True))
+    state = _state(cfg) if cfg.resume else {}
+    recordings = [Demonstrations.load(path, pictures=cfg.pictures) for path in find_demonstrations(cfg.data)]
+    trainer = Trainer(cfg, Demonstrations.join(recordings), state.get("stats"))
+    if state:
+        trainer.load_state_dict(state)
     losses: list[float] = []
     progress = tqdm(total=cfg.steps, initial=trainer.step, desc=cfg.task, unit="step", mininterval=2)
     with progress:
@@ -50,11 +51,18 @@ def train(cfg: DictConfig, command: str = "python -m policies.train") -> Trainer
     return trainer
 
 
+def _state(cfg: DictConfig) -> dict[str, Any]:
+    if not Path(cfg.state).is_file():
+        raise FileNotFoundError(f"{cfg.state}: nothing to resume. Begin anew with resume=false")
+    state: dict[str, Any] = torch.load(cfg.state, weights_only=True)
+    return state
+
+
 def _save(trainer: Trainer, command: str) -> None:
     trainer.save(trainer.cfg.state, trainer.cfg.output)
-    output = Path(trainer.cfg.output)
-    draw_training_curve(output / "training_curve.png", trainer.rows, f"DP-T on {trainer.cfg.task}")
-    write_model_card(output, {**trainer.facts(), "command": command})
+    output, facts = Path(trainer.cfg.output), trainer.facts()
+    draw_training_curve(output / "training_curve.png", trainer.rows, f"{facts['title']} on {trainer.cfg.task}")
+    write_model_card(output, {**facts, "command": command})
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="train")

@@ -1,33 +1,30 @@
-"""DP-T in training: batches from memory, low-precision working weights, float32 masters, and the masters' average."""
+"""A policy in training: batches from memory, low-precision working weights, float32 masters, and their average."""
 
 import csv
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
-from lerobot.utils.constants import ACTION
+from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_model
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from policies.demonstrations import Demonstrations
-from policies.diffusion_transformer.configuration_diffusion_transformer import DiffusionTransformerConfig
-from policies.diffusion_transformer.modeling_diffusion_transformer import DiffusionTransformerPolicy
-from policies.diffusion_transformer.processor_diffusion_transformer import (
-    make_diffusion_transformer_pre_post_processors,
-)
-from policies.diffusion_transformer.solvers import FLOW
 from policies.master_weights import MasterWeights
+from policies.recipes import recipe_named
 from policies.windows import Windows
 
 COLUMNS = ("step", "loss", "held_out_error", "learning_rate", "seconds")
 NUM_HELD_OUT_WINDOWS = 256
-MEASURING_STEPS = 10
+LANGUAGE = (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK)
+Stats = Mapping[str, Mapping[str, Any]]
 
 
 class Trainer:
@@ -36,24 +33,29 @@ class Trainer:
     Args:
         cfg: `configs/train.yaml`.
         demonstrations: Demonstrations to learn from.
+        stats: What to normalise with; None for the statistics of the demonstrations. Training that goes on with more
+            of them keeps its own.
     """
 
-    def __init__(self, cfg: DictConfig, demonstrations: Demonstrations) -> None:
+    def __init__(self, cfg: DictConfig, demonstrations: Demonstrations, stats: Stats | None = None) -> None:
         torch.manual_seed(cfg.seed)
         self.cfg = cfg
         self.demonstrations = demonstrations
-        self.config = make_config(cfg, demonstrations)
-        self.processors = make_diffusion_transformer_pre_post_processors(self.config, demonstrations.stats())
-        self.num_held_out = max(1, round(demonstrations.num_episodes * cfg.held_out))
-        self.windows, self.held_out = self._cut_windows()
-        self.policy = DiffusionTransformerPolicy(self.config).to(cfg.device)
+        self.recipe = recipe_named(cfg.policy_type)(cfg, demonstrations)
+        self.config = self.recipe.config
+        self.stats = demonstrations.stats() if stats is None else stats
+        self.processors = self.recipe.processors(self.stats)
+        held_out = demonstrations.held_out(cfg.held_out)
+        self.num_held_out = int(held_out.sum())
+        tensors = self._tensors()
+        self.windows, self.held_out = (self._cut(tensors, chosen) for chosen in (~held_out, held_out))
+        self.policy = self.recipe.build().to(cfg.device)
         if cfg.initial is not None:
             load_model(self.policy, Path(cfg.initial) / SAFETENSORS_SINGLE_FILE)
-        self.averaged = DiffusionTransformerPolicy(self.config).to(cfg.device).eval()
-        self.averaged.diffusion.use_solver(self._measuring_solver, MEASURING_STEPS)
+        self.averaged = self.recipe.build().to(cfg.device).eval()
         self.master = MasterWeights(self.policy, getattr(torch, cfg.dtype))
         self.optimizer = torch.optim.AdamW(
-            self.master.groups(self.policy.get_optim_params()),
+            self.master.groups(_groups(self.policy.get_optim_params())),
             lr=cfg.learning_rate,
             betas=self.config.optimizer_betas,
             weight_decay=cfg.weight_decay,
@@ -69,20 +71,18 @@ class Trainer:
         self.seconds = 0.0
         self.rows: list[dict[str, float | None]] = []
 
-    @property
-    def _measuring_solver(self) -> str:
-        return FLOW if self.config.noise_scheduler_type == FLOW else "DDIM"
+    def _tensors(self) -> dict[str, Tensor]:
+        """All control steps, normalised, with the pictures as they were recorded."""
+        keys = [key for key in self.demonstrations.arrays if key in {ACTION, *self.config.input_features}]
+        tensors = normalise(self.demonstrations, self.processors[0], keys)
+        if OBS_IMAGE in self.config.input_features:
+            tensors[OBS_IMAGE] = torch.from_numpy(self.demonstrations.pictures)
+        return tensors
 
-    def _cut_windows(self) -> tuple[Windows, Windows]:
-        """Cut the windows to train on, and the windows of the held-out episodes, which are the last ones."""
-        tensors = normalise(self.demonstrations, self.processors[0])
-        ends = self.demonstrations.episode_ends
-        first_held_out = len(ends) - self.num_held_out
+    def _cut(self, tensors: dict[str, Tensor], chosen: np.ndarray) -> Windows:
+        """Cut the windows of the chosen episodes."""
         offsets = self.config.observation_delta_indices, self.config.action_delta_indices
-        train = Windows.cut(tensors, ends[:first_held_out], *offsets, self.config.drop_n_last_frames)
-        start = ends[first_held_out - 1]
-        tail = {key: tensor[start:] for key, tensor in tensors.items()}
-        return train, Windows.cut(tail, ends[first_held_out:] - start, *offsets, self.config.drop_n_last_frames)
+        return Windows.cut(tensors, self.demonstrations.episode_ends, *offsets, self.recipe.drop_n_last, chosen)
 
     def update(self) -> float:
         """Make one optimizer step, and return the loss."""
@@ -90,10 +90,14 @@ class Trainer:
         batch = self.windows.batch(torch.randint(len(self.windows), (self.cfg.batch_size,)))
         # Actions stay float32: noise is added to them before they are rounded.
         dtype = getattr(torch, self.cfg.dtype)
-        batch |= {key: value.to(dtype) for key, value in batch.items() if key.startswith("observation")}
+        batch |= {
+            key: value.to(dtype)
+            for key, value in batch.items()
+            if key.startswith("observation") and value.is_floating_point()
+        }
         # The fused attention kernel has a slow backward pass on CPUs; plain matrix products do not.
         with sdpa_kernel(SDPBackend.MATH):
-            loss, _ = self.policy(batch)
+            loss = self.recipe.loss(self.policy, batch)
             loss.backward()
         self.master.take_gradients()
         torch.nn.utils.clip_grad_norm_(self.master.parameters.values(), self.cfg.gradient_norm)
@@ -106,15 +110,11 @@ class Trainer:
         return loss.item()
 
     def measure(self) -> float:
-        """Mean absolute action error of the averaged weights on held-out windows, normalised units.
-
-        The solver is DDIM, or a flow's own, with `MEASURING_STEPS`.
-        """
+        """Mean absolute action error of the averaged weights on held-out windows, normalised units."""
         self.ema.copy_to(self.averaged.parameters())
-        generator = torch.Generator(self.cfg.device).manual_seed(self.cfg.seed)
         count = min(NUM_HELD_OUT_WINDOWS, len(self.held_out))
         batch = self.held_out.batch(torch.linspace(0, len(self.held_out) - 1, count).long())
-        chunk = self.averaged.predict_action_chunk(batch, generator=generator)
+        chunk = self.recipe.predict(self.averaged, batch, self.cfg.seed)
         start = self.config.n_obs_steps - 1
         wanted = batch[ACTION][:, start : start + self.config.n_action_steps]
         return (chunk - wanted).abs().mean().item()
@@ -136,6 +136,10 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "rows": self.rows,
+            "stats": {
+                key: {name: torch.as_tensor(value) for name, value in values.items()}
+                for key, values in self.stats.items()
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,30 +176,34 @@ class Trainer:
             **vars(self.config),
             **OmegaConf.to_container(self.cfg, resolve=True),
             **self.demonstrations.attrs,
-            "parameters": sum(p.numel() for p in self.policy.parameters()),
+            "parameters": f"{sum(p.numel() for p in self.policy.parameters()):,}",
             "num_episodes": self.demonstrations.num_episodes,
-            "num_steps": int(self.demonstrations.episode_ends[-1]),
+            "num_rows": int(self.demonstrations.episode_ends[-1]),
+            "name": self.cfg.task,
             "num_held_out": self.num_held_out,
             "step": self.step,
             "minutes": self.seconds / 60,
             "held_out_error": self.rows[-1]["held_out_error"],
-            "measured_with": f"{self._measuring_solver}-{MEASURING_STEPS}",
+            "measured_with": self.recipe.measured_with,
+            **self.recipe.card(),
         }
 
 
-def make_config(cfg: DictConfig, demonstrations: Demonstrations) -> DiffusionTransformerConfig:
-    """Make the policy's configuration from `cfg.policy` and the features of the demonstrations."""
-    features = demonstrations.features()
-    return DiffusionTransformerConfig(
-        **OmegaConf.to_container(cfg.policy),
-        input_features={key: feature for key, feature in features.items() if key != ACTION},
-        output_features={ACTION: features[ACTION]},
-        device=cfg.device,
-        push_to_hub=False,
-    )
+def normalise(demonstrations: Demonstrations, preprocessor: Any, keys: Iterable[str]) -> dict[str, Tensor]:
+    """Normalise all control steps at once, and turn their instructions into tokens, `[n, size]` each.
+
+    Args:
+        demonstrations: The control steps.
+        preprocessor: The policy's preprocessor.
+        keys: The arrays that the policy takes.
+    """
+    rows: dict[str, Any] = {key: torch.from_numpy(demonstrations.arrays[key]) for key in keys}
+    words = demonstrations.words()
+    normalised = preprocessor({**rows, "task": words} if words else rows)
+    return {key: value for key, value in normalised.items() if key in rows or key in LANGUAGE}
 
 
-def normalise(demonstrations: Demonstrations, preprocessor: Any) -> dict[str, Tensor]:
-    """Normalise all control steps at once with the preprocessor, `[n, size]` each, float32."""
-    normalised = preprocessor({key: torch.from_numpy(array) for key, array in demonstrations.arrays.items()})
-    return {key: normalised[key] for key in demonstrations.arrays}
+def _groups(parameters: Any) -> list[dict]:
+    """An optimizer's groups of parameters; some policies only have an iterable of parameters."""
+    listed = list(parameters)
+    return listed if isinstance(listed[0], dict) else [{"params": listed}]

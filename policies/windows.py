@@ -17,7 +17,7 @@ class Windows:
     """All windows of a set of episodes, as rows of tensors in memory.
 
     Args:
-        tensors: Normalised control steps by LeRobot key, each `[n, size]`.
+        tensors: Normalised control steps by LeRobot key, each `[n, ...]`.
         observation_rows: Rows of each window's observations, `[windows, To]`.
         action_rows: Rows of each window's actions, `[windows, T]`.
         action_is_pad: Marks action rows that replace a step outside the episode, `[windows, T]` bool.
@@ -36,17 +36,18 @@ class Windows:
         observation_offsets: list[int],
         action_offsets: list[int],
         drop_n_last: int,
+        chosen: np.ndarray | None = None,
     ) -> "Windows":
         """Cut windows from normalised control steps; see `window_rows`."""
-        observation_rows, _ = window_rows(episode_ends, observation_offsets, drop_n_last)
-        action_rows, padded = window_rows(episode_ends, action_offsets, drop_n_last)
+        observation_rows, _ = window_rows(episode_ends, observation_offsets, drop_n_last, chosen)
+        action_rows, padded = window_rows(episode_ends, action_offsets, drop_n_last, chosen)
         return cls(tensors, *map(torch.from_numpy, (observation_rows, action_rows, padded)))
 
     def __len__(self) -> int:
         return len(self.action_rows)
 
     def batch(self, chosen: Tensor) -> dict[str, Tensor]:
-        """The batch of the windows with numbers `chosen` `[B]`, as `DiffusionTransformerPolicy.forward` takes it."""
+        """The batch of the windows with numbers `chosen` `[B]`, as LeRobot's policies take it in training."""
         batch = {
             key: tensor[self.action_rows[chosen] if key == ACTION else self.observation_rows[chosen]]
             for key, tensor in self.tensors.items()
@@ -54,20 +55,25 @@ class Windows:
         return {**batch, "action_is_pad": self.action_is_pad[chosen]}
 
 
-def window_rows(episode_ends: np.ndarray, offsets: list[int], drop_n_last: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def window_rows(
+    episode_ends: np.ndarray, offsets: list[int], drop_n_last: int = 0, chosen: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The rows of every window. There is one window per control step, and it stays in that step's episode.
 
     Args:
         episode_ends: Exclusive end of each episode, `[E]`.
         offsets: Steps of a window relative to its current step, such as ``[-1, 0]``.
         drop_n_last: Number of control steps at the end of each episode that get no window.
+        chosen: Marks the episodes to cut windows from, `[E]` bool; None for all.
 
     Returns:
         Rows `[windows, len(offsets)]`, and a bool mask of that shape: true for rows that replace a step outside the
         episode.
     """
     rows, padded = [], []
-    for start, end in zip(np.concatenate([[0], episode_ends[:-1]]), episode_ends, strict=True):
+    starts = np.concatenate([[0], episode_ends[:-1]])
+    wished = slice(None) if chosen is None else chosen
+    for start, end in zip(starts[wished], episode_ends[wished], strict=True):
         current = np.arange(start, max(end - drop_n_last, start))
         wanted = current[:, None] + np.asarray(offsets)[None, :]
         rows.append(wanted.clip(start, end - 1))

@@ -98,6 +98,9 @@ class EnvContract:
     def test_the_world_says_which_family_it_is_of(self, env):
         assert env.unwrapped.family == self.name
 
+    def test_the_world_says_in_words_what_to_do(self, env):
+        assert len(env.unwrapped.instruction.split()) >= 3
+
     def test_control_hz_is_what_rendered_films_are_played_at(self, env):
         assert env.unwrapped.control_hz == env.metadata["render_fps"]
 

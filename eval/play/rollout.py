@@ -87,6 +87,11 @@ class Seat:
         return np.stack([observation[name] for observation in self._history])
 
     @property
+    def world(self) -> Any:
+        """The environment itself, without wrappers."""
+        return self._env.unwrapped
+
+    @property
     def newest(self) -> dict[str, np.ndarray]:
         """The last observation."""
         return self._history[-1]

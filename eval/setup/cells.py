@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import bac
+import policies
 from bac.caching.calibration import Calibration
 from bac.caching.schedulers.unified import unified_schedule
 from bac.caching.schedulers.uniform import uniform_schedule
@@ -149,7 +150,7 @@ def running(policy: Any, cell: Cell, denoising: bac.Denoising | None = None) -> 
 
 def configure(policy: Any, cell: Cell) -> None:
     """Set the policy's own solver, number of steps and spacing."""
-    policy.diffusion.use_solver(cell.solver, cell.num_steps, timestep_spacing=cell.timestep_spacing)
+    policies.set_steps(policy, cell.num_steps, cell.solver, timestep_spacing=cell.timestep_spacing)
 
 
 def holding(denoising: bac.Denoising, name: str | None = None, *, on: Cell | None = None) -> Cell:

@@ -30,12 +30,20 @@ def test_the_scripted_expert_is_recorded(tmp_path):
     }
 
 
+def test_several_tasks_are_recorded_by_one_command(tmp_path):
+    done = collect("-m", "task=reach-v3,door-open-v3", "episodes=1", f"output={tmp_path}/${{task}}.zarr")
+    assert done.returncode == 0, done.stderr
+    told = {ReplayBuffer.load(path).attrs["instruction"] for path in tmp_path.glob("*.zarr")}
+    assert told == {"Reach a goal position", "Open a door with a revolving joint"}
+
+
 def test_the_scripted_controller_of_so101_is_recorded(tmp_path):
     output = tmp_path / "so101.zarr"
     done = collect("env=so101", "episodes=2", "noise=0.05", f"output={output}")
     assert "so101-pick-place: kept 2 of 2 attempts" in done.stdout, done.stderr
     buffer = ReplayBuffer.load(output)
-    assert buffer.attrs == {"env": "so101", "task": "so101-pick-place", "control_hz": 10.0}
+    told = {"instruction": "Pick up the block and place it on the goal"}
+    assert buffer.attrs == {"env": "so101", "task": "so101-pick-place", "control_hz": 10.0, **told}
     assert {name: array.shape[1] for name, array in buffer.arrays.items()} == {
         "state": 14,
         "environment_state": 6,

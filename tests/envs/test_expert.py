@@ -17,7 +17,8 @@ def env():
 def test_replaying_the_recorded_actions_succeeds_with_the_last(env):
     buffer, attempts = record_expert(env, 2, progress=False)
     assert (buffer.num_episodes, attempts) == (2, 2)
-    assert buffer.attrs == {"env": "metaworld", "task": "assembly-v3", "control_hz": 80.0}
+    told = {"instruction": "Pick up a nut and place it onto a peg"}
+    assert buffer.attrs == {"env": "metaworld", "task": "assembly-v3", "control_hz": 80.0, **told}
     for index in range(2):
         episode = buffer.episode(index)
         seen, _ = env.reset(seed=100_000 + index)

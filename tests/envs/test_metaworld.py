@@ -8,7 +8,7 @@ import pytest
 
 import envs
 from envs.expert import play_expert
-from envs.metaworld import EXPERTS, MetaWorldEnv
+from envs.metaworld import EXPERTS, MetaWorldEnv, lerobot_instructions
 from tests.contracts_env import EnvContract, assert_equal, play
 
 pytestmark = pytest.mark.sim
@@ -43,6 +43,11 @@ def test_success_ends_the_episode_and_is_the_score():
         assert env.unwrapped.score() == 0.0
         _, _, terminated, truncated, info = env.step(env.unwrapped.expert_action())
     assert (terminated, truncated, info["is_success"], env.unwrapped.score()) == (True, False, True, 1.0)
+
+
+def test_every_task_has_the_sentence_that_lerobot_tells_a_policy():
+    assert set(EXPERTS) <= set(lerobot_instructions())
+    assert MetaWorldEnv("faucet-close-v3").instruction == "Rotate the faucet clockwise"
 
 
 def test_every_task_repeats_its_episodes_with_its_expert():

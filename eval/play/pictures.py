@@ -1,0 +1,48 @@
+"""Policies that see and read: a picture of the world, the agent's own state, and the task in words.
+
+A picture is drawn only when a chunk is wanted. Drawing takes ten times as long as a control step.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.utils.constants import OBS_IMAGE, OBS_STATE
+
+from eval.play.rollout import Seat
+from eval.setup.batches import Batch
+
+
+def predict_from_pictures(
+    loaded: Any, seats: Sequence[Seat], observe: Callable[[Batch], None] | None = None
+) -> np.ndarray:
+    """Predict the next chunk of every seat in one batch, `[B, Ta, Da]` float32 in the environment's units.
+
+    It is `eval.play.rollout.predict_chunks` for LeRobot's policies that take ``noise``.
+
+    Args:
+        loaded: Policy with its processors, as `policies.load` returns it.
+        seats: Running episodes whose worlds have a `picture` and an `instruction`.
+        observe: Called with the preprocessed batch of observations.
+    """
+    pictures = torch.from_numpy(np.stack([seat.world.picture() for seat in seats]))
+    raw = {
+        OBS_STATE: torch.from_numpy(np.stack([seat.newest["agent_pos"] for seat in seats])),
+        OBS_IMAGE: pictures.movedim(-1, 1).float() / 255,
+        "task": [seat.world.instruction for seat in seats],
+    }
+    config = loaded.policy.config
+    with torch.inference_mode():
+        batch = loaded.preprocessor(raw)
+        seen = {key: value for key, value in batch.items() if key.startswith("observation.")}
+        if observe is not None:
+            observe(seen)
+        chunk = loaded.policy.predict_action_chunk(seen, noise=paired_noise(config, seats))
+        return loaded.postprocessor(chunk[:, : config.n_action_steps]).float().cpu().numpy()
+
+
+def paired_noise(config: Any, seats: Sequence[Seat]) -> torch.Tensor:
+    """Noise of every seat's next chunk, `[B, T, Da]`, the same for every method."""
+    shape = config.chunk_size, config.max_action_dim
+    return torch.stack([torch.randn(shape, generator=seat.generator()) for seat in seats])

@@ -1,0 +1,185 @@
+"""LeRobot's SmolVLA with a small vision-language model, from pictures, states and instructions, by flow matching."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.policies.common.vla_utils import make_att_2d_masks
+from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
+from lerobot.utils.constants import (
+    ACTION,
+    OBS_IMAGE,
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LANGUAGE_TOKENS,
+    OBS_STATE,
+)
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from policies.demonstrations import Demonstrations
+from policies.small_vlm import write_small_vlm
+
+VLM = "vlm"  # folder of the vision-language model's sizes and tokenizer, in the checkpoint
+SIZES = """LeRobot's SmolVLA (Shukor et al., 2025), small, from a random start: {parameters} parameters,
+{num_vlm_layers} layers, chunk {chunk_size}, {n_action_steps} actions executed per chunk, {num_steps} Euler steps.
+It sees one picture, the arm's own state and the instruction."""
+LOADING = """policy, preprocessor, postprocessor = policies.load("{output}")
+```
+
+With LeRobot, from the folder of this repository; TASK is one of the tasks above:
+
+```bash
+MUJOCO_GL=egl lerobot-eval --policy.path={output} --policy.device=cpu --env.type={env} --env.task=TASK \\
+    --eval.n_episodes=10 --eval.batch_size=1"""
+
+
+class SmolVLARecipe:
+    """See `policies.recipes.Recipe`. The last chunk of an episode is shorter; `flow_loss` leaves out what pads it.
+
+    Raises:
+        ValueError: The demonstrations have no pictures or no instructions, or the working weights are not float32.
+    """
+
+    drop_n_last = 0
+
+    def __init__(self, cfg: DictConfig, demonstrations: Demonstrations) -> None:
+        if demonstrations.pictures is None or not demonstrations.instructions:
+            raise ValueError(
+                f"{cfg.data}: SmolVLA learns from pictures and instructions, and these have none. Record them: "
+                "python -m envs.collect env=metaworld task=assembly-v3 pixels=96"
+            )
+        if cfg.dtype != "float32":
+            raise ValueError(f"dtype={cfg.dtype}: SmolVLA adds its noise in float32; train it with dtype=float32")
+        self._cfg = cfg
+        vlm = Path(cfg.output) / VLM
+        if cfg.initial is not None and not cfg.resume:
+            shutil.copytree(Path(cfg.initial) / VLM, vlm, dirs_exist_ok=True)
+        elif not cfg.resume or not vlm.is_dir():  # resumed training goes on with the words that it began with
+            write_small_vlm(vlm, demonstrations.instructions, **OmegaConf.to_container(cfg.vlm))
+        height, width, channels = demonstrations.pictures.shape[1:]
+        features = demonstrations.features()
+        self.config = SmolVLAConfig(
+            **OmegaConf.to_container(cfg.policy),
+            vlm_model_name=str(vlm),
+            num_vlm_layers=cfg.vlm.layers,
+            resize_imgs_with_padding=(cfg.vlm.image_size, cfg.vlm.image_size),
+            max_state_dim=features[OBS_STATE].shape[0],
+            max_action_dim=features[ACTION].shape[0],
+            freeze_vision_encoder=False,
+            train_expert_only=False,
+            input_features={
+                OBS_STATE: features[OBS_STATE],
+                OBS_IMAGE: PolicyFeature(FeatureType.VISUAL, (channels, height, width)),
+            },
+            output_features={ACTION: features[ACTION]},
+            device=cfg.device,
+            push_to_hub=False,
+        )
+        self.measured_with = f"Euler-{self.config.num_steps}"
+
+    def processors(self, stats: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
+        """See `Recipe`."""
+        return make_smolvla_pre_post_processors(self.config, dict(stats))
+
+    def build(self) -> SmolVLAPolicy:
+        """See `Recipe`. All layers learn; LeRobot freezes the last one of a pre-trained language model."""
+        policy = SmolVLAPolicy(self.config).requires_grad_(True)
+        model = policy.model.vlm_with_expert
+        # SmolVLA multiplies what the connector makes of a picture by this root, which suits pre-trained weights.
+        with torch.no_grad():
+            model.get_vlm_model().connector.modality_projection.proj.weight.div_(
+                model.config.text_config.hidden_size**0.5
+            )
+        return policy
+
+    def loss(self, policy: SmolVLAPolicy, batch: dict[str, Tensor]) -> Tensor:
+        """See `Recipe`. Pictures are varied first."""
+        seen = self._seen(batch)
+        seen[OBS_IMAGE] = vary(seen[OBS_IMAGE], self._cfg.shift)
+        return flow_loss(policy, seen, self._cfg.draws)
+
+    def predict(self, policy: SmolVLAPolicy, batch: dict[str, Tensor], seed: int) -> Tensor:
+        """See `Recipe`."""
+        seen = self._seen(batch)
+        shape = (len(seen[OBS_STATE]), self.config.chunk_size, self.config.max_action_dim)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self.config.device)
+        seen = {key: value for key, value in seen.items() if not key.startswith(ACTION)}
+        return policy.predict_action_chunk(seen, noise=noise)[:, : self.config.n_action_steps]
+
+    def card(self) -> dict[str, str]:
+        """See `Recipe`."""
+        return {"title": "SmolVLA-class policy", "tags": "smolvla", "sizes": SIZES, "loading": LOADING}
+
+    def _seen(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The one observation of every window, with the picture in [0, 1] and channels first."""
+        seen = {key: value[:, -1] if key.startswith("observation") else value for key, value in batch.items()}
+        seen[OBS_IMAGE] = seen[OBS_IMAGE].movedim(-1, 1).float() / 255
+        return seen
+
+
+def vary(images: Tensor, shift: int, light: float = 0.2, noise: float = 0.02) -> Tensor:
+    """Shift every picture by up to `shift` pixels, and change its light; few demonstrations go further.
+
+    Args:
+        images: Pictures, `[B, C, H, W]`, in [0, 1].
+        shift: Largest shift in each direction [pixels]; the border is repeated.
+        light: Contrast varies by this share; brightness by half of it.
+        noise: Standard deviation of the noise of every pixel.
+    """
+    size = images.shape[-2:]
+    padded = F.pad(images, (shift,) * 4, mode="replicate")
+    corners = torch.randint(2 * shift + 1, (len(images), 2)).tolist()
+    shifted = torch.stack(
+        [image[:, y : y + size[0], x : x + size[1]] for image, (y, x) in zip(padded, corners, strict=True)]
+    )
+    contrast, brightness = torch.rand(2, len(images), 1, 1, 1, device=images.device) * 2 - 1
+    lit = shifted * (1 + light * contrast) + light / 2 * brightness
+    return (lit + noise * torch.randn_like(lit)).clamp(0, 1)
+
+
+def flow_loss(
+    policy: SmolVLAPolicy,
+    batch: dict[str, Tensor],
+    draws: int,
+    *,
+    noise: Tensor | None = None,
+    time: Tensor | None = None,
+) -> Tensor:
+    """SmolVLA's loss, with several draws of noise and time for every observation.
+
+    Pictures and words are most of the work. They are encoded once, into the keys and values that SmolVLA's sampler
+    keeps, and every draw reads these. With one draw it is the loss of `SmolVLAPolicy.forward`.
+
+    Args:
+        policy: The policy in training.
+        batch: One observation and one chunk of actions for each row, normalised, with ``action_is_pad``.
+        draws: Draws for each row.
+        noise: The draws' noise, `[draws * B, T, Da]`; None draws it.
+        time: The draws' time, `[draws * B]`, in [0, 1], where 1 is noise; None draws it.
+    """
+    model = policy.model
+    images, image_masks = policy.prepare_images(batch)
+    words, word_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
+    prefix, present, causal = model.embed_prefix(images, image_masks, words, word_masks, policy.prepare_state(batch))
+    _, cache = model.vlm_with_expert.forward(
+        attention_mask=make_att_2d_masks(present, causal),
+        position_ids=present.cumsum(1) - 1,
+        past_key_values=None,
+        inputs_embeds=[prefix, None],
+        use_cache=True,
+    )
+    for layer in cache.layers:
+        layer.keys, layer.values = (kept.repeat(draws, 1, 1, 1) for kept in (layer.keys, layer.values))
+    actions = policy.prepare_action(batch).repeat(draws, 1, 1)
+    noise = torch.randn_like(actions) if noise is None else noise
+    time = model.sample_time(len(actions), actions.device) if time is None else time
+    noisy = torch.lerp(actions, noise, time[:, None, None])
+    velocity = model.denoise_step(present.repeat(draws, 1), cache, noisy, time)
+    inside = ~batch["action_is_pad"].repeat(draws, 1)
+    return (velocity - (noise - actions))[inside].square().mean()
