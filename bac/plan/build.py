@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bac.plan.bounds import bounds
 from bac.plan.codegen import Function, generate
 from bac.plan.cuda import GraphedReplay
-from bac.plan.inductor import CompiledReplay, settle
+from bac.plan.inductor import compile_pieces, settle
 from bac.plan.passes import CAUTIOUS, EXACT, FAST, Pass, specialise
 from bac.plan.peeks import Peeks
 from bac.plan.plan import Plan, Stage
@@ -291,13 +291,13 @@ def _compile_with(
     program: Program, recordings: Sequence[Recording], passes: Sequence[Pass], inductor: bool, skipped: list[str]
 ) -> Compiled:
     special, stages = specialise(program, passes)
-    replay, source = generate(special)
-    leaves = recordings[0].leaves
     if inductor:
-        replay = CompiledReplay(special, len(leaves))
-    elif _is_on_gpu(program):
+        special = compile_pieces(special)
+        stages += (Stage("compile pieces", special.num_operations, len(special.instructions)),)
+    replay, source = generate(special)
+    if _is_on_gpu(program):
         try:
-            replay = GraphedReplay(special, leaves)
+            replay = GraphedReplay(special, recordings[0].leaves)
         except (Refusal, RuntimeError) as error:  # the flat program stays
             skipped.append(f"CUDA graph: {str(error).splitlines()[0]}")
     largest = max(recording.error_of(replay) for recording in recordings)
