@@ -15,7 +15,7 @@ from bac.plan.bounds import bounds
 from bac.plan.codegen import Function, generate
 from bac.plan.cuda import GraphedReplay
 from bac.plan.inductor import compile_pieces, settle
-from bac.plan.passes import CAUTIOUS, EXACT, FAST, Pass, specialise
+from bac.plan.passes import CAUTIOUS, COMPILED, EXACT, FAST, Pass, specialise
 from bac.plan.peeks import Peeks
 from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
@@ -264,7 +264,7 @@ def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> 
     """Specialise and check, the fastest allowed form first. The result lists the skipped transformations."""
     exact_bound, fast_bound = bounds(program, recordings[0].outputs, on_gpu=_is_on_gpu(program))
     skipped: list[str] = []
-    for passes, compiler in ((FAST, True), (FAST, False)) if not how.exact else ():
+    for passes, compiler in ((COMPILED, True), (FAST, False)) if not how.exact else ():
         if compiler and not how.compile:
             continue
         what = "Inductor" if compiler else "re-association"

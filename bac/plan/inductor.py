@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, fx
 from tqdm import tqdm
 
-from bac.plan.passes.numbers import name_numbers
 from bac.plan.passes.trial import random_numbers
 from bac.plan.program import Program, substitute
 from bac.plan.rolling import Piece, outline
@@ -37,10 +36,13 @@ def settle() -> None:
 def compile_pieces(program: Program) -> Program:
     """The program with one call for every piece that repeats or is long; Inductor compiles each distinct piece.
 
+    Args:
+        program: After `bac.plan.passes.COMPILED`.
+
     Raises:
         RuntimeError: The compiler fails on a piece.
     """
-    outlined = outline(name_numbers(program))
+    outlined = outline(program)
     for piece in tqdm(outlined.pieces, desc="compile", unit="piece", delay=_PATIENCE, leave=False):
         logger.debug("Inductor compiles %s", piece)
         piece.function = _compile(piece, outlined.program)

@@ -23,6 +23,9 @@ _CALL = 2.5  # operators that take as long as the call of a piece
 _LARGE = 49  # operators of a piece beside which its call no longer counts
 _LEAST = 24  # operators that a piece must save, or hold if nothing repeats it, to be worth the compiler's seconds
 
+# They hold for one layout of what they read. A compiler chooses layouts of what it computes.
+_STRIDED = (torch.ops.aten.as_strided.default, torch.ops.aten.as_strided_scatter.default)
+
 _Layout = tuple[tuple[int, ...], tuple[int, ...], int, torch.dtype, torch.device]
 
 
@@ -67,11 +70,7 @@ class Outlined:
 
 
 def outline(program: Program) -> Outlined:
-    """Cut a program into pieces, each distinct one once. Draws and what reads no tensors stay outside.
-
-    Args:
-        program: Without operators that write.
-    """
+    """Cut a program into pieces, each distinct one once. Draws, what reads no tensors, and strides stay outside."""
     return _Outliner(program).outlined()
 
 
@@ -106,7 +105,8 @@ class _Outliner:
         kinds = []
         for instruction in self.program.instructions:
             values = (*instruction.inputs, *instruction.outputs)
-            if instruction.draws or any(value not in self.layouts for value in values):
+            is_fixed = instruction.draws or instruction.operator in _STRIDED
+            if is_fixed or any(value not in self.layouts for value in values):
                 kinds.append(-1)
                 continue
             made = tuple(self.layouts[value] for value in instruction.outputs)
