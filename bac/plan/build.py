@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bac.plan.bounds import bounds
 from bac.plan.codegen import Function, generate
 from bac.plan.cuda import GraphedReplay
-from bac.plan.inductor import compile_pieces, settle
+from bac.plan.inductor import compile_pieces
 from bac.plan.passes import CAUTIOUS, COMPILED, EXACT, FAST, Pass, specialise
 from bac.plan.peeks import Peeks
 from bac.plan.plan import Plan, Stage
@@ -142,8 +142,6 @@ def build(
         call.
     """
     started = time.perf_counter()
-    if replay.compile:
-        settle()
     arguments = fresh((args, options))  # before the run, which may write into a batch
     leaves, reads = flatten(arguments)[0], Reads()
     before = RandomState(leaves)

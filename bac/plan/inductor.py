@@ -26,13 +26,6 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 2  # seconds before a bar is shown
 
 
-def settle() -> None:
-    """Let PyTorch's compiler change `nn.Module` now: it does so at its first run, and a plan would see the change."""
-    guard: Any = importlib.import_module("torch._dynamo.mutation_guard")
-    if hasattr(guard, "install_generation_tagging_init"):  # a name of PyTorch's own
-        guard.install_generation_tagging_init()
-
-
 def compile_pieces(program: Program) -> Program:
     """The program with one call for every piece that repeats or is long; Inductor compiles each distinct piece.
 

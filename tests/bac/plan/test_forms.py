@@ -101,13 +101,17 @@ def test_inductor_compiles_a_plan():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_plan_stays_valid_after_the_compiler_ran():
-    policy = RandnPolicy(num_steps=2)
-    bac.wrap(policy, sweep(policy, (0,), 2), replay=bac.Replay(exact=False, compile=True, record="first"))
+def test_plans_stay_valid_while_and_after_the_compiler_runs():
+    policies = [RandnPolicy(num_steps=2) for _ in range(2)]
+    for policy, compiled in zip(policies, (False, True), strict=True):
+        replay = bac.Replay(exact=False, compile=compiled, record="first")
+        bac.wrap(policy, sweep(policy, (0,), 2), replay=replay)
+        with torch.no_grad():
+            for _ in range(3):
+                policy.predict_action_chunk(obs(2))
     with torch.no_grad():
-        for _ in range(3):
-            policy.predict_action_chunk(obs(2))
-    assert bac.describe(policy).num_replays == 2
+        policies[0].predict_action_chunk(obs(2))
+    assert [bac.describe(policy).num_replays for policy in policies] == [3, 2]
 
 
 @pytest.mark.gpu
