@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from bac.plan.bounds import bounds
 from bac.plan.codegen import Function, generate
 from bac.plan.cuda import GraphedReplay
-from bac.plan.inductor import CompiledReplay, settle
-from bac.plan.passes import CAUTIOUS, EXACT, FAST, Pass, specialise
+from bac.plan.inductor import compile_pieces
+from bac.plan.passes import CAUTIOUS, COMPILED, EXACT, FAST, Pass, specialise
 from bac.plan.peeks import Peeks
 from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
@@ -142,8 +142,6 @@ def build(
         call.
     """
     started = time.perf_counter()
-    if replay.compile:
-        settle()
     arguments = fresh((args, options))  # before the run, which may write into a batch
     leaves, reads = flatten(arguments)[0], Reads()
     before = RandomState(leaves)
@@ -264,7 +262,7 @@ def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> 
     """Specialise and check, the fastest allowed form first. The result lists the skipped transformations."""
     exact_bound, fast_bound = bounds(program, recordings[0].outputs, on_gpu=_is_on_gpu(program))
     skipped: list[str] = []
-    for passes, compiler in ((FAST, True), (FAST, False)) if not how.exact else ():
+    for passes, compiler in ((COMPILED, True), (FAST, False)) if not how.exact else ():
         if compiler and not how.compile:
             continue
         what = "Inductor" if compiler else "re-association"
@@ -291,13 +289,13 @@ def _compile_with(
     program: Program, recordings: Sequence[Recording], passes: Sequence[Pass], inductor: bool, skipped: list[str]
 ) -> Compiled:
     special, stages = specialise(program, passes)
-    replay, source = generate(special)
-    leaves = recordings[0].leaves
     if inductor:
-        replay = CompiledReplay(special, len(leaves))
-    elif _is_on_gpu(program):
+        special = compile_pieces(special)
+        stages += (Stage("compile pieces", special.num_operations, len(special.instructions)),)
+    replay, source = generate(special)
+    if _is_on_gpu(program):
         try:
-            replay = GraphedReplay(special, leaves)
+            replay = GraphedReplay(special, recordings[0].leaves)
         except (Refusal, RuntimeError) as error:  # the flat program stays
             skipped.append(f"CUDA graph: {str(error).splitlines()[0]}")
     largest = max(recording.error_of(replay) for recording in recordings)

@@ -13,6 +13,7 @@ from typing import Any
 
 from bac.plan.operators import DIRECT, IN_PLACE
 from bac.plan.program import Instruction, Program, Ref
+from bac.plan.rolling import Piece
 
 Function = Callable[[Sequence[Any]], tuple[Any, ...]]
 
@@ -43,7 +44,8 @@ class _Writer:
         self._last_read = _last_reads(program, {value: value for value in program.meta})
         roots = {value: meta.root for value, meta in program.meta.items()}
         self._memory_read = _last_reads(program, roots)
-        self._owned = {value for i in program.instructions for value in i.outputs}
+        # What a compiled piece returns may be its argument, or one tensor twice: the compiler sees through copies.
+        self._owned = {v for i in program.instructions if not isinstance(i.operator, Piece) for v in i.outputs}
 
     def lines(self) -> Iterator[str]:
         """The function's source, line by line."""

@@ -1,57 +1,79 @@
-"""Lets PyTorch's compiler fuse a specialised program.
+"""Lets PyTorch's compiler fuse what a specialised program repeats.
 
-It takes minutes for a hundred unrolled denoising steps and needs a C++ compiler, so it is never the default. The random
-draws stay outside, as for CUDA graphs. The compiler rounds differently, so the plan is never exact.
+It needs a C++ compiler and seconds for each distinct piece, so it is never the default. The program is rolled up first
+(`bac.plan.rolling`), so a hundred steps take it as long as ten. Random draws stay outside of the pieces. The compiler
+rounds differently, so the plan is never exact.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from tqdm import tqdm
 
-from bac.plan.codegen import generate
-from bac.plan.draws import divide
+from bac.plan.passes.trial import random_numbers
 from bac.plan.program import Program, substitute
+from bac.plan.rolling import Piece, outline
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 2  # seconds before a bar is shown
 
 
-def settle() -> None:
-    """Let PyTorch's compiler change `nn.Module` now: it does so at its first run, and a plan would see the change."""
-    guard: Any = importlib.import_module("torch._dynamo.mutation_guard")
-    if hasattr(guard, "install_generation_tagging_init"):  # a name of PyTorch's own
-        guard.install_generation_tagging_init()
-
-
-class CompiledReplay:
-    """A program compiled by Inductor at its first call.
+def compile_pieces(program: Program) -> Program:
+    """The program with one call for every piece that repeats or is long; Inductor compiles each distinct piece.
 
     Args:
-        program: The program to compile.
-        num_leaves: Number of the sampler's arguments, flattened.
+        program: After `bac.plan.passes.COMPILED`.
 
     Raises:
-        Refusal: A draw depends on an argument.
+        RuntimeError: The compiler fails on a piece.
     """
-
-    def __init__(self, program: Program, num_leaves: int) -> None:
-        self._divided = divide(program, num_leaves)
-        self._draw, _ = generate(self._divided.prologue)
-        body = graph_module(self._divided.body)
-        self._body: Callable[..., Any] = torch.compile(body, fullgraph=True, dynamic=False, options=_options(program))
-
-    def __call__(self, leaves: Sequence[Any]) -> tuple[Tensor, ...]:
-        """Draw, then run the compiled body."""
-        return tuple(self._body(*self._divided.arguments(self._draw, leaves)))
+    outlined = outline(program)
+    for piece in tqdm(outlined.pieces, desc="compile", unit="piece", delay=_PATIENCE, leave=False):
+        logger.debug("Inductor compiles %s", piece)
+        piece.function = _compile(piece, outlined.program)
+    return outlined.program
 
 
-def _options(program: Program) -> dict[str, Any]:
-    """Inductor's options: on a CPU, C++ calls the kernels. They are hundreds and small, and Python adds a third."""
-    on_cpu = all(meta.device.type == "cpu" for meta in program.meta.values())
-    return {"cpp_wrapper": True} if on_cpu else {}
+def _compile(piece: Piece, caller: Program) -> Callable[[list[Tensor]], Any]:
+    """Compile one piece: a function of a list of its arguments.
+
+    Inductor's own graph is called, without the checks and wrappers around it, which take as long as several operators.
+    They are for functions that write, return views of their arguments, or meet other shapes. A piece does none of it.
+    """
+    compiler: Any = importlib.import_module("torch._inductor.compile_fx")
+    functorch: Any = importlib.import_module("torch._functorch.config")
+    graphs: list[Callable[[list[Tensor]], Any]] = []
+
+    def remember(*args: Any, **options: Any) -> Any:
+        graphs.append(compiler.compile_fx_inner(*args, **options))
+        return graphs[-1]
+
+    examples = _examples(piece, caller)
+    # On a CPU, C++ calls the kernels. They are many and small, and Python adds a third.
+    patches = {"cpp_wrapper": all(example.device.type == "cpu" for example in examples)}
+    module = graph_module(piece.program)
+    with functorch.patch(enable_autograd_cache=False):  # its cache would answer without asking `remember`
+        compiler.compile_fx(module, examples, inner_compile=remember, config_patches=patches)
+    if len(graphs) != 1:
+        raise RuntimeError(f"Inductor made {len(graphs)} graphs of one piece, where one is expected")
+    return graphs[0]
+
+
+def _examples(piece: Piece, caller: Program) -> list[Tensor]:
+    """Arguments of a piece's first call: its constants, and random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        caller.constants[value] if value in caller.constants else random_numbers(caller.meta[value], generator)
+        for value in piece.given
+    ]
 
 
 def graph_module(program: Program) -> fx.GraphModule:

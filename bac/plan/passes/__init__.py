@@ -17,7 +17,9 @@ from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.fold import fold_constants
 from bac.plan.passes.heads import widen_heads
 from bac.plan.passes.masks import index_by_places
+from bac.plan.passes.numbers import name_numbers
 from bac.plan.passes.own import own_outputs
+from bac.plan.passes.parts import drop_empty_parts
 from bac.plan.passes.presum import presum_residuals
 from bac.plan.passes.relay import relay_weights
 from bac.plan.passes.residual import add_in_products
@@ -44,7 +46,9 @@ CAUTIOUS = (*_FRONT, *_BACK)  # where a kernel of this processor rounds with the
 _ASSOCIATE = (split_tokens_anyway, *_SHARE, absorb_projections, *_SHARE, *_SUM)
 FAST = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, *_IN_PLACE, *_BACK)
 
-# For other runtimes, which choose layouts themselves: no strides in the program.
+# For compilers and other runtimes, which choose layouts themselves: no strides in the program.
+_WITHOUT_STRIDES = (drop_empty_parts, write_slices, drop_dead_code, own_outputs, name_numbers)
+COMPILED = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, relay_weights, *_WITHOUT_STRIDES)
 PORTABLE = (*_FRONT, write_slices, own_outputs)
 PORTABLE_FAST = (*_FRONT, *_ASSOCIATE, write_slices, drop_dead_code, own_outputs)
 

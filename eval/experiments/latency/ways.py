@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -173,6 +174,18 @@ def all_ways(maker: WayMaker, *, compiler_modes: tuple[str, ...] = (), inductor:
     if inductor:
         makers["replay_inductor"] = partial(maker.replayed, maker.schedule, replay=INDUCTOR)
     return ways | _those_that_run(makers)
+
+
+def compiled_ways(maker: WayMaker) -> dict[str, Way]:
+    """The ways of ``preset=compiled``: the quick ones, and each kind of run re-associated and compiled."""
+    four = {"solver": "DDIM", "num_steps": 4}
+    runs: dict[str, dict[str, Any]] = {"dense": {}, "bac": {"schedule": maker.schedule}, "ddim4": four}
+    ways = quick_ways(maker)
+    for name, run in runs.items():
+        if name != "bac":  # a quick way
+            ways[f"{name}_replay_fast"] = maker.replayed(replay=FAST, **run)
+        ways[f"{name}_compiled"] = maker.replayed(replay=INDUCTOR, **run)
+    return ways
 
 
 def _those_that_run(makers: dict[str, Callable[[], Way]]) -> dict[str, Way]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from torch import Generator
@@ -10,13 +12,20 @@ import bac
 import bac.plan
 from bac.plan.codegen import generate
 from bac.plan.draws import divide
-from bac.plan.inductor import CompiledReplay
+from bac.plan.inductor import compile_pieces
 from bac.plan.refusal import Refusal
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
 from tests.bac.plan.runs import names, taped
 
 X = torch.tensor([1.0, 2.0, 3.0])
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def long(x):
+    """As many operators as are worth compiling."""
+    for _ in range(8):
+        x = x.sin().cos().tanh().exp().neg().sigmoid()
+    return x
 
 
 def noisy(x, generator):
@@ -68,12 +77,18 @@ def compared(replay, device="cpu"):
     return float(error), bac.plan.plans(policy)[0]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_on_a_cpu_kernels_are_called_from_cpp_and_not_from_python(monkeypatch):
-    asked = {}
-    monkeypatch.setattr(torch, "compile", lambda module, **options: asked.update(options) or module)
-    replay = CompiledReplay(taped(lambda x: x * 2, X), num_leaves=1)
-    assert asked["options"] == {"cpp_wrapper": True}
-    assert replay([X])[0].tolist() == [2.0, 4.0, 6.0]
+    compiler, asked = importlib.import_module("torch._inductor.compile_fx"), []
+    original = compiler.compile_fx
+    monkeypatch.setattr(
+        compiler, "compile_fx", lambda *args, **options: asked.append(options) or original(*args, **options)
+    )
+    program = taped(long, X)
+    rolled = compile_pieces(program)
+    assert asked[0]["config_patches"] == {"cpp_wrapper": True}
+    torch.testing.assert_close(generate(rolled)[0]([X])[0], long(X))
 
 
 @pytest.mark.slow
@@ -86,13 +101,17 @@ def test_inductor_compiles_a_plan():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_plan_stays_valid_after_the_compiler_ran():
-    policy = RandnPolicy(num_steps=2)
-    bac.wrap(policy, sweep(policy, (0,), 2), replay=bac.Replay(exact=False, compile=True, record="first"))
+def test_plans_stay_valid_while_and_after_the_compiler_runs():
+    policies = [RandnPolicy(num_steps=2) for _ in range(2)]
+    for policy, compiled in zip(policies, (False, True), strict=True):
+        replay = bac.Replay(exact=False, compile=compiled, record="first")
+        bac.wrap(policy, sweep(policy, (0,), 2), replay=replay)
+        with torch.no_grad():
+            for _ in range(3):
+                policy.predict_action_chunk(obs(2))
     with torch.no_grad():
-        for _ in range(3):
-            policy.predict_action_chunk(obs(2))
-    assert bac.describe(policy).num_replays == 2
+        policies[0].predict_action_chunk(obs(2))
+    assert [bac.describe(policy).num_replays for policy in policies] == [3, 2]
 
 
 @pytest.mark.gpu

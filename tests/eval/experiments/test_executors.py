@@ -4,12 +4,15 @@ import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+import eval.experiments.latency.ways as ways_module
 from eval.experiments.latency.experiment import records_of, summary
 from eval.experiments.latency.random_policy import Setting
 from eval.experiments.latency.report import table, write
-from eval.experiments.latency.ways import WayMaker, quick_ways
+from eval.experiments.latency.ways import WayMaker, compiled_ways, quick_ways
 from eval.measure.latency import measure
+from eval.setup.config import CONFIGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -61,3 +64,21 @@ def test_one_setting_is_written_flat_and_several_side_by_side(tmp_path):
     assert "exact replay is bit-equal to the interpreter" in (tmp_path / "one.md").read_text()
     assert (tmp_path / "two.png").stat().st_size > 10_000
     assert not (tmp_path / "one.png").exists()
+
+
+def test_compiled_runs_stand_beside_what_they_are_compiled_from(monkeypatch):
+    monkeypatch.setattr(ways_module, "INDUCTOR", ways_module.FAST)  # the compiler has its own tests, and takes a minute
+    ways = compiled_ways(WayMaker(Setting(**SMALL)))
+    for run in ("dense", "ddim4"):
+        assert ways[f"{run}_compiled"].plan.num_operations == ways[f"{run}_replay_fast"].plan.num_operations
+    assert ways["bac_compiled"].plan.num_operations == ways["replay_fast"].plan.num_operations
+    assert set(quick_ways(WayMaker(Setting(**SMALL)))) < set(ways)
+
+
+def test_the_dry_run_goes_through_every_line_of_the_gpu_preset():
+    presets = OmegaConf.to_container(OmegaConf.load(f"{CONFIGS}/latency.yaml").presets)
+    dry, gpu = presets["dry"], presets["gpu"]
+    assert [dry[key] for key in ("ways", "figure", "options")] == [gpu[key] for key in ("ways", "figure", "options")]
+    (record,) = records_of({**dry, "settings": dry["settings"][:1]})
+    assert {"once_replay_fast_ms", "ddim16_replay_ms", "reused_steps_solver_ms"} < set(record)
+    assert record["exact_bit_equal"]
