@@ -15,7 +15,7 @@ from bac.plan.bounds import bounds
 from bac.plan.codegen import Function, generate
 from bac.plan.cuda import GraphedReplay
 from bac.plan.inductor import compile_pieces
-from bac.plan.passes import CAUTIOUS, COMPILED, EXACT, FAST, Pass, specialise
+from bac.plan.passes import BETWEEN, CAUTIOUS, COMPILED, EXACT, FAST, Pass, specialise
 from bac.plan.peeks import Peeks
 from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
@@ -290,8 +290,8 @@ def _compile_with(
 ) -> Compiled:
     special, stages = specialise(program, passes)
     if inductor:
-        special = compile_pieces(special)
-        stages += (Stage("compile pieces", special.num_operations, len(special.instructions)),)
+        special, between = specialise(compile_pieces(special), BETWEEN)
+        stages += (replace(between[0], name="compile pieces"), *between[1:])
     replay, source = generate(special)
     if _is_on_gpu(program):
         try:

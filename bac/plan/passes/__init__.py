@@ -49,6 +49,7 @@ FAST = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, *_IN_PLACE, *_BACK)
 # For compilers and other runtimes, which choose layouts themselves: no strides in the program.
 _WITHOUT_STRIDES = (drop_empty_parts, write_slices, drop_dead_code, own_outputs, name_numbers)
 COMPILED = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, relay_weights, *_WITHOUT_STRIDES)
+BETWEEN = (*_IN_PLACE, merge_views, drop_dead_code)  # for what stays between compiled pieces
 PORTABLE = (*_FRONT, write_slices, own_outputs)
 PORTABLE_FAST = (*_FRONT, *_ASSOCIATE, write_slices, drop_dead_code, own_outputs)
 
