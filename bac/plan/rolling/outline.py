@@ -75,6 +75,8 @@ def outline(program: Program) -> Outlined:
 
 
 class _Outliner:
+    """Cuts one program."""
+
     def __init__(self, program: Program) -> None:
         self.program = program
         self.layouts: dict[int, _Layout] = {
@@ -195,7 +197,8 @@ class _Outliner:
         arguments = tuple(Ref(value) for value in _given(segment))
         piece.num_calls += 1
         call = Instruction(piece, arguments, (), outputs, sequence=True)
-        return [call, *self._needed(start, end)[1]]
+        views = self._needed(start, end)[1]
+        return [call, *(view for view in views if not set(view.outputs) <= set(outputs))]
 
     def _needed(self, start: int, end: int) -> tuple[list[int], list[Instruction]]:
         """What a segment computes that is read after it, and the views that lead there."""
