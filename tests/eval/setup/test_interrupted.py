@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 PROGRAM = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 from eval.setup.config import log_to_terminal
 
 log_to_terminal()
