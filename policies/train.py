@@ -74,6 +74,8 @@ def main(cfg: DictConfig) -> None:
         kept = f"resume=true goes on from {cfg.state}" if Path(cfg.state).is_file() else "Nothing was saved yet"
         tqdm.write(f"\nstopped. {kept}; the state is written every {cfg.save_every} steps.")
         raise SystemExit(130) from None
+    except FileNotFoundError as error:
+        raise SystemExit(str(error)) from None
     tqdm.write(f"Saved in {cfg.output}. Next: bac doctor --policy-path {cfg.output}")
 
 

@@ -14,7 +14,13 @@ from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 def main(config: Any) -> None:
     """Play the missing episodes, print the table and write it."""
     log_to_terminal()
-    many = ManyTasks(settings_of(config), config.vla)
+    try:
+        many = ManyTasks(settings_of(config), config.vla)
+    except FileNotFoundError:
+        raise SystemExit(
+            f"{config.checkpoint}: no checkpoint here. docs/evaluate.md, A vision-language-action policy, has the "
+            "lines that record and train one; a checkpoint elsewhere: checkpoint=FOLDER"
+        ) from None
     many.play()
     table = many.table()
     publish(Path(config.vla.results) / many.settings.checkpoint.name, table)
