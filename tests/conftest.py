@@ -1,4 +1,4 @@
-"""One thread, offline, and no display for every test."""
+"""One thread, offline, no display, and policies loaded as they are, for every test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ["BAC"] = "off"  # tests of the plug-in leave it in their process; those that want it say so
 
 import hypothesis
 import torch
