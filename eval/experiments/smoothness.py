@@ -20,10 +20,11 @@ from bac.control import jerk_of
 from eval.experiments.smoothness_report import publish
 from eval.measure.bootstrap import bootstrap
 from eval.measure.intervals import Estimate, mean_score, paired_success_difference, success_rate
+from eval.play.metered import MeteredResult
 from eval.play.realtime import Pace, hold_of
 from eval.play.records import EpisodeLog
 from eval.play.rollout import EnvPool
-from eval.play.smooth import Smoothing, SmoothResult, play_smoothly
+from eval.play.smooth import Smoothing, play_smoothly
 from eval.setup.cells import Cell, running, stored
 from eval.setup.config import CONFIGS, env_options, log_to_terminal
 from eval.setup.keys import comparison_key
@@ -66,7 +67,7 @@ class Task:
             for rate, way in product(config.control_hz, config.ways)
         ]
 
-    def play(self, seeds: Sequence[int], log: EpisodeLog[SmoothResult]) -> None:
+    def play(self, seeds: Sequence[int], log: EpisodeLog[MeteredResult]) -> None:
         """Play every episode that is not in the log, and all ways of some seeds before the next seeds."""
         loaded, pool = self.settings.load_policy(), EnvPool(self.settings.make_env)
         try:
@@ -81,7 +82,7 @@ class Task:
         finally:
             pool.close()
 
-    def _episodes(self, loaded: Any, pool: EnvPool, seeds: list[int], point: Point) -> Iterator[SmoothResult]:
+    def _episodes(self, loaded: Any, pool: EnvPool, seeds: list[int], point: Point) -> Iterator[MeteredResult]:
         hold, size = hold_of(self.settings.env), self.settings.pool_size
         return play_smoothly(loaded, pool, seeds, point.pace, hold, point.way, pool_size=size)
 
@@ -92,7 +93,7 @@ class Task:
         return Point(self.settings.task, control_hz, way, pace, key)
 
 
-def rows_of(task: Task, seeds: Sequence[int], log: EpisodeLog[SmoothResult]) -> list[dict[str, Any]]:
+def rows_of(task: Task, seeds: Sequence[int], log: EpisodeLog[MeteredResult]) -> list[dict[str, Any]]:
     """The table of one task as plain JSON types; each way is compared with the first at the same rate."""
     rows, first = [], {point.control_hz: point for point in reversed(task.points)}
     for point in task.points:
@@ -139,7 +140,7 @@ def _by_success(episodes: np.ndarray) -> tuple[Estimate, Estimate]:
     return success_rate(int(after.sum()), len(after)), paired_success_difference(before, after)
 
 
-def _columns(result: SmoothResult) -> list[float]:
+def _columns(result: MeteredResult) -> list[float]:
     return [result.score, float(result.success), *result.squares, *result.counts]
 
 
@@ -153,7 +154,7 @@ def main(config: Any) -> None:
     """Play what is missing, print the table, and write it if ``output=`` is set."""
     log_to_terminal()
     torch.set_num_threads(1)
-    log = EpisodeLog(Path(config.log), SmoothResult)
+    log = EpisodeLog(Path(config.log), MeteredResult)
     seeds = range(config.first_seed, config.first_seed + config.n)
     tasks = [Task(options, config) for options in config.tasks]
     for part, task in product(batched(seeds, config.pool_size), tasks):

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eval.play.metered import MeteredResult
 from eval.play.realtime import LiveSeat, Pace, whole_chunks
-from eval.play.rollout import LEROBOT_KEY, EnvPool, EpisodeResult, HoldAction, take_turns
+from eval.play.rollout import LEROBOT_KEY, EnvPool, HoldAction, take_turns
 from eval.setup.noise import chunk_generator
 
 NOISES = ("fresh", "same", "shifted", "chosen")
@@ -49,19 +50,6 @@ class Smoothing:
             raise ValueError(f"{self.name}: noise: must be one of {', '.join(NOISES)}, got {self.noise!r}")
         if (self.candidates > 1) != (self.noise == "chosen"):
             raise ValueError(f"{self.name}: noise={self.noise}, candidates={self.candidates}; only chosen has several")
-
-
-@dataclass(frozen=True)
-class SmoothResult(EpisodeResult):
-    """Outcome and jerk of one episode.
-
-    Attributes:
-        squares: See `bac.control.jerk.JerkMeter`.
-        counts: See `bac.control.jerk.JerkMeter`.
-    """
-
-    squares: list[float]
-    counts: list[int]
 
 
 class SmoothSeat(LiveSeat):
@@ -103,9 +91,9 @@ class SmoothSeat(LiveSeat):
         distances = ((chunks[:, list(left)] - np.stack(list(left.values()))) ** 2).mean(axis=(1, 2))
         return chunks[int(distances.argmin())]
 
-    def result(self) -> SmoothResult:
+    def result(self) -> MeteredResult:
         plain = super().result()
-        return SmoothResult(**vars(plain), squares=list(self.meter.squares), counts=list(self.meter.counts))
+        return MeteredResult(**vars(plain), squares=list(self.meter.squares), counts=list(self.meter.counts))
 
     def _moved_on(self, fresh: Tensor) -> Tensor:
         by = min(self.num_control_steps - self._noise_step, len(fresh))
@@ -132,7 +120,7 @@ def predict_smoothly(loaded: Any, seats: Sequence[SmoothSeat], observe: object =
 def play_smoothly(
     loaded: Any, pool: EnvPool, seeds: Sequence[int], pace: Pace, hold: HoldAction, smoothing: Smoothing,
     *, pool_size: int = 50,
-) -> Iterator[SmoothResult]:  # fmt: skip
+) -> Iterator[MeteredResult]:  # fmt: skip
     """Play one episode per seed, and yield each as it ends. Fresh noise without blending is `play_realtime`."""
     loaded.policy.eval()
     with whole_chunks(loaded.policy, pace.mode) as execute_steps:

@@ -6,6 +6,7 @@ from typing import Any
 import hydra
 
 from eval.experiments.vla.experiment import ManyTasks
+from eval.experiments.vla.measures import EAGER
 from eval.experiments.vla.report import markdown, publish
 from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 
@@ -23,7 +24,7 @@ def main(config: Any) -> None:
         ) from None
     many.play()
     table = many.table()
-    publish(Path(config.vla.results) / many.settings.checkpoint.name, table)
+    publish(Path(config.vla.results) / many.settings.checkpoint.name, table, many.latencies_ms()[EAGER])
     print("\n".join(markdown(table)))
 
 

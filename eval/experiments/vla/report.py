@@ -1,33 +1,117 @@
-"""The table of `eval.experiments.vla`, as markdown and as JSON."""
+"""The table of `eval.experiments.vla`, as markdown, as JSON and as a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bac.files import write_text
+from eval.experiments.vla.measures import rank_correlation
+from eval.experiments.vla.ways import GROUPS
+from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, picture, plain_log_axis, reference_band
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
+COLOURS = dict(zip(GROUPS, (GREY, GREEN, BLUE, ORANGE), strict=True))
+Row = Mapping[str, Any]
+NOTE = """Success rates; 95 % intervals of Wilson, and of Newcombe for paired differences over all episodes. NFE:
+evaluations of the action expert. Action error: to the first row, root mean square / geometric mean, in normalised
+units. A chunk is timed replayed, at batch 1 on one thread, with vision and language. Jerk: root of the mean squared
+third difference of the executed actions, inside chunks / across their seams, in the action's units per control
+step^3."""
+NUMBERS = {  # what may foretell the loss
+    "action error, rms": lambda row: row["error"][0],
+    "action error, typical": lambda row: row["error"][1],
+    "jerk at seams": lambda row: row["jerk"]["seam"],
+    "evaluations, fewest first": lambda row: -row["evaluations"],
+}
 
-def markdown(table: Sequence[dict[str, Any]]) -> list[str]:
-    """One line for each way: successes on every task, and the success over all with its intervals."""
+
+def markdown(table: Sequence[Row]) -> list[str]:
+    """Two tables with a line for each way: success with its cost, and success task by task."""
     tasks = list(table[0]["tasks"])
     n = table[0]["tasks"][tasks[0]]["n"]
     lines = [
-        f"| way | steps | all, {len(tasks)} x {n} episodes | difference to {table[0]['name']} | "
-        + " | ".join(task.removesuffix("-v3") for task in tasks)
-        + " |",
-        "|---" * (4 + len(tasks)) + "|",
+        f"| way | NFE | success, {len(tasks)} x {n} episodes | difference to {table[0]['name']} | action error | "
+        "chunk p50 / p95 [ms] | Hz | jerk inside / seam |",
+        "|---" * 8 + "|",
+        *(_line(row) for row in table),
+        "",
+        "| way | " + " | ".join(task.removesuffix("-v3") for task in tasks) + " |",
+        "|---" * (1 + len(tasks)) + "|",
     ]
     for row in table:
-        success, lost = ("{:.3f} [{:.3f}, {:.3f}]".format(*row["all"][name]) for name in ("success", "difference"))
         each = " | ".join(f"{row['tasks'][task]['success'][0]:.2f}" for task in tasks)
-        lines.append(f"| {row['name']} | {row['steps']} | {success} | {lost} | {each} |")
+        lines.append(f"| {row['name']} | {each} |")
     return lines
 
 
-def publish(folder: Path, table: Sequence[dict[str, Any]]) -> None:
-    """Write ``table.md`` and ``table.json``."""
-    note = "Success rates; 95 % intervals of Wilson, and of Newcombe for paired differences over all episodes."
-    write_json(folder / "table.json", {"provenance": provenance(), "rows": list(table)})
-    write_text(folder / "table.md", "\n".join([*markdown(table), "", note, "", f"`{provenance()['command']}`", ""]))
+def correlations(table: Sequence[Row]) -> dict[str, float | None]:
+    """Rank correlation of each of `NUMBERS` with the success lost, over all rows but the first."""
+    return {name: rank_correlation(table[1:], number) for name, number in NUMBERS.items()}
+
+
+def publish(folder: Path, table: Sequence[Row], eager: Mapping[str, Any]) -> None:
+    """Write ``table.md``, ``table.json`` and ``steps.png``.
+
+    Args:
+        folder: Made if it does not exist.
+        table: Rows of `ManyTasks.table`; the policy itself first.
+        eager: Latency of the untouched policy, measured in the same rounds.
+    """
+    found = correlations(table)
+    write_json(
+        folder / "table.json",
+        {"provenance": provenance(), "rows": list(table), "eager": dict(eager), "rank_correlation": found},
+    )
+    told = ", ".join(f"{name} {'none' if value is None else f'{value:.2f}'}" for name, value in found.items())
+    lines = [
+        *markdown(table),
+        "",
+        f"The untouched policy, run by PyTorch, takes {eager['p50_ms']:.1f} / {eager['p95_ms']:.1f} ms a chunk.",
+        f"Rank correlation with the success lost, over {len(table) - 1} rows: {told}.",
+        "",
+        NOTE,
+        "",
+        f"`{provenance()['command']}`",
+        "",
+    ]
+    write_text(folder / "table.md", "\n".join(lines))
+    draw(folder / "steps.png", table)
+
+
+def draw(path: Path, table: Sequence[Row]) -> None:
+    """Draw success against evaluations, and against chunks per second."""
+    with picture(path, 1, 2, figsize=(10.4, 4.4), sharey=True) as (_, grid):
+        by_steps, by_rate = grid[0]
+        for axes in grid[0]:
+            reference_band(axes, *table[0]["all"]["success"])
+            plain_log_axis(axes)
+        for group in GROUPS:
+            rows = sorted((row for row in table if row["group"] == group), key=lambda row: row["evaluations"])
+            if not rows:
+                continue
+            values, low, high = zip(*(row["all"]["success"] for row in rows), strict=True)
+            bars = [
+                [v - lo for v, lo in zip(values, low, strict=True)],
+                [h - v for v, h in zip(values, high, strict=True)],
+            ]
+            style = {"fmt": "o-", "ms": 4, "lw": 0.9, "elinewidth": 0.7, "color": COLOURS[group], "label": group}
+            by_steps.errorbar([row["evaluations"] for row in rows], values, bars, **style)
+            by_rate.errorbar([_rate(row) for row in rows], values, bars, **style)
+        by_steps.set(xlabel="evaluations of the action expert", ylabel="success over all tasks", ylim=(0, 1))
+        by_rate.set(xlabel="chunks per second, replayed, one thread")
+        by_steps.legend(fontsize=8, frameon=False, loc="lower right")
+
+
+def _line(row: Row) -> str:
+    success, lost = ("{:.3f} [{:.3f}, {:.3f}]".format(*row["all"][name]) for name in ("success", "difference"))
+    latency, jerk = row["latency"], row["jerk"]
+    return (
+        f"| {row['name']} | {row['evaluations']:.3g} | {success} | {lost} | "
+        f"{row['error'][0]:.3f} / {row['error'][1]:.3f} | {latency['p50_ms']:.1f} / {latency['p95_ms']:.1f} | "
+        f"{_rate(row):.0f} | {jerk['inside']:.3f} / {jerk['seam']:.3f} |"
+    )
+
+
+def _rate(row: Row) -> float:
+    return 1e3 / float(row["latency"]["p50_ms"])

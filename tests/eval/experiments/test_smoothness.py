@@ -29,11 +29,11 @@ def config(tiny_checkpoint, tmp_path_factory):
 @pytest.fixture(scope="module")
 def played(config, tmp_path_factory):
     from eval.experiments.smoothness import Task
+    from eval.play.metered import MeteredResult
     from eval.play.records import EpisodeLog
-    from eval.play.smooth import SmoothResult
 
     task = Task(config.tasks[0], config)
-    log = EpisodeLog(tmp_path_factory.mktemp("log") / "log.jsonl", SmoothResult)
+    log = EpisodeLog(tmp_path_factory.mktemp("log") / "log.jsonl", MeteredResult)
     task.play(range(3), log)
     return task, log
 
@@ -67,8 +67,8 @@ def test_the_table_compares_every_way_with_the_first(played, tmp_path):
 
 
 def test_a_log_is_read_again_with_its_jerk(played):
+    from eval.play.metered import MeteredResult
     from eval.play.records import EpisodeLog
-    from eval.play.smooth import SmoothResult
 
     task, log = played
-    assert EpisodeLog(log.path, SmoothResult).episodes(task.points[0].key) == log.episodes(task.points[0].key)
+    assert EpisodeLog(log.path, MeteredResult).episodes(task.points[0].key) == log.episodes(task.points[0].key)

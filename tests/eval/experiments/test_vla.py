@@ -6,11 +6,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from eval.experiments.vla.experiment import ManyTasks
+from eval.experiments.vla.measures import EAGER
 from eval.experiments.vla.report import markdown, publish
 from eval.setup.settings import Settings
 from policies.train import train
 from tests.policies.smolvla import options_for, write_recordings
 
+FITS = {"fitted_to_own": [1], "bac": [[1, 1]], "rounds": 1}
 TASKS = ["reach-v3", "drawer-open-v3"]
 
 
@@ -20,7 +22,7 @@ def many(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("vla")
     write_recordings(folder, state=4)
     train(options_for(folder, "policy", "steps=2"))
-    options = OmegaConf.create({"tasks": TASKS, "pixels": 10, "own": [2, 1], "fitted": [1], "num_fit": 5})
+    options = OmegaConf.create({"tasks": TASKS, "pixels": 10, "own": [2, 1], "fitted": [1], "num_fit": 5, **FITS})
     settings = Settings(
         str(folder / "policy"),
         "metaworld",
@@ -40,14 +42,20 @@ def test_every_way_plays_every_task_once_and_the_table_says_so(many, tmp_path):
     first = many()
     first.play()
     lines = first.log.path.read_text().splitlines()
-    assert len(lines) == 3 * 2 * 3  # ways, tasks, seeds
+    assert len(lines) == 5 * 2 * 3  # ways, tasks, seeds
     again = many()
     again.play()
     assert again.log.path.read_text().splitlines() == lines
     table = again.table()
-    assert [(row["name"], row["steps"]) for row in table] == [("Euler-2", 2), ("Euler-1", 1), ("fitted-1", 1)]
-    assert table[0]["all"]["n"] == 6
-    assert [row["tasks"]["reach-v3"]["n"] for row in table] == [3, 3, 3]
-    assert markdown(table)[0].endswith("| all, 2 x 3 episodes | difference to Euler-2 | reach | drawer-open |")
-    publish(tmp_path, table)
-    assert (tmp_path / "table.md").read_text().startswith("| way | steps |")
+    names = ["Euler-2", "Euler-1", "fitted-1", "fitted-1 to own", "BAC S=1 n=1"]
+    assert [row["name"] for row in table] == names
+    assert table[0]["all"]["n"] == 6 and table[0]["error"][0] == 0 and table[1]["error"][0] > 0
+    assert [row["tasks"]["reach-v3"]["n"] for row in table] == [3] * 5
+    assert [row["evaluations"] for row in table[:4]] == [2, 1, 1, 1] and 1 <= table[4]["evaluations"] < 10
+    assert all(row["jerk"]["all"] > 0 for row in table)
+    assert markdown(table)[0].startswith("| way | NFE | success, 2 x 3 episodes | difference to Euler-2 |")
+    assert "| way | reach | drawer-open |" in markdown(table)
+    publish(tmp_path, table, again.latencies_ms()[EAGER])
+    written = (tmp_path / "table.md").read_text()
+    assert "The untouched policy, run by PyTorch, takes" in written and "over 4 rows" in written
+    assert (tmp_path / "steps.png").stat().st_size > 10_000
