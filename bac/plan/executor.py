@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import threading
 import warnings
 from collections import OrderedDict
@@ -16,7 +15,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -25,9 +23,10 @@ from bac.caching.block import Block
 from bac.caching.interceptors.patch import Interceptor
 from bac.caching.interceptors.run import DenoisingRun, Orders
 from bac.plan.build import build
+from bac.plan.forking import in_every_child
 from bac.plan.keys import Key, Keys
 from bac.plan.plan import Plan
-from bac.plan.refusal import Postponed, Refusal
+from bac.plan.refusal import GRADIENTS, HOOKS, Postponed, Refusal
 from bac.plan.replay import Replay
 from bac.plan.returned import tensors_in, to_caller
 from bac.plan.signature import flatten, signature
@@ -41,9 +40,6 @@ _REPLAYS_PER_RECORD = 50  # a recording takes as long as some 50 replays, so it 
 _IDLE_CHANGES = 3  # of an attribute that no code of a run names, before it is ignored
 _DIFFERENT = 32  # signatures met once each, before this is told
 _REMEMBERED = 1000  # signatures counted before the counts are cleared; signatures known to be refused
-
-_GRADIENTS = "gradients are enabled; predict under torch.no_grad() or torch.inference_mode()"
-_HOOKS = "a forward hook watches it; remove the hook to replay"
 
 
 class Replayer(Interceptor):
@@ -201,7 +197,7 @@ class Replayer(Interceptor):
         self.on_demand = False
         self.answered = None
         self._lock = threading.RLock()
-        _ALIVE.add(self)
+        in_every_child(self, Replayer._renew_lock)
 
     def _keep(self, kind: Hashable, plan: Plan, leaves: Sequence[Any]) -> None:
         if self._keys.learn(kind, plan.pinned):  # those kept before may hold for other numbers, too
@@ -213,9 +209,9 @@ class Replayer(Interceptor):
     def _interpret(self, reason: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Interpret a run, and note whether the sampler turns gradients off by itself."""
         output = self.original(*args, **options)
-        if reason is _GRADIENTS and not any(tensor.requires_grad for tensor in tensors_in(output)):
+        if reason is GRADIENTS and not any(tensor.requires_grad for tensor in tensors_in(output)):
             self._detaches = any(parameter.requires_grad for parameter in self.owner.parameters())
-        if not (reason is _GRADIENTS and self._detaches):
+        if not (reason is GRADIENTS and self._detaches):
             self._tell(reason)
         return output
 
@@ -224,7 +220,7 @@ class Replayer(Interceptor):
         if self._hooks is None:
             self._hooks = hooks_of(self.owner)
         if torch.is_grad_enabled() and not self._detaches:
-            return _GRADIENTS
+            return GRADIENTS
         if self.owner.training:
             return "the policy is in training mode; call policy.eval()"
         if self.run.orders_ahead.probe is not None:
@@ -232,7 +228,7 @@ class Replayer(Interceptor):
         if self._on_blocks() != self._expected:
             return "something else intercepts its blocks; if it is to stay, call bac.wrap again after it"
         if any(self._hooks):
-            return _HOOKS
+            return HOOKS
         if has_mode():
             return "a mode of PyTorch (TorchFunctionMode) is on; leave it to replay"
         if torch.compiler.is_compiling():
@@ -297,7 +293,7 @@ class Replayer(Interceptor):
             return output
         self._hooks = hooks_of(self.owner)  # modules may have been replaced since they were listed
         if any(self._hooks):
-            output = self._interpret(_HOOKS, args, options)
+            output = self._interpret(HOOKS, args, options)
             self._take_back(key)
             return output
         plan, output = build(
@@ -346,17 +342,9 @@ class Replayer(Interceptor):
             self._told[reason] = None
             logger.log(logging.WARNING if self.warn else logging.INFO, "%s: %s", self._interpreted, reason)
 
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
+
     @property
     def _interpreted(self) -> str:
         return f"{type(self.owner).__name__}: a denoising run cannot be replayed, so it is interpreted"
-
-
-def _renew_locks() -> None:
-    """In a forked process, the thread that holds a lock does not exist, and would never release it."""
-    for replayer in list(_ALIVE):
-        replayer._lock = threading.RLock()
-
-
-_ALIVE: WeakSet[Replayer] = WeakSet()
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_renew_locks)

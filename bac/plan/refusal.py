@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+GRADIENTS = "gradients are enabled; predict under torch.no_grad() or torch.inference_mode()"
+HOOKS = "a forward hook watches it; remove the hook to replay"
+
 
 class Refusal(Exception):  # noqa: N818
     """A run cannot be replayed. The message is the reason, as a clause of a sentence. Never leaves `bac.plan`."""

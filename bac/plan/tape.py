@@ -17,8 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
-from weakref import ref
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -27,31 +26,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bac.plan.call import LITERALS, Call, Kind
 from bac.plan.program import Instruction, Meta, Program, Ref
 from bac.plan.refusal import Refusal
+from bac.plan.tensor_map import TensorMap
 
 aten = torch.ops.aten
-T = TypeVar("T")
 
 _DRAWS = -1  # beside the positions of arguments: a random draw
 _NONE: frozenset[int] = frozenset()
 _COUNTING = (torch.bool, torch.int16, torch.int32, torch.int64)
 _LARGEST_PINNED = 1 << 16  # numbers in an argument; they are compared before every replay
-
-
-class TensorMap(Generic[T]):
-    """Maps tensors, by identity, to items without keeping the tensors alive."""
-
-    def __init__(self) -> None:
-        self._entries: dict[int, tuple[ref[Tensor], T]] = {}
-
-    def get(self, tensor: Tensor) -> T | None:
-        """The item last set for `tensor`, or `None`."""
-        entry = self._entries.get(id(tensor))
-        # Python gives the id of a dead tensor to a new one, so the reference decides.
-        return entry[1] if entry is not None and entry[0]() is tensor else None
-
-    def set(self, tensor: Tensor, item: T) -> None:
-        """Remember `item` for as long as `tensor` lives."""
-        self._entries[id(tensor)] = ref(tensor), item
 
 
 class OutOfPlace:
