@@ -6,6 +6,7 @@ The checkpoint has LeRobot's format, so all programs that load checkpoints of Le
 """
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,11 @@ def main(cfg: DictConfig) -> None:
         kept = f"resume=true goes on from {cfg.state}" if Path(cfg.state).is_file() else "Nothing was saved yet"
         tqdm.write(f"\nstopped. {kept}; the state is written every {cfg.save_every} steps.")
         raise SystemExit(130) from None
-    except FileNotFoundError as error:
-        raise SystemExit(str(error)) from None
+    except (FileNotFoundError, ValueError) as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent):  # what was asked for cannot be done
+            raise SystemExit(str(error)) from None
+        raise
     tqdm.write(f"Saved in {cfg.output}. Next: bac doctor --policy-path {cfg.output}")
 
 

@@ -1,18 +1,23 @@
 """From hydra's configuration (configs/eval.yaml) to settings and cells."""
 
 import logging
+import os
 import sys
+import traceback
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from bac.errors import BacError
 from eval.setup.cells import Cell
 from eval.setup.settings import Settings
 
 GOES_ON = "stopped. Type the same command again: what is finished is not done again."
-CONFIGS = str(Path(__file__).parents[2] / "configs")
+ROOT = Path(__file__).parents[2]
+CONFIGS = str(ROOT / "configs")
+PACKAGES = ("bac", "envs", "eval", "policies")
 
 
 def settings_of(config: Any) -> Settings:
@@ -78,10 +83,11 @@ def env_options(env: dict[str, Any]) -> dict[str, Any]:
 def log_to_terminal(stopped: str = GOES_ON) -> None:
     """Print log messages without prefix on standard output, and hide chatter of noisy libraries.
 
-    From now on Ctrl-C ends the command with one line instead of a traceback.
+    From now on Ctrl-C ends the command with one line instead of a traceback, and so does what was asked for and cannot
+    be done.
 
     Args:
-        stopped: That line.
+        stopped: The line for Ctrl-C.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     for noisy in ("matplotlib", "imageio", "imageio_ffmpeg", "PIL", "lerobot", "diffusers", "OpenGL"):
@@ -90,7 +96,19 @@ def log_to_terminal(stopped: str = GOES_ON) -> None:
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.stderr.write(f"\n{stopped}\n")
+        elif is_refusal(error):
+            sys.stderr.write(f"{error}\n")
         else:
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = tell
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or hydra prints errors itself
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error says what is wrong with what was typed: this repository's code raised it, and no library's."""
+    if not isinstance(error, (ValueError, FileNotFoundError, BacError)):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    place = Path(frame.f_code.co_filename)
+    return any(place.is_relative_to(ROOT / package) for package in PACKAGES)

@@ -1,13 +1,18 @@
 """Command lines: what hydra composes is what is compared."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("hydra")
 from hydra import compose, initialize_config_dir
 
 from eval.demo import demo_settings, parse
 from eval.setup.cells import Cell
-from eval.setup.config import CONFIGS, cell_of, settings_of
+from eval.setup.config import CONFIGS, ROOT, cell_of, is_refusal, settings_of
 
 
 def _compose(*overrides: str):
@@ -89,3 +94,25 @@ def test_the_demo_teaches(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "in eight ways" in shown
     assert "it goes on where it stopped" in shown
+
+
+@pytest.mark.parametrize(
+    ("raised_by", "is_one"),
+    [
+        (lambda: Cell("x", "Heun"), True),  # this repository's code says what was wrong
+        (lambda: float("three"), False),  # the test's own
+        (lambda: torch.zeros(2).view(3), False),
+        (lambda: np.zeros(2).reshape(3), False),
+    ],
+)
+def test_a_refusal_is_what_our_own_code_says(raised_by, is_one):
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        raised_by()
+    assert is_refusal(caught.value) == is_one
+
+
+def test_a_command_that_is_refused_says_one_line_and_no_traceback():
+    command = [sys.executable, "-m", "eval.run", "policy=pusht", "checkpoint=nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("nowhere: no checkpoint here") and "Traceback" not in done.stderr
