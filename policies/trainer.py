@@ -149,7 +149,8 @@ class Trainer:
                 parameter.copy_(state["master"][name])
         self.master.round_to_working()
         self.optimizer.load_state_dict(state["optimizer"])
-        self.rate.load_state_dict(state["rate"])
+        planned = {name: self.rate.state_dict()[name] for name in ("total_steps", "_schedule_phases")}
+        self.rate.load_state_dict({**state["rate"], **planned})  # steps= may have changed: the rate still falls to zero
         self.ema.load_state_dict(state["ema"])
         torch.set_rng_state(state["random"])
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
