@@ -62,8 +62,8 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(options,
 @pytest.mark.slow
 def test_a_run_resumed_for_other_steps_takes_the_learning_rate_of_those(options):
     train(options("short", "steps=10"))
-    longer = train(options("short", "steps=20", "log_every=1", "resume=true"))
-    anew = train(options("anew", "steps=20", "log_every=1"))
+    longer = train(options("short", "steps=40", "log_every=1", "resume=true"))
+    anew = train(options("anew", "steps=40", "log_every=1"))
     rates = [[row["learning_rate"] for row in run.rows if row["step"] > 11] for run in (longer, anew)]
     assert rates[0] == pytest.approx(rates[1]) and rates[0][0] > rates[0][-1] > 0
 
