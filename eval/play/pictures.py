@@ -15,7 +15,7 @@ from eval.setup.batches import Batch
 
 
 def predict_from_pictures(
-    loaded: Any, seats: Sequence[Seat], observe: Callable[[Batch], None] | None = None
+    loaded: Any, seats: Sequence[Seat], observe: Callable[[Batch], None] | None = None, *, whole: bool = False
 ) -> np.ndarray:
     """Predict the next chunk of every seat in one batch, `[B, Ta, Da]` float32 in the environment's units.
 
@@ -25,6 +25,7 @@ def predict_from_pictures(
         loaded: Policy with its processors, as `policies.load` returns it.
         seats: Running episodes whose worlds have a `picture` and an `instruction`.
         observe: Called with the preprocessed batch of observations.
+        whole: Return every row of the chunk, `[B, T, Da]`, as a world that does not wait needs.
     """
     pictures = torch.from_numpy(np.stack([seat.world.picture() for seat in seats]))
     raw = {
@@ -39,7 +40,8 @@ def predict_from_pictures(
         if observe is not None:
             observe(seen)
         chunk = loaded.policy.predict_action_chunk(seen, noise=paired_noise(config, seats))
-        return loaded.postprocessor(chunk[:, : config.n_action_steps]).float().cpu().numpy()
+        rows = config.chunk_size if whole else config.n_action_steps
+        return loaded.postprocessor(chunk[:, :rows]).float().cpu().numpy()
 
 
 def paired_noise(config: Any, seats: Sequence[Seat]) -> torch.Tensor:

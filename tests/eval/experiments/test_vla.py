@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from eval.experiments.vla import late_report
 from eval.experiments.vla.experiment import ManyTasks
+from eval.experiments.vla.late import Late, by_rate
 from eval.experiments.vla.measures import EAGER
 from eval.experiments.vla.report import markdown, publish
 from eval.setup.settings import Settings
@@ -59,3 +61,21 @@ def test_every_way_plays_every_task_once_and_the_table_says_so(many, tmp_path):
     written = (tmp_path / "table.md").read_text()
     assert "The untouched policy, run by PyTorch, takes" in written and "over 4 rows" in written
     assert (tmp_path / "steps.png").stat().st_size > 10_000
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_a_late_world_is_played_at_every_delay_and_read_at_every_rate(many, tmp_path):
+    options = OmegaConf.create({"n": 2, "ways": ["Euler-2", "Euler-1"], "delays": [0, 3]})
+    late = Late(many(), options)
+    late.play()
+    assert len(late.log.path.read_text().splitlines()) == 2 * 2 * 2 * 2  # ways, delays, tasks, seeds
+    rows = late.table()
+    assert [(row["name"], row["delay"], row["all"]["n"]) for row in rows] == [
+        ("Euler-2", 0, 4), ("Euler-2", 3, 4), ("Euler-1", 0, 4), ("Euler-1", 3, 4),
+    ]  # fmt: skip
+    machines = by_rate(rows, [{"machine": "a robot", "way": "Euler-2", "ms": 100.0}], [5, 20, 40])
+    assert [(cell["delay"], cell["read_at"]) for cell in machines[0]["rates"]] == [(1, 3), (2, 3), (4, None)]
+    late_report.publish(tmp_path, rows, machines)
+    assert "| a robot | Euler-2 | 100.0 |" in (tmp_path / "late.md").read_text()
+    assert "never in time (4)" in (tmp_path / "late.md").read_text()
