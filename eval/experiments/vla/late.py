@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from eval.experiments.vla.experiment import ManyTasks
+from eval.compared.many_tasks import ManyTasks
 from eval.measure.closed_loop import closed_loop
 from eval.play.pictures import predict_from_pictures
 from eval.play.realtime import LiveSeat, Pace, hold_of, think_steps
@@ -25,12 +25,13 @@ class Late:
 
     Args:
         many: Policy and tasks.
+        cells: All ways.
         options: `vla.late` of ``configs/eval.yaml``.
     """
 
-    def __init__(self, many: ManyTasks, options: Any) -> None:
+    def __init__(self, many: ManyTasks, cells: Sequence[Cell], options: Any) -> None:
         self.many, self.options = many, options
-        self.cells = [cell for cell in many.cells if cell.name in options.ways]
+        self.cells = [cell for cell in cells if cell.name in options.ways]
         self.log: EpisodeLog[EpisodeResult] = EpisodeLog(many.folder / "late.jsonl")
 
     def play(self) -> None:

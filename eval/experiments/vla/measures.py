@@ -9,8 +9,7 @@ import torch
 import bac
 from bac.tuning.bench import typical
 from bac.tuning.timing import WARM_UP
-from eval.experiments.flow.rows import own
-from eval.experiments.vla.ways import predict
+from eval.compared.many_tasks import predict
 from eval.measure.latency import measure
 from eval.setup.batches import Batch, one_of
 from eval.setup.cells import Cell, configure, running
@@ -34,9 +33,9 @@ def errors(policy: Any, cells: Sequence[Cell], batch: Batch) -> dict[str, list[f
 def latencies(policy: Any, cells: Sequence[Cell], batch: Batch, rounds: int) -> dict[str, dict[str, Any]]:
     """Latency of a whole chunk of every way, vision and language included, at batch 1 on one thread, by name.
 
-    All run replayed, in turns with the untouched policy, which is `EAGER`.
+    All run replayed, in turns with the first as it is without `bac`, which is `EAGER`.
     """
-    calls: dict[str, Callable[[], object]] = {EAGER: _caller(policy, own(), None, batch)}
+    calls: dict[str, Callable[[], object]] = {EAGER: _caller(policy, cells[0], None, batch)}
     for cell in cells:
         calls[cell.name] = _caller(policy, cell, cell.denoising or bac.Denoising(), batch)
     return {name: latency.to_dict() for name, latency in measure(calls, rounds=rounds, warmup=WARM_UP).items()}

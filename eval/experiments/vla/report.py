@@ -55,7 +55,7 @@ def publish(folder: Path, table: Sequence[Row], eager: Mapping[str, Any]) -> Non
 
     Args:
         folder: Made if it does not exist.
-        table: Rows of `ManyTasks.table`; the policy itself first.
+        table: Rows of `Experiment.table`; the policy itself first.
         eager: Latency of the untouched policy, measured in the same rounds.
     """
     found = correlations(table)

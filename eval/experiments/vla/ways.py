@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-
 import bac
 from bac.adapters import find_host
 from bac.solvers.flow_fitting import FlowFitter
+from eval.compared.many_tasks import predict
 from eval.experiments.flow.rows import EVEN, FITTED, FITTED_TO_OWN, fitted, holding_on_own, own
 from eval.setup.batches import Batch
 from eval.setup.cells import Cell, running
-from eval.setup.noise import chunk_generator
 from eval.setup.settings import CALIBRATION_SEED
 
 REUSE = "BAC on its own steps"
@@ -43,15 +41,3 @@ def ways(policy: Any, options: Any, observations: Callable[[], Batch]) -> Iterat
         for updates, bubbled in options.bac:
             schedule = bac.adaptive_schedule(calibration, updates, num_bubbled=bubbled)
             yield holding_on_own(bac.Denoising(schedule=schedule), f"BAC S={updates} n={bubbled}", REUSE)
-
-
-def predict(policy: Any, batch: Batch, draw: int = 0) -> torch.Tensor:
-    """One chunk for every observation, `[B, T, Da]`, from noise that depends on the row and on `draw` alone."""
-    config = policy.config
-    shape = config.chunk_size, config.max_action_dim
-    rows = range(len(next(iter(batch.values()))))
-    noise = torch.stack([torch.randn(shape, generator=chunk_generator(CALIBRATION_SEED + row, draw)) for row in rows])
-    policy.reset()
-    with torch.no_grad():
-        chunk: torch.Tensor = policy.predict_action_chunk(dict(batch), noise=noise)
-    return chunk

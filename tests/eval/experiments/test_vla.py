@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from eval.experiments.vla import late_report
-from eval.experiments.vla.experiment import ManyTasks
+from eval.experiments.vla.experiment import Experiment
 from eval.experiments.vla.late import Late, by_rate
 from eval.experiments.vla.measures import EAGER
 from eval.experiments.vla.report import markdown, publish
@@ -14,7 +14,7 @@ from eval.setup.settings import Settings
 from policies.train import train
 from tests.policies.smolvla import options_for, write_recordings
 
-FITS = {"fitted_to_own": [1], "bac": [[1, 1]], "rounds": 1}
+FITS = {"fitted_to_own": [1], "bac": [[1, 1]], "rounds": 1, "only": None}
 TASKS = ["reach-v3", "drawer-open-v3"]
 
 
@@ -35,7 +35,7 @@ def many(tmp_path_factory):
         outputs=folder,
         progress=False,
     )
-    return lambda: ManyTasks(settings, options)
+    return lambda: Experiment(settings, options)
 
 
 @pytest.mark.sim
@@ -43,11 +43,11 @@ def many(tmp_path_factory):
 def test_every_way_plays_every_task_once_and_the_table_says_so(many, tmp_path):
     first = many()
     first.play()
-    lines = first.log.path.read_text().splitlines()
+    lines = first.many.log.path.read_text().splitlines()
     assert len(lines) == 5 * 2 * 3  # ways, tasks, seeds
     again = many()
     again.play()
-    assert again.log.path.read_text().splitlines() == lines
+    assert again.many.log.path.read_text().splitlines() == lines
     table = again.table()
     names = ["Euler-2", "Euler-1", "fitted-1", "fitted-1 to own", "BAC S=1 n=1"]
     assert [row["name"] for row in table] == names
@@ -67,7 +67,8 @@ def test_every_way_plays_every_task_once_and_the_table_says_so(many, tmp_path):
 @pytest.mark.slow
 def test_a_late_world_is_played_at_every_delay_and_read_at_every_rate(many, tmp_path):
     options = OmegaConf.create({"n": 2, "ways": ["Euler-2", "Euler-1"], "delays": [0, 3]})
-    late = Late(many(), options)
+    experiment = many()
+    late = Late(experiment.many, experiment.cells, options)
     late.play()
     assert len(late.log.path.read_text().splitlines()) == 2 * 2 * 2 * 2  # ways, delays, tasks, seeds
     rows = late.table()
