@@ -47,20 +47,21 @@ def side_by_side(clips: Sequence[Clip]) -> list[np.ndarray]:
     return [_compose([_panel(clip, index) for clip in clips]) for index in range(length)]
 
 
-def write_video(clips: Sequence[Clip], folder: Path, *, animate: bool = True) -> list[Path]:
+def write_video(clips: Sequence[Clip], folder: Path, *, animate: bool = True, name: str = "realtime") -> list[Path]:
     """Write ``realtime.mp4``, ``realtime.gif`` and ``realtime.png``; all play at the speed of the world.
 
     Args:
         clips: Clips, one for each method.
         folder: Folder of the files.
         animate: Whether to write the GIF too, which is several times the video's size.
+        name: Name of the files.
 
     Returns:
         Paths of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     frames, frame_hz = side_by_side(clips), clips[0].frame_hz
-    video, gif, still = (folder / f"realtime.{suffix}" for suffix in ("mp4", "gif", "png"))
+    video, gif, still = (folder / f"{name}.{suffix}" for suffix in ("mp4", "gif", "png"))
     imageio.mimwrite(video, frames, fps=frame_hz, codec="libx264", pixelformat="yuv420p", macro_block_size=2, quality=8)
     strip(clips).save(still)
     if not animate:
@@ -85,7 +86,9 @@ def _panel(clip: Clip, index: int) -> Image.Image:
     panel = Image.new("RGB", PANEL, "white")
     panel.paste(Image.fromarray(clip.frames[min(index, last)]), (0, HEADER))
     draw = ImageDraw.Draw(panel)
-    draw.text((2, 2), clip.title, fill=INK, font=_font(15, bold=True))
+    fonts = (_font(size, bold=True) for size in (15, 13, 12, 11, 10))
+    font = next((font for font in fonts if draw.textlength(clip.title, font) <= SIZE - 4), _font(9, bold=True))
+    draw.text((2, 2), clip.title, fill=INK, font=font)
     draw.text((2, 24), f"a chunk takes {1e3 * clip.latency_s:.0f} ms", fill=PALE, font=_font(13))
     text, colour = _status(clip, index)
     draw.rectangle((0, SIZE + HEADER, SIZE, SIZE + HEADER + 5), fill=colour)
