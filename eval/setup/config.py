@@ -20,8 +20,21 @@ CONFIGS = str(ROOT / "configs")
 PACKAGES = ("bac", "envs", "eval", "policies")
 
 
-def settings_of(config: Any) -> Settings:
-    """The settings that a configuration describes."""
+def settings_of(config: Any, *, of_many_tasks: bool = False) -> Settings:
+    """The settings that a configuration describes.
+
+    Args:
+        config: ``configs/eval.yaml``, composed.
+        of_many_tasks: The command plays the policy on a list of tasks.
+
+    Raises:
+        ValueError: The policy has many tasks, and the command plays one.
+    """
+    if config.get("tasks") and not of_many_tasks:
+        raise ValueError(
+            f"policy: {config.checkpoint} is told which of {len(config.tasks)} tasks to do, and this command plays "
+            f"one task. Type: python -m eval.experiments.vla checkpoint={config.checkpoint} policy=metaworld_ten"
+        )
     cache = config.cache
     return Settings(
         policy=config.checkpoint,

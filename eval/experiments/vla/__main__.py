@@ -19,7 +19,7 @@ def main(config: Any) -> None:
     """Play the missing episodes, print the table and write it."""
     log_to_terminal()
     try:
-        found = Experiment(settings_of(config), config.vla)
+        found = Experiment(settings_of(config, of_many_tasks=True), config.vla)
     except FileNotFoundError:
         raise SystemExit(
             f"{config.checkpoint}: no checkpoint here. docs/evaluate.md, A vision-language-action policy, has the "

@@ -75,6 +75,13 @@ def test_cache_and_solver_make_the_cell(overrides, cell):
     assert cell_of(_compose(*overrides)) == cell
 
 
+def test_a_policy_of_many_tasks_is_sent_to_its_command():
+    config = _compose("policy=metaworld_ten")
+    with pytest.raises(ValueError, match=r"which of 10 tasks.*python -m eval.experiments.vla .*policy=metaworld_ten"):
+        settings_of(config)
+    assert settings_of(config, of_many_tasks=True).env == "metaworld"
+
+
 def test_the_sweep_is_asked_for_by_name():
     assert settings_of(_compose()).sweep_updates == ()
     swept = settings_of(_compose("sweep=full"))
