@@ -26,9 +26,10 @@ from eval.report.video import Clip, write_video
 from eval.setup.batches import Batch
 from eval.setup.cells import FLOW, Cell, dense, running, stored
 from eval.setup.config import CONFIGS
-from eval.setup.settings import CALIBRATION_SEED, SHIPPED, Settings
+from eval.setup.settings import CALIBRATION_SEED, Settings
 
 POLICY = "metaworld-ten"
+FITTED = "fitted.json"  # the recommended steps, beside the shipped weights
 EAGER, REPLAYED = "its own ten steps, as LeRobot runs it", "its own ten steps, replayed"
 FILMED = ("drawer-open-v3", "button-press-topdown-v3", "faucet-open-v3", "faucet-close-v3")
 FRAMES_HZ = 20
@@ -49,7 +50,7 @@ class Told:
 
     def __init__(self, many: ManyTasks) -> None:
         self.many, self.own = many, dense(10, FLOW)
-        self.tuned: Cell = stored(many.settings.checkpoint / SHIPPED, on=self.own)
+        self.tuned: Cell = stored(many.settings.checkpoint / FITTED, on=self.own)
 
     @classmethod
     def of(cls, num_episodes: int, outputs: Path, *, progress: bool = True) -> "Told":

@@ -30,6 +30,9 @@ def main(config: Any) -> None:
         return
     table, folder = found.table(), Path(config.vla.results) / found.many.settings.checkpoint.name
     publish(folder, table, found.latencies_ms()[EAGER])
+    for cell in found.cells:
+        if cell.denoising is not None and cell.denoising.solver is not None:  # as a bac.json each
+            cell.denoising.save(folder / f"{cell.name.replace(' ', '-')}.json")
     print("\n".join(markdown(table)))
     if config.vla.late.n:
         tell_late(found, config.vla.late, folder)

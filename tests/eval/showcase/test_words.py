@@ -6,8 +6,8 @@ import pytest
 
 import bac
 from eval.compared.many_tasks import ManyTasks
-from eval.setup.settings import SHIPPED, Settings
-from eval.showcase.words import EAGER, REPLAYED, Told, tasks_and_pixels
+from eval.setup.settings import Settings
+from eval.showcase.words import EAGER, FITTED, REPLAYED, Told, tasks_and_pixels
 from policies.train import train
 from tests.policies.smolvla import options_for, write_recordings
 
@@ -20,7 +20,7 @@ def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp("words")
     write_recordings(folder, state=4)
     train(options_for(folder, "policy", "steps=2"))
-    bac.Denoising("Euler", timesteps=(1.0, 0.5)).save(folder / "policy" / SHIPPED)
+    bac.Denoising("Euler", timesteps=(1.0, 0.5)).save(folder / "policy" / FITTED)
     settings = Settings(
         str(folder / "policy"), "metaworld", "none", {"max_episode_steps": 7},
         n=2, pool_size=2, outputs=folder, progress=False,
