@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -25,6 +26,12 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 2  # seconds before a bar is shown
 
+# A line that launches a kernel: in C++, then in Python.
+_LAUNCH = re.compile(
+    r"\s+(?:cpp_fused\w*\(|(?:AOTI_TORCH_ERROR_CODE_CHECK\()?aoti_torch_(?:cpu_\w+|call_dispatcher)\(|.*custom_op_wrapper, "
+    r"|triton_\w+\.run\(|extern_kernels\.\w+\(|(?:\w+ = )?torch\.ops\.[\w.]+\()"
+)
+
 
 def compile_pieces(program: Program) -> Program:
     """The program with one call for every piece that repeats or is long; Inductor compiles each distinct piece.
@@ -38,11 +45,12 @@ def compile_pieces(program: Program) -> Program:
     outlined = outline(program)
     for piece in tqdm(outlined.pieces, desc="compile", unit="piece", delay=_PATIENCE, leave=False):
         logger.debug("Inductor compiles %s", piece)
-        piece.function = _compile(piece, outlined.program)
+        graph = _compile(piece, outlined.program)
+        piece.function, piece.num_kernels = graph, num_kernels(graph.source_code)
     return outlined.program
 
 
-def _compile(piece: Piece, caller: Program) -> Callable[[list[Tensor]], Any]:
+def _compile(piece: Piece, caller: Program) -> Any:
     """Compile one piece: a function of a list of its arguments.
 
     Inductor's own graph is called, without the checks and wrappers around it, which take as long as several operators.
@@ -50,7 +58,7 @@ def _compile(piece: Piece, caller: Program) -> Callable[[list[Tensor]], Any]:
     """
     compiler: Any = importlib.import_module("torch._inductor.compile_fx")
     functorch: Any = importlib.import_module("torch._functorch.config")
-    graphs: list[Callable[[list[Tensor]], Any]] = []
+    graphs: list[Any] = []
 
     def remember(*args: Any, **options: Any) -> Any:
         graphs.append(compiler.compile_fx_inner(*args, **options))
@@ -65,6 +73,15 @@ def _compile(piece: Piece, caller: Program) -> Callable[[list[Tensor]], Any]:
     if len(graphs) != 1:
         raise RuntimeError(f"Inductor made {len(graphs)} graphs of one piece, where one is expected")
     return graphs[0]
+
+
+def num_kernels(source: str) -> int:
+    """Kernels that one call of a compiled graph launches: loops that the compiler wrote, and operators that it calls.
+
+    Args:
+        source: The graph's code, which launches each of them on a line of its own.
+    """
+    return sum(_LAUNCH.match(line) is not None for line in source.splitlines())
 
 
 def _examples(piece: Piece, caller: Program) -> list[Tensor]:
