@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 2  # seconds before a bar is shown
 
-# A line that launches a kernel: in C++, then in Python.
+# A line that launches a kernel: a loop or an operator in C++, then in Python.
 _LAUNCH = re.compile(
-    r"\s+(?:cpp_fused\w*\(|(?:AOTI_TORCH_ERROR_CODE_CHECK\()?aoti_torch_(?:cpu_\w+|call_dispatcher)\(|.*custom_op_wrapper, "
+    r"\s+(?:cpp_fused\w*\("
+    r"|(?:AOTI_TORCH_ERROR_CODE_CHECK\()?aoti_torch_(?:cpu_\w+|call_dispatcher)\(|.*custom_op_wrapper, "
     r"|triton_\w+\.run\(|extern_kernels\.\w+\(|(?:\w+ = )?torch\.ops\.[\w.]+\()"
 )
 

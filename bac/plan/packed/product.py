@@ -47,6 +47,11 @@ def kernel() -> Kernel:
     return Kernel(operator)
 
 
+def missing() -> str:
+    """Why the operator is missing although a plan could use it; empty if it is there, or no plan has asked for it."""
+    return kernel().missing if kernel.cache_info().currsize else ""
+
+
 def pack(weight: Tensor) -> Tensor:
     """Lay a weight `[K, N]` out in panels of columns, `[ceil(N / 16), K, 16]`; the last one is filled up with zeros."""
     depth, features = weight.shape

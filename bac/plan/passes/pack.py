@@ -1,8 +1,8 @@
 """Packs the constant weights of matrix products of few rows, for compiled plans on a CPU.
 
-``linear``, ``addmm`` and ``mm`` become `bac.plan.packed`'s product where a trial finds it faster. On an AVX2 processor
-with ten rows it took half the time of ``addmm`` with a weight of 256 x 1024; with one row, or a weight of a few kilobytes,
-no less. The trial runs once for each shape, on weights that lie outside of the nearest caches, as in a chunk.
+A product becomes `bac.plan.packed`'s where a trial finds that faster. On an AVX2 processor with ten rows and 256 x 1024
+weights it took half the time of ``addmm``; with one row, 32 rows, or a weight of a few kilobytes, as much. The trial
+runs once for each shape, on weights outside of the nearest caches, as in a chunk.
 
 Re-associates.
 """
@@ -32,7 +32,12 @@ _ROUNDS = 7
 _GAIN = 0.9  # of the time of BLAS: what is as fast stays
 
 # Places of input, weight and addend among the arguments.
-_PRODUCTS = {aten.linear.default: (0, 1, 2), aten.addmm.default: (1, 2, 0), aten.mm.default: (0, 1, 2)}
+_PRODUCTS = {
+    aten.linear.default: (0, 1, 2),
+    aten.addmm.default: (1, 2, 0),
+    aten.mm.default: (0, 1, 2),
+    aten.matmul.default: (0, 1, 2),
+}
 
 
 def pack_products(program: Program) -> Program:
@@ -42,10 +47,10 @@ def pack_products(program: Program) -> Program:
     zeros: dict[int, Ref] = {}
     for instruction in program.instructions:
         product = _product(program, instruction)
-        if product is None or not _is_faster(product.rows, *product.matrix(program).shape):
+        matrix = None if product is None else product.matrix(program)
+        if product is None or matrix is None or not _pays(product.rows, *matrix.shape):
             emitter.kept.append(instruction)
             continue
-        matrix = product.matrix(program)
         features = matrix.shape[1]
         key = product.weight, product.is_transposed
         if key not in packed:
@@ -53,9 +58,7 @@ def pack_products(program: Program) -> Program:
         if product.added is None and features not in zeros:
             zeros[features] = emitter.constant(matrix.new_zeros(features))
         added = zeros[features] if product.added is None else Ref(product.added)
-        emitter.emit(
-            kernel().operator, Ref(product.x), packed[key], added, features, output=instruction.outputs[0]
-        )
+        emitter.emit(kernel().operator, Ref(product.x), packed[key], added, features, output=instruction.outputs[0])
     return emitter.finish()
 
 
@@ -90,18 +93,19 @@ def _product(program: Program, instruction: Instruction) -> _Product | None:
     rows, features = prod(result.shape[:-1]), result.shape[-1]
     if added is not None and program.meta[added].shape not in ((features,), result.shape):
         return None
-    is_small = not _MIN_ROWS <= rows <= MOST_ROWS or program.constants[weight].numel() < _MIN_WEIGHTS
-    if is_small:
+    if not _MIN_ROWS <= rows <= MOST_ROWS or program.constants[weight].numel() < _MIN_WEIGHTS:
         return None
     return _Product(x, weight, added, rows, instruction.operator == aten.linear.default)
 
 
+def _pays(rows: int, depth: int, features: int) -> bool:
+    return kernel().operator is not None and _is_faster(rows, depth, features)
+
+
 @cache
 def _is_faster(rows: int, depth: int, features: int) -> bool:
-    """Time both products on weights of one and zero."""
+    """Time both products in turns, the packed one and ``addmm`` with the weight in its better layout."""
     operator = kernel().operator
-    if operator is None:
-        return False
     x, bias = torch.ones(rows, depth), torch.zeros(features)
     copies = min(max(1, _COLD // (depth * features)), 16)
     plain = [torch.ones(depth, features) for _ in range(copies)]
@@ -110,8 +114,8 @@ def _is_faster(rows: int, depth: int, features: int) -> bool:
         lambda place: torch.addmm(bias, x, plain[place]),
         lambda place: operator(x, packed[place], bias, features),
     )
-    times = [min(_seconds(call, copies) for _ in range(_ROUNDS)) for call in calls]
-    return times[1] < _GAIN * times[0]
+    blas, ours = zip(*([_seconds(call, copies) for call in calls] for _ in range(_ROUNDS)), strict=True)
+    return min(ours) < _GAIN * min(blas)
 
 
 def _seconds(call: Callable[[int], Tensor], copies: int) -> float:
