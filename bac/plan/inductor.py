@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -46,13 +46,12 @@ def compile_pieces(program: Program) -> Program:
     outlined = outline(program)
     for piece in tqdm(outlined.pieces, desc="compile", unit="piece", delay=_PATIENCE, leave=False):
         logger.debug("Inductor compiles %s", piece)
-        graph = _compile(piece, outlined.program)
-        piece.function, piece.num_kernels = graph, num_kernels(graph.source_code)
+        piece.function = _compile(piece, outlined.program)
     return outlined.program
 
 
-def _compile(piece: Piece, caller: Program) -> Any:
-    """Compile one piece: a function of a list of its arguments.
+def _compile(piece: Piece, caller: Program) -> Callable[[list[Tensor]], Any]:
+    """Compile one piece: a function of a list of its arguments. Counts the kernels that it launches.
 
     Inductor's own graph is called, without the checks and wrappers around it, which take as long as several operators.
     They are for functions that write, return views of their arguments, or meet other shapes. A piece does none of it.
@@ -73,7 +72,9 @@ def _compile(piece: Piece, caller: Program) -> Any:
         compiler.compile_fx(module, examples, inner_compile=remember, config_patches=patches)
     if len(graphs) != 1:
         raise RuntimeError(f"Inductor made {len(graphs)} graphs of one piece, where one is expected")
-    return graphs[0]
+    piece.num_kernels = num_kernels(graphs[0].source_code)
+    function: Callable[[list[Tensor]], Any] = graphs[0]
+    return function
 
 
 def num_kernels(source: str) -> int:

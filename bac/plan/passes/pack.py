@@ -84,7 +84,7 @@ def _product(program: Program, instruction: Instruction) -> _Product | None:
     args = [argument.value if isinstance(argument, Ref) else None for argument in instruction.args]
     places = _PRODUCTS[instruction.operator]
     x, weight, added = (args[place] if place < len(args) else None for place in places)
-    if x is None or weight not in program.constants or program.constants[weight].dim() != 2:
+    if x is None or weight is None or weight not in program.constants or program.constants[weight].dim() != 2:
         return None
     result = program.meta[instruction.outputs[0]]
     values = [program.meta.get(value) for value in instruction.inputs]
@@ -115,7 +115,7 @@ def _is_faster(rows: int, depth: int, features: int) -> bool:
         lambda place: operator(x, packed[place], bias, features),
     )
     blas, ours = zip(*([_seconds(call, copies) for call in calls] for _ in range(_ROUNDS)), strict=True)
-    return min(ours) < _GAIN * min(blas)
+    return bool(min(ours) < _GAIN * min(blas))
 
 
 def _seconds(call: Callable[[int], Tensor], copies: int) -> float:
