@@ -1,7 +1,7 @@
 // A matrix product of few rows with a constant weight, packed in panels of 16 columns; see product.py.
 //
-// BLAS spends most of such a product on bringing the weight into an order that its inner loop reads. Here it lies in
-// that order. Each panel is read from memory once, and a group of rows keeps its sums in registers.
+// The weight is most of what such a product reads. It lies in the order in which the inner loop reads it, is fetched
+// ahead, and leaves memory once. A group of rows keeps its sums in registers.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -68,9 +68,10 @@ void multiply_rows(int64_t rows, const float* x, int64_t stride, const float* pa
 }
 
 Tensor packed_product(Tensor x, Tensor packed, Tensor added, int64_t features) {
-  const int64_t depth = packed.size(1), panels = packed.size(0), rows = x.numel() / depth;
+  const int64_t depth = packed.size(1), panels = packed.size(0), rows = x.numel() / std::max<int64_t>(depth, 1);
   const bool is_bias = added.numel() == features;
-  STD_TORCH_CHECK(x.size(-1) == depth && rows <= kMostRows, "packed_product: x must be [up to 32 rows, ", depth, "]");
+  STD_TORCH_CHECK(depth > 0 && x.size(-1) == depth && rows <= kMostRows, "packed_product: x must be [up to 32 rows, ",
+                  depth, "]");
   STD_TORCH_CHECK(panels * kColumns >= features && packed.size(2) == kColumns, "packed_product: weight is not packed");
   STD_TORCH_CHECK(is_bias || added.numel() == rows * features, "packed_product: added must be [N] or [rows, N]");
   x = torch::stable::contiguous(x);

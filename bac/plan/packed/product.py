@@ -1,7 +1,7 @@
 """A matrix product of few rows with a packed weight: an operator in C++, compiled when it is first needed.
 
-A chunk has ten or twenty tokens, so the weight is most of what a product reads. BLAS copies it into the order of its
-inner loop at every call. Here it is laid out in that order once, when a plan is built.
+A chunk has ten or twenty tokens, so the weight is most of what a product reads. When a plan is built, it is laid out in
+the order in which the operator reads it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def pack(weight: Tensor) -> Tensor:
     depth, features = weight.shape
     panels = -(-features // _COLUMNS)
     padded = weight.new_zeros(depth, panels * _COLUMNS)
-    padded[:, :features] = weight
+    padded[:, :features] = weight.detach()
     return padded.view(depth, panels, _COLUMNS).transpose(0, 1).contiguous()
 
 

@@ -99,16 +99,16 @@ def _product(program: Program, instruction: Instruction) -> _Product | None:
 
 
 def _pays(rows: int, depth: int, features: int) -> bool:
-    return kernel().operator is not None and _is_faster(rows, depth, features)
+    return kernel().operator is not None and _is_faster(rows, depth, features, torch.get_num_threads())
 
 
 @cache
-def _is_faster(rows: int, depth: int, features: int) -> bool:
+def _is_faster(rows: int, depth: int, features: int, threads: int) -> bool:
     """Time both products in turns, the packed one and ``addmm`` with the weight in its better layout."""
     operator = kernel().operator
-    x, bias = torch.ones(rows, depth), torch.zeros(features)
+    x, bias = _ones(rows, depth), _ones(features)
     copies = min(max(1, _COLD // (depth * features)), 16)
-    plain = [torch.ones(depth, features) for _ in range(copies)]
+    plain = [_ones(depth, features) for _ in range(copies)]
     packed = [pack(weight) for weight in plain]
     calls: tuple[Callable[[int], Tensor], ...] = (
         lambda place: torch.addmm(bias, x, plain[place]),
@@ -116,6 +116,10 @@ def _is_faster(rows: int, depth: int, features: int) -> bool:
     )
     blas, ours = zip(*([_seconds(call, copies) for call in calls] for _ in range(_ROUNDS)), strict=True)
     return bool(min(ours) < _GAIN * min(blas))
+
+
+def _ones(*shape: int) -> Tensor:
+    return torch.ones(shape, dtype=torch.float32, device="cpu")
 
 
 def _seconds(call: Callable[[int], Tensor], copies: int) -> float:

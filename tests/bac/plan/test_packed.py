@@ -19,6 +19,7 @@ from bac.plan.passes import layouts, pack_products
 from bac.plan.passes import pack as pack_module
 from bac.plan.program import interpret
 from tests.bac.plan.runs import names, taped
+from tests.bac.plan.test_rolling import interpreted
 from tests.policies.models import observations, small_policy
 
 ROWS, DEPTH, FEATURES = 5, 67, 71
@@ -139,7 +140,8 @@ def test_a_weight_is_packed_once_for_all_plans():
     assert torch.equal(layouts.in_panels(weight), pack(weight))
 
 
-def test_without_a_compiler_the_program_stays_and_the_reason_is_kept(monkeypatch):
+@pytest.fixture
+def _without_compiler(monkeypatch):
     def failing(_):
         raise RuntimeError("no working C++ compiler found\nsearched: g++")
 
@@ -147,11 +149,25 @@ def test_without_a_compiler_the_program_stays_and_the_reason_is_kept(monkeypatch
     fresh = cache(kernel.__wrapped__)
     for module in (product, pack_module):
         monkeypatch.setattr(module, "kernel", fresh)
+
+
+@pytest.mark.usefixtures("_without_compiler")
+def test_without_a_compiler_the_program_stays_and_the_reason_is_kept():
     assert packed.missing() == ""
     weight = numbers(DEPTH, FEATURES)
     program = taped(lambda x: x @ weight, numbers(ROWS, DEPTH), constants=(weight,))
     assert names(pack_products(program)) == names(program)
     assert packed.missing() == "no working C++ compiler found"
+
+
+@pytest.mark.usefixtures("_without_compiler")
+def test_a_plan_says_once_why_its_weights_are_not_packed(monkeypatch):
+    monkeypatch.setattr("bac.plan.inductor._compile", lambda piece, caller: interpreted(piece))
+    monkeypatch.setattr(pack_module, "_MIN_WEIGHTS", 1)
+    policy = small_policy(n_layer=1)
+    policy.diffusion.use_solver("DDIM", 4)
+    bac.wrap(policy, replay=bac.Replay(exact=False, compile=True, record="ahead"))
+    assert bac.plan.record(policy, observations(1)).skipped == ("packed weights: no working C++ compiler found",)
 
 
 @pytest.mark.slow
