@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bac.plan import packed
 from bac.plan.bounds import bounds
 from bac.plan.codegen import Function, generate
 from bac.plan.cuda import GraphedReplay
@@ -291,6 +292,8 @@ def _compile_with(
     special, stages = specialise(program, passes)
     if inductor:
         special, between = specialise(compile_pieces(special), BETWEEN)
+        if reason := packed.missing():
+            skipped.append(f"packed weights: {reason}")
         stages += (replace(between[0], name="compile pieces"), *between[1:])
     replay, source = generate(special)
     if _is_on_gpu(program):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
@@ -24,6 +25,13 @@ from bac.plan.rolling import Piece, outline
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 2  # seconds before a bar is shown
+
+# A line that launches a kernel: a loop or an operator in C++, then in Python.
+_LAUNCH = re.compile(
+    r"\s+(?:cpp_fused\w*\("
+    r"|(?:AOTI_TORCH_ERROR_CODE_CHECK\()?aoti_torch_(?:cpu_\w+|call_dispatcher)\(|.*custom_op_wrapper, "
+    r"|triton_\w+\.run\(|extern_kernels\.\w+\(|(?:\w+ = )?torch\.ops\.[\w.]+\()"
+)
 
 
 def compile_pieces(program: Program) -> Program:
@@ -43,14 +51,14 @@ def compile_pieces(program: Program) -> Program:
 
 
 def _compile(piece: Piece, caller: Program) -> Callable[[list[Tensor]], Any]:
-    """Compile one piece: a function of a list of its arguments.
+    """Compile one piece: a function of a list of its arguments. Counts the kernels that it launches.
 
     Inductor's own graph is called, without the checks and wrappers around it, which take as long as several operators.
     They are for functions that write, return views of their arguments, or meet other shapes. A piece does none of it.
     """
     compiler: Any = importlib.import_module("torch._inductor.compile_fx")
     functorch: Any = importlib.import_module("torch._functorch.config")
-    graphs: list[Callable[[list[Tensor]], Any]] = []
+    graphs: list[Any] = []
 
     def remember(*args: Any, **options: Any) -> Any:
         graphs.append(compiler.compile_fx_inner(*args, **options))
@@ -64,7 +72,18 @@ def _compile(piece: Piece, caller: Program) -> Callable[[list[Tensor]], Any]:
         compiler.compile_fx(module, examples, inner_compile=remember, config_patches=patches)
     if len(graphs) != 1:
         raise RuntimeError(f"Inductor made {len(graphs)} graphs of one piece, where one is expected")
-    return graphs[0]
+    piece.num_kernels = num_kernels(graphs[0].source_code)
+    function: Callable[[list[Tensor]], Any] = graphs[0]
+    return function
+
+
+def num_kernels(source: str) -> int:
+    """Kernels that one call of a compiled graph launches: loops that the compiler wrote, and operators that it calls.
+
+    Args:
+        source: The graph's code, which launches each of them on a line of its own.
+    """
+    return sum(_LAUNCH.match(line) is not None for line in source.splitlines())
 
 
 def _examples(piece: Piece, caller: Program) -> list[Tensor]:

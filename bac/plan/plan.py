@@ -12,6 +12,7 @@ from torch import Tensor
 from bac.plan.codegen import Function
 from bac.plan.program import Program
 from bac.plan.returned import Returned
+from bac.plan.rolling import Piece
 from bac.plan.staleness import Staleness
 from bac.plan.surroundings import as_recorded
 
@@ -73,6 +74,12 @@ class Plan:
         return self.program.num_operations
 
     @property
+    def num_kernels(self) -> int:
+        """Kernels that a replay launches: operators, and what the compiler made of those in compiled pieces."""
+        computing = (i for i in self.program.instructions if not self.program.is_view(i))
+        return sum(i.operator.num_kernels if isinstance(i.operator, Piece) else 1 for i in computing)
+
+    @property
     def constant_bytes(self) -> int:
         """Memory of folded constants, without the weights, which are shared with the policy [B]."""
         return sum(self._constants.values())
@@ -113,7 +120,7 @@ class Plan:
         memory = f"{self.constant_bytes / 1e6:.1f} MB folded, {self.peak_bytes / 1e6:.1f} MB at work"
         lines.append(
             f"  {len(self.program.constants):,} constants; {memory}; built in {self.build_s:.1f} s; "
-            f"a replay took {1e3 * self.replay_s:.2f} ms"
+            f"a replay took {1e3 * self.replay_s:.2f} ms and {self.num_kernels:,} kernels"
         )
         same = "bit-equal to" if self.max_error == 0 else f"within {self.max_error:.1e} of"
         allowed = f" ({self.tolerance:.1e} allowed)" if self.tolerance else ""

@@ -17,8 +17,9 @@ class Replay:
     Attributes:
         exact: Bit-equal to the interpreted run (on a CPU). False allows other roundings, within 1e-5 of the largest
             action, which is faster.
-        compile: Let PyTorch's compiler fuse what the plan repeats. It takes some seconds for each distinct piece,
-            however many steps there are, a C++ compiler, and ``exact=False``.
+        compile: Let PyTorch's compiler fuse what the plan repeats, and pack weights for products of few rows on a
+            CPU. It takes some seconds for each distinct piece, however many steps there are, a C++ compiler, and
+            ``exact=False``.
         record: When to record a plan, which takes seconds. ``"second"``: at the second call with arguments of one
             shape, so that a single call costs nothing extra. ``"first"``: at the first such call. ``"ahead"``: only by
             ``bac.plan.record(policy, batch)``, so that no robot waits for a recording.

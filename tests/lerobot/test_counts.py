@@ -108,6 +108,19 @@ def test_a_replayed_chunk_looks_at_no_number_and_keeps_below_its_ceiling(name):
     assert ceiling / 1.25 < plan.num_operations <= ceiling, plan.num_operations
 
 
+def test_kernels_of_a_compiled_expert_step_keep_below_their_ceiling():
+    """Seven steps of two layers, and the prefix. pi0 itself has 18 layers: 17 kernels for each, and 9 for the rest."""
+    policy = bac.wrap(models.pi(name="pi0"), replay=bac.Replay(exact=False, compile=True, record="first"))
+    found = replayer(policy)
+    host = find_host(policy, found.blocks)
+    with torch.inference_mode():
+        for _ in range(2):
+            host.predict(dict(batch("pi0")))
+    (plan,) = found.plans
+    assert plan.skipped == ()
+    assert plan.num_kernels <= 350, plan.num_kernels
+
+
 @pytest.mark.parametrize("name", GUIDED)
 def test_a_replayed_guided_chunk_looks_at_no_number_either(name, monkeypatch):
     """Nor does what is made of its delay beforehand."""

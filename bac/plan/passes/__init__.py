@@ -19,6 +19,7 @@ from bac.plan.passes.heads import widen_heads
 from bac.plan.passes.masks import index_by_places
 from bac.plan.passes.numbers import name_numbers
 from bac.plan.passes.own import own_outputs
+from bac.plan.passes.pack import pack_products
 from bac.plan.passes.parts import drop_empty_parts
 from bac.plan.passes.presum import presum_residuals
 from bac.plan.passes.relay import relay_weights
@@ -48,7 +49,7 @@ FAST = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, *_IN_PLACE, *_BACK)
 
 # For compilers and other runtimes, which choose layouts themselves: no strides in the program.
 _WITHOUT_STRIDES = (drop_empty_parts, write_slices, drop_dead_code, own_outputs, name_numbers)
-COMPILED = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, relay_weights, *_WITHOUT_STRIDES)
+COMPILED = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, *_WITHOUT_STRIDES, pack_products, relay_weights)
 BETWEEN = (*_IN_PLACE, merge_views, drop_dead_code)  # for what stays between compiled pieces
 PORTABLE = (*_FRONT, write_slices, own_outputs)
 PORTABLE_FAST = (*_FRONT, *_ASSOCIATE, write_slices, drop_dead_code, own_outputs)

@@ -38,14 +38,19 @@ class Piece:
         given: The values that its first call reads.
         num_calls: How often the outlined program calls it.
         function: How it is executed; set by the compiler.
+        num_kernels: Kernels that one call launches; one for each operator until the compiler has fused them.
     """
 
     program: Program = field(repr=False)
     given: tuple[int, ...] = field(repr=False)
     num_calls: int = 0
     function: Callable[..., Any] | None = field(default=None, repr=False)
+    num_kernels: int = field(default=0, repr=False)
 
     __name__ = "piece"
+
+    def __post_init__(self) -> None:
+        self.num_kernels = self.num_kernels or self.program.num_operations
 
     def __str__(self) -> str:
         return f"{self.program.num_operations} operators, called {self.num_calls} times"

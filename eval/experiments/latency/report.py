@@ -16,16 +16,16 @@ Record = Mapping[str, Any]
 def table(ways: Mapping[str, Way], latencies: Mapping[str, Latency]) -> Iterator[str]:
     """Yield the table's lines. `limit` is the speed-up over dense replayed as a share of the FLOPs ratio.
 
-    *operators* are what a replay dispatches, a compiled piece counting as one; *built* is the time from the first
-    recording to the last check, the compiler's included.
+    *operators* are what a replay dispatches, a compiled piece counting as one; *kernels* are what it launches, those in
+    compiled pieces included; *built* is the time from the first recording to the last check, the compiler's included.
     """
-    titles = f"{'p50 ms':>8} {'p95 ms':>8} {'x eager':>8} {'FLOPs':>6} {'limit':>6} {'operators':>10} {'built s':>8}"
-    yield f"{'':24} {titles}"
+    titles = f"{'p50 ms':>8} {'p95 ms':>8} {'x eager':>8} {'FLOPs':>6} {'limit':>6}"
+    yield f"{'':24} {titles} {'operators':>10} {'kernels':>8} {'built s':>8}"
     replayed = latencies["dense_replay"].p50_ms
     for name, latency in latencies.items():
         way = ways[name]
         share = replayed / latency.p50_ms / way.flops_ratio
-        plan = f"{way.plan.num_operations:10,} {way.plan.build_s:8.1f}" if way.plan else ""
+        plan = f"{way.plan.num_operations:10,} {way.plan.num_kernels:8,} {way.plan.build_s:8.1f}" if way.plan else ""
         yield (
             f"{name:24} {latency.p50_ms:8.1f} {latency.p95_ms:8.1f} {latency.speedup:8.2f} {way.flops_ratio:6.2f} "
             f"{share:6.0%} {plan}".rstrip()

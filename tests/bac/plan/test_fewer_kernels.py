@@ -10,6 +10,7 @@ from torch import nn
 
 import bac
 import bac.plan
+from bac.plan.inductor import num_kernels
 from bac.plan.passes import EXACT, FAST, add_in_products, attend_in_place, widen_heads
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.scale import clamp_undivided, drop_zero_additions
@@ -107,6 +108,51 @@ def test_operators_of_four_steps_at_the_papers_size(passes, ceiling):
     plan = bac.plan.record(policy, observations(1))
     assert plan.exact is (passes is EXACT)
     assert plan.num_operations <= ceiling
+
+
+# Lines of graphs that the compiler wrote: what it launches, and what it only declares, allocates or views.
+IN_CPP = """
+extern "C"  void  cpp_fused_cat_0(const float* in_ptr0,
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(3, int_array_14, int_array_15, &buf2_handle));
+    cpp_fused_cat_0((const float*)(arg0_1.data_ptr()), (float*)(buf0.data_ptr()));
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_addmm_out(buf3, arg2_1, arg3_1, buf2, 1L, 1L));
+        AOTI_TORCH_ERROR_CODE_CHECK(
+            aoti_torch_call_dispatcher("bac::packed_product", "", dispatch_vars.data())
+        );
+    buf5 = reinterpret_tensor_wrapper(buf4, 2, int_array_19, int_array_20, 0L);
+"""
+IN_PYTHON = """
+        buf0 = empty_strided_cuda((1, 10, 256), (2560, 256, 1), torch.float32)
+        triton_poi_fused_cat_0.run(arg0_1, buf0, 2560, stream=stream0)
+        extern_kernels.addmm(arg1_1, buf0, arg2_1, alpha=1, beta=1, out=buf1)
+        buf2 = torch.ops.aten._scaled_dot_product_flash_attention.default(buf1, buf1, buf1)
+        buf3 = buf2[0]
+"""
+
+
+@pytest.mark.parametrize("source", [IN_CPP, IN_PYTHON], ids=["C++", "Python"])
+def test_loops_and_operators_of_a_compiled_graph_are_its_kernels(source):
+    assert num_kernels(source) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_kernels_of_four_compiled_steps():
+    """Of two layers; 13 or 14 for each of the paper's other six in each step (results/latency/README.md)."""
+    policy = small_policy(n_layer=2)
+    policy.diffusion.use_solver("DDIM", 4)
+    bac.wrap(policy, replay=bac.Replay(exact=False, compile=True, record="ahead"))
+    plan = bac.plan.record(policy, observations(1))
+    assert plan.skipped == ()
+    assert plan.num_operations < plan.num_kernels <= 135
+
+
+def test_a_plan_that_is_not_compiled_launches_a_kernel_for_each_operator():
+    policy = small_policy(n_layer=1)
+    bac.wrap(policy, replay=bac.Replay(exact=False, record="ahead"))
+    plan = bac.plan.record(policy, observations(1))
+    assert plan.num_kernels == plan.num_operations
+    assert f"{plan.num_kernels} kernels" in str(plan)
 
 
 def test_a_model_in_bfloat16_is_held_to_the_precision_of_bfloat16():
