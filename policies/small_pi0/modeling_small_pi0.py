@@ -86,6 +86,7 @@ def _gemma(config: SmallPI0Config, width: int) -> GemmaConfig:
         head_dim=config.head_dim,
         hidden_activation="gelu_pytorch_tanh",
         initializer_range=width**-0.5,  # Gemma's own 0.02 suits wide models
+        attn_implementation="eager",  # LeRobot's sampler asks for it too
     )
 
 
@@ -102,5 +103,9 @@ def _paligemma(config: SmallPI0Config) -> PaliGemmaConfig:
         "vision_use_head": False,
     }
     return PaliGemmaConfig(
-        vision_config=vision, text_config=language, projection_dim=config.width, image_token_index=language.vocab_size
+        vision_config=vision,
+        text_config=language,
+        projection_dim=config.width,
+        image_token_index=language.vocab_size,
+        attn_implementation="eager",
     )
