@@ -19,7 +19,9 @@ AGENT_SIZE, WORLD_SIZE = 14, 6
 TASK = "so101-pick-place"
 CELL = 0.002  # the arm is drawn with 24,000 triangles instead of 323,000; pictures of 240 pixels hardly change [m]
 # Beside the gripper, towards the point between the jaws; both jaws, the block and the goal are in the picture.
-WRIST = Mount("gripper", position=(0.018, 0.075, 0.0), forward=(0.0, -0.075, -0.11), up=(0.0, -1.0, 0.0), half_angle=0.7)
+WRIST = Mount(
+    "gripper", position=(0.018, 0.075, 0.0), forward=(0.0, -0.075, -0.11), up=(0.0, -1.0, 0.0), half_angle=0.7
+)
 
 
 class SO101Env(gym.Env[Observation, np.ndarray]):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
-from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
+from lerobot.utils.constants import OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
 
 import policies
 from policies.demonstrations import OBS_WRIST, Demonstrations, find_demonstrations
@@ -67,10 +67,10 @@ def test_the_loss_of_one_draw_is_lerobots_own_and_so_is_its_gradient(options, tm
 
 
 @pytest.mark.slow
-def test_the_loss_of_several_draws_is_the_mean_of_each_and_leaves_padding_out(options, tmp_path):
+def test_the_loss_of_several_draws_is_the_mean_of_each(options, tmp_path):
     trainer = Trainer(options("run"), demonstrations(tmp_path))
     policy, batch = trainer.policy, newest(trainer.windows.batch(torch.tensor([0, 9])))
-    assert batch["action_is_pad"].any()
+    assert batch["action_is_pad"].any()  # it is left out
     noise, time = torch.randn(4, 5, 4), torch.tensor([0.2, 0.5, 0.9, 0.7])
     with torch.no_grad():
         both = flow_loss(policy, batch, 2, noise=noise, time=time)
@@ -79,7 +79,7 @@ def test_the_loss_of_several_draws_is_the_mean_of_each_and_leaves_padding_out(op
 
 
 @pytest.mark.slow
-def test_training_writes_a_checkpoint_that_loads_from_elsewhere_here_and_in_lerobot(options, tmp_path, monkeypatch):
+def test_training_writes_a_checkpoint_that_loads_from_elsewhere_here_and_in_lerobot(options, tmp_path):
     trainer = train(options("run"))
     assert [row["step"] for row in trainer.rows] == [2, 4]
     (tmp_path / "run").rename(tmp_path / "moved")
@@ -125,7 +125,10 @@ def test_weights_of_other_sizes_are_refused(options, tmp_path):
     [
         ("pictures=false", "pi0 learns from pictures and instructions, .* envs.collect env=so101 pixels=96 wrist=true"),
         ("dtype=bfloat16", "with dtype=float32"),
-        ("policy.image_resolution=[10,10]", r"image_resolution: must be a multiple of patch_size \(4\), got \[10, 10\]"),
+        (
+            "policy.image_resolution=[10,10]",
+            r"must be a multiple of patch_size \(4\), got \[10, 10\]",
+        ),
         ("++policy.head_dim=3", "head_dim and expert_width: must be even"),
         ("++policy.vision_heads=4", r"vision_width: must be a multiple of vision_heads \(4\), got 6"),
     ],
