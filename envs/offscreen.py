@@ -88,12 +88,13 @@ def coarse(model: mujoco.MjModel, cell: float) -> mujoco.MjModel:
         cubes = np.round(drawn.mesh_vert[start : start + count] / cell).astype(int)
         _, first, cube = np.unique(cubes, axis=0, return_index=True, return_inverse=True)
         start, count = drawn.mesh_faceadr[mesh], drawn.mesh_facenum[mesh]
-        corners = np.sort(first[cube.ravel()][drawn.mesh_face[start : start + count]], axis=1)
-        _, kept = np.unique(corners, axis=0, return_index=True)
-        kept = kept[(np.diff(corners[kept], axis=1) > 0).all(axis=1)]  # three corners in three cubes
-        for faces in (drawn.mesh_face, drawn.mesh_facenormal):
-            faces[start : start + len(kept)] = faces[start + kept]
-        drawn.mesh_face[start : start + len(kept)] = first[cube.ravel()][drawn.mesh_face[start : start + len(kept)]]
+        faces = first[cube.ravel()][drawn.mesh_face[start : start + count]]
+        corners, kept = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
+        kept = kept[(np.diff(corners, axis=1) > 0).all(axis=1)]  # three corners in three cubes
+        end = start + len(kept)
+        drawn.mesh_face[start:end] = faces[kept]
+        for others in (drawn.mesh_facenormal, drawn.mesh_facetexcoord):
+            others[start:end] = others[start + kept]
         drawn.mesh_facenum[mesh] = len(kept)
     return drawn
 
@@ -135,6 +136,7 @@ class OffscreenRenderer:
 
     def draw(self, data: mujoco.MjData, camera: str | Mount, disc: Disc | None = None) -> np.ndarray:
         """Draw the state `data` and perhaps a disc, seen from one of the cameras, `[height, width, 3]` uint8."""
+        # A mounted camera is none of the model's; any of those sets the scene up before it is aimed.
         self._camera.fixedcamid = 0 if isinstance(camera, Mount) else self._model.camera(camera).id
         self._gl.make_current()
         everything = mujoco.mjtCatBit.mjCAT_ALL
@@ -165,17 +167,20 @@ class SceneCamera:
         height: Height of the pictures [pixels].
         width: Width of the pictures [pixels].
         env: Name of the environment, for the error.
+        cell: Draw the meshes `coarse`, with cubes of this side [m]; None draws them as they are.
 
     Raises:
         ValueError: The model has no such camera.
     """
 
-    def __init__(self, model: mujoco.MjModel, name: str, height: int, width: int, *, env: str) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, name: str, height: int, width: int, *, env: str, cell: float | None = None
+    ) -> None:
         names = [model.camera(index).name for index in range(model.ncam)]
         if name not in names:
             raise ValueError(f"{env} camera {name!r}: no such camera. {suggest(name, names)}")
         self.name = name
-        self._model, self._size = model, (height, width)
+        self._model, self._size, self._cell = model, (height, width), cell
         self._renderer: OffscreenRenderer | None = None
 
     def picture(self, data: mujoco.MjData, disc: Disc | None = None, mount: Mount | None = None) -> np.ndarray:
@@ -185,7 +190,8 @@ class SceneCamera:
             RuntimeError: There is no OpenGL here.
         """
         if self._renderer is None:
-            self._renderer = OffscreenRenderer(self._model, *self._size)
+            drawn = self._model if self._cell is None else coarse(self._model, self._cell)
+            self._renderer = OffscreenRenderer(drawn, *self._size)
         return np.ascontiguousarray(self._renderer.draw(data, mount or self.name, disc))
 
     def close(self) -> None:

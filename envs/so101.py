@@ -12,7 +12,7 @@ from lerobot_env_so101.pick_place_env import PLACE_SUCCESS_DISTANCE
 from lerobot_env_so101.pick_place_env import SO101PickPlaceGymEnv as Simulator
 from lerobot_env_so101.scripted.pick_place import PickPlaceController
 
-from envs.offscreen import Disc, Mount, SceneCamera, coarse
+from envs.offscreen import Disc, Mount, SceneCamera
 from envs.spaces import Observation, checked_action, observation_space
 
 AGENT_SIZE, WORLD_SIZE = 14, 6
@@ -72,7 +72,7 @@ class SO101Env(gym.Env[Observation, np.ndarray]):
         self._expert = PickPlaceController(action_scale)
         self._succeeded = False
         self._simulator.model.vis.quality.offsamples = 0  # smooth edges would double the time of a picture
-        self._camera = SceneCamera(coarse(self._simulator.model, CELL), camera, height, width, env=self.family)
+        self._camera = SceneCamera(self._simulator.model, camera, height, width, env=self.family, cell=CELL)
         self.control_hz = 1.0 / self._simulator.control_dt
 
     def reset(

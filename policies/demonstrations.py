@@ -67,15 +67,8 @@ class Demonstrations:
         seen = {name: np.asarray(group[name], np.uint8) for name in drawn}
         attrs = dict(group.attrs)
         told = (attrs["instruction"],) if "instruction" in attrs else ()
-        return cls(
-            arrays,
-            np.asarray(group["meta/episode_ends"], np.int64),
-            attrs,
-            seen.get(PIXELS),
-            None,
-            told,
-            seen.get(WRIST),
-        )
+        ends = np.asarray(group["meta/episode_ends"], np.int64)
+        return cls(arrays, ends, attrs, seen.get(PIXELS), instructions=told, wrist=seen.get(WRIST))
 
     @classmethod
     def join(cls, parts: Sequence["Demonstrations"]) -> "Demonstrations":

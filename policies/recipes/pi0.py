@@ -1,9 +1,12 @@
 """LeRobot's pi0, small, from pictures, states and instructions, by flow matching."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import CONFIG_NAME
 from lerobot.policies.common.vla_utils import make_att_2d_masks, prepare_attention_masks_4d
 from lerobot.utils.constants import (
     ACTION,
@@ -40,8 +43,9 @@ class PI0Recipe:
         require_pictures_and_words(cfg, demonstrations, "pi0", "env=so101 pixels=96 wrist=true")
         self._cfg = cfg
         features, cameras = demonstrations.features(), picture_features(demonstrations)
-        sentences = sorted(set(demonstrations.instructions))
-        prompts = word_tokenizer(sentences)([f"{text}\n" for text in sentences])["input_ids"]
+        sentences = _sentences(cfg, demonstrations)
+        told = {*sentences, *demonstrations.instructions}
+        prompts = word_tokenizer(sentences)([f"{text}\n" for text in sorted(told)])["input_ids"]
         self.config = SmallPI0Config(
             **OmegaConf.to_container(cfg.policy),
             sentences=sentences,
@@ -79,6 +83,15 @@ class PI0Recipe:
         count = len(self.config.image_features)
         sizes = SIZES.replace("{num_cameras}", "one camera" if count == 1 else f"{count} cameras")
         return {"title": "pi0-class policy", "tags": "pi0", "sizes": sizes, "loading": LOADING}
+
+
+def _sentences(cfg: DictConfig, demonstrations: Demonstrations) -> list[str]:
+    """The sentences whose words the policy knows: those that its weights began with, else the demonstrations'."""
+    origin = cfg.output if cfg.resume else cfg.initial
+    if origin is not None and (config := Path(origin) / CONFIG_NAME).is_file():
+        known: list[str] = json.loads(config.read_text())["sentences"]
+        return known
+    return sorted(set(demonstrations.instructions))
 
 
 def flow_loss(

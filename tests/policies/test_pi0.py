@@ -103,6 +103,22 @@ def test_training_writes_a_checkpoint_that_loads_from_elsewhere_here_and_in_lero
 
 
 @pytest.mark.slow
+def test_a_resumed_run_keeps_its_words_and_ends_where_an_uninterrupted_one_does(options, tmp_path):
+    whole = train(options("whole"))
+    interrupted = Trainer(options("part"), demonstrations(tmp_path))
+    for _ in range(2):
+        interrupted.update()
+    interrupted.save(tmp_path / "part.pt", tmp_path / "part")
+    resumed = train(options("part", "resume=true"))
+    for name, parameter in whole.averaged.named_parameters():
+        assert torch.equal(parameter, resumed.averaged.state_dict()[name]), name
+    fewer = Demonstrations.load(tmp_path / "0.zarr", pictures=True)
+    for override in ("resume=true", f"initial={tmp_path}/part"):
+        name = "part" if override == "resume=true" else "other"
+        assert Trainer(options(name, override), fewer).config.sentences == sorted(SENTENCES)
+
+
+@pytest.mark.slow
 def test_the_steps_of_a_loaded_policy_can_be_set_and_its_solver_cannot(options, tmp_path):
     train(options("run", "steps=2"))
     policy, *_ = policies.load(tmp_path / "run", num_inference_steps=3)
