@@ -6,6 +6,7 @@
     python -m envs.collect env=adroit task=adroit-door source=adroit_experts.npz    # a published expert
     python -m envs.collect env=so101 noise=0.05                                     # its scripted controller
     python -m envs.collect env=pusht source=pusht_cchi_v7_replay.zarr               # the 206 human episodes
+    python -m envs.collect env=so101 noise=0.05 pixels=96 wrist=true                # with pictures of two cameras
     python -m envs.collect -m pixels=96 task=box-close-v3,door-open-v3              # several tasks, with pictures
 """
 
@@ -45,7 +46,7 @@ def record(config: DictConfig, **kwargs: Any) -> ReplayBuffer:
     from envs.expert import record_expert
 
     options = {key: value for key, value in config.env.items() if key not in ("name", "task", "realtime")}
-    env = make(config.env.name, task=config.task, pixels=config.pixels, **options, **kwargs)
+    env = make(config.env.name, task=config.task, pixels=config.pixels, wrist=config.wrist, **options, **kwargs)
     buffer, attempts = record_expert(env, config.episodes, first_seed=config.first_seed, noise=config.noise)
     log.info("%s: kept %d of %d attempts", config.task, buffer.num_episodes, attempts)
     return buffer

@@ -5,6 +5,7 @@ renderer chooses OpenGL when it is made, so nobody has to set MUJOCO_GL before P
 """
 
 import atexit
+import copy
 import os
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import mujoco
 import numpy as np
 
 from envs.registry import suggest
+
+NEAREST = 0.01  # what is nearer to a mounted camera is not drawn [m]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,65 @@ class Disc:
         cylinder = mujoco.mjtGeom.mjGEOM_CYLINDER
         mujoco.mjv_initGeom(geom, cylinder, size, np.array(self.centre), np.eye(3).ravel(), colour)
         scene.ngeom += 1
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A camera on a body of the model, which the model itself does not have.
+
+    Attributes:
+        body: The body that carries it.
+        position: Where it is, in the body's frame [m].
+        forward: Where it looks, in the body's frame; any length.
+        up: What is up in its pictures, in the body's frame; any length, not along `forward`.
+        half_angle: Half of what it sees of the width, and of the height [rad].
+    """
+
+    body: str
+    position: tuple[float, float, float]
+    forward: tuple[float, float, float]
+    up: tuple[float, float, float]
+    half_angle: float
+
+    def aim(self, scene: mujoco.MjvScene, data: mujoco.MjData) -> None:
+        """Look from here at what `scene` shows, until the scene is updated."""
+        body = data.body(self.body)
+        turn = body.xmat.reshape(3, 3)
+        forward = np.array(self.forward) / np.linalg.norm(self.forward)
+        up = np.array(self.up) - forward * (forward @ self.up)
+        for eye in scene.camera:
+            eye.pos = body.xpos + turn @ self.position
+            eye.forward = turn @ forward
+            eye.up = turn @ (up / np.linalg.norm(up))
+            eye.frustum_near = NEAREST
+            eye.frustum_top = eye.frustum_near * np.tan(self.half_angle)
+            eye.frustum_bottom, eye.frustum_center, eye.frustum_width = -eye.frustum_top, 0.0, eye.frustum_top
+
+
+def coarse(model: mujoco.MjModel, cell: float) -> mujoco.MjModel:
+    """A copy of a model, to be drawn, whose meshes have one vertex for each cube of space that has some.
+
+    Software draws a mesh in the time of its triangles, and an arm from a drawing program has far more than pixels.
+
+    Args:
+        model: The model; it stays as it is, and its data fit the copy.
+        cell: Side of the cubes [m].
+    """
+    drawn = copy.deepcopy(model)
+    for mesh in range(drawn.nmesh):
+        start, count = drawn.mesh_vertadr[mesh], drawn.mesh_vertnum[mesh]
+        cubes = np.round(drawn.mesh_vert[start : start + count] / cell).astype(int)
+        _, first, cube = np.unique(cubes, axis=0, return_index=True, return_inverse=True)
+        start, count = drawn.mesh_faceadr[mesh], drawn.mesh_facenum[mesh]
+        faces = first[cube.ravel()][drawn.mesh_face[start : start + count]]
+        corners, kept = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
+        kept = kept[(np.diff(corners, axis=1) > 0).all(axis=1)]  # three corners in three cubes
+        end = start + len(kept)
+        drawn.mesh_face[start:end] = faces[kept]
+        for others in (drawn.mesh_facenormal, drawn.mesh_facetexcoord):
+            others[start:end] = others[start + kept]
+        drawn.mesh_facenum[mesh] = len(kept)
+    return drawn
 
 
 class OffscreenRenderer:
@@ -72,12 +134,15 @@ class OffscreenRenderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
-    def draw(self, data: mujoco.MjData, camera: str, disc: Disc | None = None) -> np.ndarray:
+    def draw(self, data: mujoco.MjData, camera: str | Mount, disc: Disc | None = None) -> np.ndarray:
         """Draw the state `data` and perhaps a disc, seen from one of the cameras, `[height, width, 3]` uint8."""
-        self._camera.fixedcamid = self._model.camera(camera).id
+        # A mounted camera is none of the model's; any of those sets the scene up before it is aimed.
+        self._camera.fixedcamid = 0 if isinstance(camera, Mount) else self._model.camera(camera).id
         self._gl.make_current()
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, data, mujoco.MjvOption(), None, self._camera, everything, self._scene)
+        if isinstance(camera, Mount):
+            camera.aim(self._scene, data)
         if disc is not None:
             disc.add_to(self._scene)
         mujoco.mjr_render(self._viewport, self._scene, self._context)
@@ -102,28 +167,32 @@ class SceneCamera:
         height: Height of the pictures [pixels].
         width: Width of the pictures [pixels].
         env: Name of the environment, for the error.
+        cell: Draw the meshes `coarse`, with cubes of this side [m]; None draws them as they are.
 
     Raises:
         ValueError: The model has no such camera.
     """
 
-    def __init__(self, model: mujoco.MjModel, name: str, height: int, width: int, *, env: str) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, name: str, height: int, width: int, *, env: str, cell: float | None = None
+    ) -> None:
         names = [model.camera(index).name for index in range(model.ncam)]
         if name not in names:
             raise ValueError(f"{env} camera {name!r}: no such camera. {suggest(name, names)}")
         self.name = name
-        self._model, self._size = model, (height, width)
+        self._model, self._size, self._cell = model, (height, width), cell
         self._renderer: OffscreenRenderer | None = None
 
-    def picture(self, data: mujoco.MjData, disc: Disc | None = None) -> np.ndarray:
-        """Draw the state `data` and perhaps a disc, `[height, width, 3]` uint8.
+    def picture(self, data: mujoco.MjData, disc: Disc | None = None, mount: Mount | None = None) -> np.ndarray:
+        """Draw the state `data` and perhaps a disc, `[height, width, 3]` uint8; as a mounted camera sees it, if given.
 
         Raises:
             RuntimeError: There is no OpenGL here.
         """
         if self._renderer is None:
-            self._renderer = OffscreenRenderer(self._model, *self._size)
-        return np.ascontiguousarray(self._renderer.draw(data, self.name, disc))
+            drawn = self._model if self._cell is None else coarse(self._model, self._cell)
+            self._renderer = OffscreenRenderer(drawn, *self._size)
+        return np.ascontiguousarray(self._renderer.draw(data, mount or self.name, disc))
 
     def close(self) -> None:
         """Free the renderer. The next picture makes a new one."""

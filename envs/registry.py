@@ -17,24 +17,31 @@ ENVIRONMENTS = {
     "pusht": "envs.pusht:PushTEnv",
     "so101": "envs.so101:SO101Env",
 }
+WITH_WRIST = ("so101",)  # worlds that have a camera on the wrist
 
 
-def make(name: str, *, pixels: int | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
+def make(name: str, *, pixels: int | None = None, wrist: bool = False, **kwargs: Any) -> gym.Env[Any, Any]:
     """Build one environment, and import its simulator.
 
     Args:
         name: A key of `ENVIRONMENTS`.
         pixels: Height and width of a picture that every observation has too, as ``pixels`` [pixels]; None for none.
+        wrist: Every observation has a picture of the camera on the wrist too, as ``pixels_wrist``.
         kwargs: Arguments of the environment, such as ``task="assembly-v3"`` for ``"metaworld"``.
 
     Returns:
         The environment, truncated after its `max_episode_steps`.
 
     Raises:
-        ValueError: No environment has that name, or `pixels` is below 1.
+        ValueError: No environment has that name, `pixels` is below 1, or there is no camera on the wrist.
     """
     if name not in ENVIRONMENTS:
         raise ValueError(f"env {name!r}: no such environment. {suggest(name, ENVIRONMENTS)}")
+    if wrist and (pixels is None or name not in WITH_WRIST):
+        raise ValueError(
+            f"wrist: {', '.join(WITH_WRIST)} has a camera on the wrist, and pixels is the size of its pictures, "
+            f"got env {name!r} and pixels={pixels}"
+        )
     module, _, cls = ENVIRONMENTS[name].partition(":")
     make_world = getattr(importlib.import_module(module), cls)
     if pixels is None:
@@ -43,7 +50,7 @@ def make(name: str, *, pixels: int | None = None, **kwargs: Any) -> gym.Env[Any,
     if pixels < 1:
         raise ValueError(f"pixels: must be at least 1, or None for no pictures, got {pixels}")
     env = make_world(width=pixels, height=pixels, **kwargs)
-    return TimeLimit(WithPixels(env, pixels), env.max_episode_steps)
+    return TimeLimit(WithPixels(env, pixels, wrist=wrist), env.max_episode_steps)
 
 
 def make_vec(

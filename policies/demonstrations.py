@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import zarr
 from lerobot.configs.types import FeatureType, PolicyFeature
-from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGE, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGE, OBS_IMAGES, OBS_STATE
 
 from policies.plain_arrays import refuse_code, require_whole
 
 KEYS = {"state": OBS_STATE, "environment_state": OBS_ENV_STATE, "action": ACTION}
-PIXELS = "data/pixels"
+OBS_WRIST = f"{OBS_IMAGES}.wrist"
+PIXELS, WRIST = "data/pixels", "data/pixels_wrist"
 REQUIRED = ("data/state", "data/action", "meta/episode_ends")
 FEATURE_TYPES = {OBS_STATE: FeatureType.STATE, OBS_ENV_STATE: FeatureType.ENV, ACTION: FeatureType.ACTION}
 
@@ -30,6 +31,7 @@ class Demonstrations:
         pictures: What a camera saw, `[n, height, width, 3]` uint8, if that was recorded and is asked for.
         part_ends: Exclusive end of each recording among the episodes; None for one recording.
         instructions: The task of each recording in words, as a policy is told it; empty if that is not known.
+        wrist: What a camera on the wrist saw, as `pictures`.
     """
 
     arrays: dict[str, np.ndarray]
@@ -38,6 +40,7 @@ class Demonstrations:
     pictures: np.ndarray | None = None
     part_ends: tuple[int, ...] | None = None
     instructions: tuple[str, ...] = ()
+    wrist: np.ndarray | None = None
 
     @classmethod
     def load(cls, path: str | Path, *, pictures: bool = False) -> "Demonstrations":
@@ -59,13 +62,13 @@ class Demonstrations:
         arrays = {
             key: np.asarray(group[f"data/{name}"], np.float32) for name, key in KEYS.items() if f"data/{name}" in group
         }
-        seen = None
-        if pictures and PIXELS in group:
-            require_whole(path, group, [PIXELS])
-            seen = np.asarray(group[PIXELS], np.uint8)
+        drawn = [name for name in (PIXELS, WRIST) if pictures and name in group]
+        require_whole(path, group, drawn)
+        seen = {name: np.asarray(group[name], np.uint8) for name in drawn}
         attrs = dict(group.attrs)
         told = (attrs["instruction"],) if "instruction" in attrs else ()
-        return cls(arrays, np.asarray(group["meta/episode_ends"], np.int64), attrs, seen, instructions=told)
+        ends = np.asarray(group["meta/episode_ends"], np.int64)
+        return cls(arrays, ends, attrs, seen.get(PIXELS), instructions=told, wrist=seen.get(WRIST))
 
     @classmethod
     def join(cls, parts: Sequence["Demonstrations"]) -> "Demonstrations":
@@ -77,7 +80,7 @@ class Demonstrations:
         first = parts[0]
         if len(parts) == 1:
             return first
-        kinds = {(*part.arrays, part.pictures is None, len(part.instructions)) for part in parts}
+        kinds = {(*part.arrays, *part.cameras(), f"{len(part.instructions)} instructions") for part in parts}
         if len(kinds) > 1 or len({part.attrs["control_hz"] for part in parts}) > 1:
             raise ValueError(f"data: recordings to join must hold the same at the same control_hz, got {sorted(kinds)}")
         steps = np.cumsum([0, *(part.episode_ends[-1] for part in parts)])
@@ -86,15 +89,21 @@ class Demonstrations:
             {key: np.concatenate([part.arrays[key] for part in parts]) for key in first.arrays},
             np.concatenate([part.episode_ends + start for part, start in zip(parts, steps, strict=False)]),
             {**first.attrs, "task": ", ".join(tasks)},
-            None if first.pictures is None else np.concatenate([part.pictures for part in parts]),
+            _joined([part.pictures for part in parts]),
             tuple(np.cumsum([part.num_episodes for part in parts]).tolist()),
             tuple(instruction for part in parts for instruction in part.instructions),
+            _joined([part.wrist for part in parts]),
         )
 
     @property
     def num_episodes(self) -> int:
         """Number of episodes E."""
         return len(self.episode_ends)
+
+    def cameras(self) -> dict[str, np.ndarray]:
+        """The pictures by LeRobot key; none if there are none."""
+        seen = {OBS_IMAGE: self.pictures, OBS_WRIST: self.wrist}
+        return {key: pictures for key, pictures in seen.items() if pictures is not None}
 
     def held_out(self, share: float) -> np.ndarray:
         """Marks the last `share` of the episodes of every recording, at least one of each, `[E]` bool."""
@@ -125,10 +134,16 @@ class Demonstrations:
         }
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
-        """The arrays of one episode, each `[steps, size]`, and its pictures as "observation.image"."""
+        """The arrays of one episode, each `[steps, size]`, and its pictures under LeRobot's names."""
         start = 0 if index == 0 else self.episode_ends[index - 1]
-        arrays = self.arrays if self.pictures is None else {**self.arrays, OBS_IMAGE: self.pictures}
+        arrays = {**self.arrays, **self.cameras()}
         return {key: array[start : self.episode_ends[index]] for key, array in arrays.items()}
+
+
+def _joined(pictures: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The pictures of one camera in all recordings; None if it has none."""
+    seen = [part for part in pictures if part is not None]
+    return np.concatenate(seen) if seen else None
 
 
 def find_demonstrations(data: str | Sequence[str]) -> list[str]:

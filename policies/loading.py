@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 CLASSES = {
     "diffusion_transformer": "policies.diffusion_transformer.modeling_diffusion_transformer:DiffusionTransformerPolicy",
+    "small_pi0": "policies.small_pi0.modeling_small_pi0:SmallPI0Policy",
     "smolvla": "lerobot.policies.smolvla.modeling_smolvla:SmolVLAPolicy",
 }
 EULER = "FlowMatchEuler"
+STEPS = {  # policies with Euler's method only: how they are called, and the option with their number of steps
+    CLASSES["small_pi0"]: ("pi0", "num_inference_steps"),
+    CLASSES["smolvla"]: ("SmolVLA", "num_steps"),
+}
 
 
 class LoadedPolicy(NamedTuple):
@@ -83,7 +88,7 @@ def set_steps(policy: "PreTrainedPolicy", num_steps: int | None, solver: str | N
     Args:
         policy: A policy that `load` returned.
         num_steps: Denoising steps K; `None` keeps them.
-        solver: Name of a solver; `None` keeps the policy's. A SmolVLA has Euler's method only.
+        solver: Name of a solver; `None` keeps the policy's. pi0 and SmolVLA have Euler's method only.
         options: Further options of DP-T's `use_solver`.
 
     Raises:
@@ -91,10 +96,12 @@ def set_steps(policy: "PreTrainedPolicy", num_steps: int | None, solver: str | N
     """
     any_policy: Any = policy
     config = any_policy.config
-    if f"{type(policy).__module__}:{type(policy).__name__}" == CLASSES["smolvla"]:
+    kind = f"{type(policy).__module__}:{type(policy).__name__}"
+    if kind in STEPS:
+        name, option = STEPS[kind]
         if solver not in (None, EULER):
-            raise ValueError(f"solver={solver}: SmolVLA takes Euler steps of its flow only, {EULER}")
-        config.num_steps = num_steps or config.num_steps
+            raise ValueError(f"solver={solver}: {name} takes Euler steps of its flow only, {EULER}")
+        setattr(config, option, num_steps or getattr(config, option))
         return
     sampler = any_policy.diffusion
     sampler.use_solver(solver or config.noise_scheduler_type, num_steps or sampler.num_inference_steps, **options)

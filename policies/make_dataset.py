@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from lerobot.utils.constants import OBS_IMAGE
 from tqdm import tqdm
 
 from policies.demonstrations import Demonstrations
@@ -32,9 +31,8 @@ def make_dataset(demonstrations: Demonstrations, root: str | Path) -> LeRobotDat
         key: {"dtype": "float32", "shape": array.shape[1:], "names": None}
         for key, array in demonstrations.arrays.items()
     }
-    if demonstrations.pictures is not None:
-        shape = demonstrations.pictures.shape[1:]
-        features[OBS_IMAGE] = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
+    for key, pictures in demonstrations.cameras().items():
+        features[key] = {"dtype": "image", "shape": pictures.shape[1:], "names": ["height", "width", "channels"]}
     fps = round(demonstrations.attrs["control_hz"])
     dataset = LeRobotDataset.create(f"local/{root.name}", fps, features, root=root, use_videos=False)
     task = demonstrations.attrs["task"]

@@ -23,7 +23,7 @@ tags: [robotics, lerobot, {tags}]
 | Steps | {step} of {steps} updates, batch {batch_size}, AdamW + one-cycle, peak learning rate {learning_rate:g} |
 | Precision | {dtype} working weights, float32 master weights; these are the float32 exponential moving average |
 | Device | {device}, {num_threads} thread(s), {minutes:.0f} minutes |
-| Held-out action error | {held_out_error:.4f} (mean absolute, normalised to [-1, 1], {measured_with}) |
+| Held-out action error | {held_out_error:.4f} (mean absolute, in normalised units, {measured_with}) |
 | Dense result | see `results/` |
 
 ```python

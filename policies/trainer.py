@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
-from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_model
 from torch import Tensor
@@ -75,13 +75,13 @@ class Trainer:
         """All control steps, normalised, with the pictures as they were recorded."""
         keys = [key for key in self.demonstrations.arrays if key in {ACTION, *self.config.input_features}]
         tensors = normalise(self.demonstrations, self.processors[0], keys)
-        if OBS_IMAGE in self.config.input_features:
-            tensors[OBS_IMAGE] = torch.from_numpy(self.demonstrations.pictures)
-        return tensors
+        seen = {key: value for key, value in self.demonstrations.cameras().items() if key in self.config.input_features}
+        return {**tensors, **{key: torch.from_numpy(value) for key, value in seen.items()}}
 
     def _cut(self, tensors: dict[str, Tensor], chosen: np.ndarray) -> Windows:
         """Cut the windows of the chosen episodes."""
-        offsets = self.config.observation_delta_indices, self.config.action_delta_indices
+        seen = self.config.observation_delta_indices or [0]  # None is LeRobot's word for the current step alone
+        offsets = seen, self.config.action_delta_indices
         return Windows.cut(tensors, self.demonstrations.episode_ends, *offsets, self.recipe.drop_n_last, chosen)
 
     def update(self) -> float:

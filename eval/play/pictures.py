@@ -3,7 +3,7 @@
 A picture is drawn only when a chunk is wanted. Drawing takes ten times as long as a control step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from lerobot.utils.constants import OBS_IMAGE, OBS_STATE
 
 from eval.play.rollout import Seat
 from eval.setup.batches import Batch
+from policies.demonstrations import OBS_WRIST
 
 
 def predict_from_pictures(
@@ -23,17 +24,19 @@ def predict_from_pictures(
 
     Args:
         loaded: Policy with its processors, as `policies.load` returns it.
-        seats: Running episodes whose worlds have a `picture` and an `instruction`.
+        seats: Running episodes whose worlds have a `picture` and an `instruction`, and a `wrist_picture` if the policy
+            looks at it.
         observe: Called with the preprocessed batch of observations.
         whole: Return every row of the chunk, `[B, T, Da]`, as a world that does not wait needs.
     """
-    pictures = torch.from_numpy(np.stack([seat.world.picture() for seat in seats]))
+    config = loaded.policy.config
     raw = {
         OBS_STATE: torch.from_numpy(np.stack([seat.newest["agent_pos"] for seat in seats])),
-        OBS_IMAGE: pictures.movedim(-1, 1).float() / 255,
+        OBS_IMAGE: _pictures(seat.world.picture() for seat in seats),
         "task": [seat.world.instruction for seat in seats],
     }
-    config = loaded.policy.config
+    if OBS_WRIST in config.input_features:
+        raw[OBS_WRIST] = _pictures(seat.world.wrist_picture() for seat in seats)
     with torch.inference_mode():
         batch = loaded.preprocessor(raw)
         seen = {key: value for key, value in batch.items() if key.startswith("observation.")}
@@ -42,6 +45,11 @@ def predict_from_pictures(
         chunk = loaded.policy.predict_action_chunk(seen, noise=paired_noise(config, seats))
         rows = config.chunk_size if whole else config.n_action_steps
         return loaded.postprocessor(chunk[:, :rows]).float().cpu().numpy()
+
+
+def _pictures(drawn: Iterable[np.ndarray]) -> torch.Tensor:
+    """Pictures as LeRobot has them, `[B, C, H, W]`, in [0, 1]."""
+    return torch.from_numpy(np.stack(list(drawn))).movedim(-1, 1).float() / 255
 
 
 def paired_noise(config: Any, seats: Sequence[Seat]) -> torch.Tensor:

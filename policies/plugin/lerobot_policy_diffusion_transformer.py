@@ -1,3 +1,4 @@
-"""LeRobot imports this module at the start of its commands; the import below registers the policy's type."""
+"""LeRobot imports this module at the start of its commands; the imports below register the types of policies."""
 
-import policies.diffusion_transformer.configuration_diffusion_transformer  # noqa: F401
+import policies.diffusion_transformer.configuration_diffusion_transformer
+import policies.small_pi0.configuration_small_pi0  # noqa: F401

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "diffusion_transformer": "policies.recipes.diffusion_transformer:DiffusionTransformerRecipe",
+    "pi0": "policies.recipes.pi0:PI0Recipe",
     "smolvla": "policies.recipes.smolvla:SmolVLARecipe",
 }
 

@@ -6,23 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.common.vla_utils import make_att_2d_masks
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 from lerobot.utils.constants import (
     ACTION,
-    OBS_IMAGE,
     OBS_LANGUAGE_ATTENTION_MASK,
     OBS_LANGUAGE_TOKENS,
     OBS_STATE,
 )
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from policies.demonstrations import Demonstrations
+from policies.recipes.pictures import newest, picture_features, require_pictures_and_words, varied
 from policies.small_vlm import write_small_vlm
 
 VLM = "vlm"  # folder of the vision-language model's sizes and tokenizer, in the checkpoint
@@ -49,20 +47,13 @@ class SmolVLARecipe:
     drop_n_last = 0
 
     def __init__(self, cfg: DictConfig, demonstrations: Demonstrations) -> None:
-        if demonstrations.pictures is None or not demonstrations.instructions:
-            raise ValueError(
-                f"{cfg.data}: SmolVLA learns from pictures and instructions, and these have none. Record them: "
-                "python -m envs.collect env=metaworld task=assembly-v3 pixels=96"
-            )
-        if cfg.dtype != "float32":
-            raise ValueError(f"dtype={cfg.dtype}: SmolVLA adds its noise in float32; train it with dtype=float32")
+        require_pictures_and_words(cfg, demonstrations, "SmolVLA", "env=metaworld task=assembly-v3 pixels=96")
         self._cfg = cfg
         vlm = Path(cfg.output) / VLM
         if cfg.initial is not None and not cfg.resume:
             shutil.copytree(Path(cfg.initial) / VLM, vlm, dirs_exist_ok=True)
         elif not cfg.resume or not vlm.is_dir():  # resumed training goes on with the words that it began with
             write_small_vlm(vlm, demonstrations.instructions, **OmegaConf.to_container(cfg.vlm))
-        height, width, channels = demonstrations.pictures.shape[1:]
         features = demonstrations.features()
         self.config = SmolVLAConfig(
             **OmegaConf.to_container(cfg.policy),
@@ -75,7 +66,7 @@ class SmolVLARecipe:
             train_expert_only=False,
             input_features={
                 OBS_STATE: features[OBS_STATE],
-                OBS_IMAGE: PolicyFeature(FeatureType.VISUAL, (channels, height, width)),
+                **picture_features(demonstrations),
             },
             output_features={ACTION: features[ACTION]},
             device=cfg.device,
@@ -100,13 +91,11 @@ class SmolVLARecipe:
 
     def loss(self, policy: SmolVLAPolicy, batch: dict[str, Tensor]) -> Tensor:
         """See `Recipe`. Pictures are varied first."""
-        seen = self._seen(batch)
-        seen[OBS_IMAGE] = vary(seen[OBS_IMAGE], self._cfg.shift)
-        return flow_loss(policy, seen, self._cfg.draws)
+        return flow_loss(policy, varied(newest(batch), self._cfg.shift), self._cfg.draws)
 
     def predict(self, policy: SmolVLAPolicy, batch: dict[str, Tensor], seed: int) -> Tensor:
         """See `Recipe`."""
-        seen = self._seen(batch)
+        seen = newest(batch)
         shape = (len(seen[OBS_STATE]), self.config.chunk_size, self.config.max_action_dim)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self.config.device)
         seen = {key: value for key, value in seen.items() if not key.startswith(ACTION)}
@@ -115,32 +104,6 @@ class SmolVLARecipe:
     def card(self) -> dict[str, str]:
         """See `Recipe`."""
         return {"title": "SmolVLA-class policy", "tags": "smolvla", "sizes": SIZES, "loading": LOADING}
-
-    def _seen(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The one observation of every window, with the picture in [0, 1] and channels first."""
-        seen = {key: value[:, -1] if key.startswith("observation") else value for key, value in batch.items()}
-        seen[OBS_IMAGE] = seen[OBS_IMAGE].movedim(-1, 1).float() / 255
-        return seen
-
-
-def vary(images: Tensor, shift: int, light: float = 0.2, noise: float = 0.02) -> Tensor:
-    """Shift every picture by up to `shift` pixels, and change its light; few demonstrations go further.
-
-    Args:
-        images: Pictures, `[B, C, H, W]`, in [0, 1].
-        shift: Largest shift in each direction [pixels]; the border is repeated.
-        light: Contrast varies by this share; brightness by half of it.
-        noise: Standard deviation of the noise of every pixel.
-    """
-    size = images.shape[-2:]
-    padded = F.pad(images, (shift,) * 4, mode="replicate")
-    corners = torch.randint(2 * shift + 1, (len(images), 2)).tolist()
-    shifted = torch.stack(
-        [image[:, y : y + size[0], x : x + size[1]] for image, (y, x) in zip(padded, corners, strict=True)]
-    )
-    contrast, brightness = torch.rand(2, len(images), 1, 1, 1, device=images.device) * 2 - 1
-    lit = shifted * (1 + light * contrast) + light / 2 * brightness
-    return (lit + noise * torch.randn_like(lit)).clamp(0, 1)
 
 
 def flow_loss(

@@ -55,6 +55,18 @@ def test_the_goal_of_so101_is_in_the_picture():
     env.close()
 
 
+def test_the_second_camera_is_on_the_wrist_and_is_recorded():
+    env = drawing("so101", 20, wrist=True)
+    seen, _ = env.reset(seed=0)
+    assert env.observation_space.contains(seen)
+    np.testing.assert_array_equal(seen["pixels_wrist"], env.unwrapped.wrist_picture())
+    buffer, _ = record_expert(env, 1, progress=False)
+    assert buffer.arrays["pixels_wrist"].shape == buffer.arrays["pixels"].shape
+    yellow = (buffer.arrays["pixels_wrist"].astype(int)[..., 0] > 100).mean((1, 2))
+    assert yellow.min() > 0.1  # the jaws are in every picture
+    env.close()
+
+
 def test_a_push_t_policy_does_not_see_the_cross_of_a_film():
     env = envs.make("pusht", pixels=96)
     env.reset(seed=0)
@@ -67,3 +79,9 @@ def test_a_push_t_policy_does_not_see_the_cross_of_a_film():
 def test_a_picture_has_a_pixel():
     with pytest.raises(ValueError, match="pixels: must be at least 1, or None for no pictures, got 0"):
         envs.make("pusht", pixels=0)
+
+
+@pytest.mark.parametrize(("name", "pixels"), [("pusht", 20), ("so101", None)])
+def test_a_camera_on_the_wrist_needs_a_wrist_and_a_size(name, pixels):
+    with pytest.raises(ValueError, match=f"so101 has a camera on the wrist, .* got env '{name}' and pixels={pixels}"):
+        envs.make(name, pixels=pixels, wrist=True)

@@ -193,6 +193,25 @@ def pi(*, name: str, state: int = STATE, **options: Any) -> nn.Module:
     return randomised(policy, "norm.dense.weight", "layernorm.dense.weight")
 
 
+@built_once
+def small_pi0(*, state: int = STATE, **options: Any) -> nn.Module:
+    """This repository's type of policy, which needs no replacing."""
+    from policies.small_pi0.configuration_small_pi0 import SmallPI0Config
+    from policies.small_pi0.modeling_small_pi0 import SmallPI0Policy
+
+    towers = {"patch_size": 14, "vision_width": 6, "vision_layers": 1, "vision_heads": 2, "layers": 2}
+    sizes = {"width": 16, "expert_width": 10, "head_dim": 4, "chunk_size": 5, "n_action_steps": 4}
+    config = SmallPI0Config(
+        **features(state=state),
+        **{"image_resolution": (28, 28), "num_inference_steps": 7, "device": "cpu", **towers, **sizes, **options},
+        sentences=[" ".join(f"word{number}" for number in range(40))],
+        max_state_dim=4,
+        max_action_dim=6,
+    )
+    torch.manual_seed(3)
+    return SmallPI0Policy(config).eval()
+
+
 def smolvlm() -> Any:
     """Configuration of a vision-language model with four layers and a vocabulary of 40 words."""
     from transformers import LlamaConfig, SmolVLMConfig

@@ -37,6 +37,10 @@ class TestPi05(FlowContract):
     kit = test_pi.TestPi05()
 
 
+class TestSmallPi0(FlowContract):
+    kit = test_pi.TestSmallPi0()
+
+
 class TestMultiTaskDiT(FlowContract):
     kit = test_multi_task_dit.TestFlowWithEuler()
     rising = True

@@ -1,4 +1,4 @@
-"""`pi0` and `pi05`."""
+"""`pi0`, `pi05` and the small pi0 of this repository."""
 
 from __future__ import annotations
 
@@ -41,3 +41,8 @@ class TestPi0(AdapterContract):
 
 class TestPi05(TestPi0):
     name = "pi05"
+
+
+class TestSmallPi0(TestPi0):
+    def make_policy(self) -> nn.Module:
+        return models.small_pi0()

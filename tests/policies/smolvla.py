@@ -17,16 +17,17 @@ SMALL = [
 ]
 
 
-def write_recordings(folder: Path, state: int = 3) -> None:
-    """One recording for each sentence, with pictures of 10 pixels."""
+def write_recordings(folder: Path, state: int = 3, *, wrist: bool = False) -> None:
+    """One recording for each sentence, with pictures of 10 pixels, of a second camera too if asked for."""
     rng = np.random.default_rng(0)
     for number, (sentence, lengths) in enumerate(zip(SENTENCES, ([11, 13], [17, 6, 19]), strict=True)):
         attrs = {"env": "toy", "task": f"task-{number}", "control_hz": 10.0, "instruction": sentence}
         group = zarr.open_group(folder / f"{number}.zarr", mode="w", attributes=attrs)
         for name, size in {"state": state, "environment_state": 2, "action": 4}.items():
             group.create_array(f"data/{name}", data=rng.normal(size=(sum(lengths), size)).astype(np.float32))
-        pictures = rng.integers(0, 256, (sum(lengths), 10, 10, 3)).astype(np.uint8)
-        group.create_array("data/pixels", data=pictures)
+        for name in ("pixels", "pixels_wrist") if wrist else ("pixels",):
+            pictures = rng.integers(0, 256, (sum(lengths), 10, 10, 3)).astype(np.uint8)
+            group.create_array(f"data/{name}", data=pictures)
         group.create_array("meta/episode_ends", data=np.cumsum(lengths))
 
 

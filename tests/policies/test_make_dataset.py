@@ -11,7 +11,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
 import policies
-from policies.demonstrations import Demonstrations
+from policies.demonstrations import OBS_WRIST, Demonstrations
 from policies.make_dataset import make_dataset
 from tests.policies.models import observations, write_demonstrations
 
@@ -39,13 +39,14 @@ def test_the_dataset_holds_every_step_under_its_episode(dataset):
 @pytest.mark.slow
 def test_the_dataset_has_the_pictures_that_were_recorded(tmp_path):
     write_demonstrations(tmp_path / "demo.zarr", lengths=[3, 2])
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 11, 13, 3), dtype=np.uint8)
-    zarr.open_group(tmp_path / "demo.zarr").create_array("data/pixels", data=pictures)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 5, 11, 13, 3), dtype=np.uint8)
+    for name, seen in zip(("pixels", "pixels_wrist"), pictures, strict=True):
+        zarr.open_group(tmp_path / "demo.zarr").create_array(f"data/{name}", data=seen)
     assert Demonstrations.load(tmp_path / "demo.zarr").pictures is None
     make_dataset(Demonstrations.load(tmp_path / "demo.zarr", pictures=True), tmp_path / "seen")
     read = LeRobotDataset("local/seen", root=tmp_path / "seen")
-    images = np.stack([read[i][OBS_IMAGE] for i in range(5)])  # in [0, 1], channels first
-    np.testing.assert_array_equal((255 * images).round().transpose(0, 2, 3, 1), pictures)
+    images = np.stack([[read[i][key] for i in range(5)] for key in (OBS_IMAGE, OBS_WRIST)])  # in [0, 1], channels first
+    np.testing.assert_array_equal((255 * images).round().transpose(0, 1, 3, 4, 2), pictures)
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MA
 
 import policies
 from policies.demonstrations import Demonstrations, find_demonstrations
-from policies.recipes.smolvla import flow_loss, vary
+from policies.recipes.pictures import newest, vary
+from policies.recipes.smolvla import flow_loss
 from policies.small_vlm import word_tokenizer
 from policies.train import train
 from policies.trainer import Trainer
@@ -58,7 +59,7 @@ def test_a_shifted_picture_holds_the_same_pixels_elsewhere():
 @pytest.mark.slow
 def test_the_loss_of_one_draw_is_lerobots_own_and_so_is_its_gradient(options, tmp_path):
     trainer = Trainer(options("run"), demonstrations(tmp_path))
-    batch = trainer.recipe._seen(trainer.windows.batch(torch.tensor([0, 9, 30])))
+    batch = newest(trainer.windows.batch(torch.tensor([0, 9, 30])))
     assert batch["action_is_pad"].any()
     noise, time = torch.randn(3, 5, 4), torch.tensor([0.2, 0.5, 0.9])
     losses = (

@@ -1,0 +1,137 @@
+"""LeRobot's pi0, small, from pictures, states and instructions, by flow matching."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.constants import CONFIG_NAME
+from lerobot.policies.common.vla_utils import make_att_2d_masks, prepare_attention_masks_4d
+from lerobot.utils.constants import (
+    ACTION,
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LANGUAGE_TOKENS,
+    OBS_STATE,
+)
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from policies.demonstrations import Demonstrations
+from policies.recipes.pictures import newest, picture_features, require_pictures_and_words, varied
+from policies.small_pi0.configuration_small_pi0 import SmallPI0Config
+from policies.small_pi0.modeling_small_pi0 import SmallPI0Policy
+from policies.small_pi0.processor_small_pi0 import make_small_pi0_pre_post_processors
+from policies.small_vlm import word_tokenizer
+
+SIZES = """LeRobot's pi0 (Black et al., 2024), small, from a random start: {parameters} parameters, {layers} layers,
+chunk {chunk_size}, {n_action_steps} actions executed per chunk, {num_inference_steps} Euler steps. It sees the pictures
+of {num_cameras}, the arm's own state and the instruction."""
+LOADING = 'policy, preprocessor, postprocessor = policies.load("{output}")'
+
+
+class PI0Recipe:
+    """See `policies.recipes.Recipe`. The last chunk of an episode is shorter; `flow_loss` leaves out what pads it.
+
+    Raises:
+        ValueError: The demonstrations have no pictures or no instructions, or the working weights are not float32.
+    """
+
+    drop_n_last = 0
+
+    def __init__(self, cfg: DictConfig, demonstrations: Demonstrations) -> None:
+        require_pictures_and_words(cfg, demonstrations, "pi0", "env=so101 pixels=96 wrist=true")
+        self._cfg = cfg
+        features, cameras = demonstrations.features(), picture_features(demonstrations)
+        sentences = _sentences(cfg, demonstrations)
+        told = {*sentences, *demonstrations.instructions}
+        prompts = word_tokenizer(sentences)([f"{text}\n" for text in sorted(told)])["input_ids"]
+        self.config = SmallPI0Config(
+            **OmegaConf.to_container(cfg.policy),
+            sentences=sentences,
+            tokenizer_max_length=max(len(tokens) for tokens in prompts),
+            max_state_dim=features[OBS_STATE].shape[0],
+            max_action_dim=features[ACTION].shape[0],
+            input_features={OBS_STATE: features[OBS_STATE], **cameras},
+            output_features={ACTION: features[ACTION]},
+            device=cfg.device,
+            push_to_hub=False,
+        )
+        self.measured_with = f"Euler-{self.config.num_inference_steps}"
+
+    def processors(self, stats: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
+        """See `Recipe`."""
+        return make_small_pi0_pre_post_processors(self.config, dict(stats))
+
+    def build(self) -> SmallPI0Policy:
+        """See `Recipe`."""
+        return SmallPI0Policy(self.config)
+
+    def loss(self, policy: SmallPI0Policy, batch: dict[str, Tensor]) -> Tensor:
+        """See `Recipe`. Pictures are varied first."""
+        return flow_loss(policy, varied(newest(batch), self._cfg.shift), self._cfg.draws)
+
+    def predict(self, policy: SmallPI0Policy, batch: dict[str, Tensor], seed: int) -> Tensor:
+        """See `Recipe`."""
+        seen = {key: value for key, value in newest(batch).items() if not key.startswith(ACTION)}
+        shape = (len(seen[OBS_STATE]), self.config.chunk_size, self.config.max_action_dim)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self.config.device)
+        return policy.predict_action_chunk(seen, noise=noise)[:, : self.config.n_action_steps]
+
+    def card(self) -> dict[str, str]:
+        """See `Recipe`."""
+        count = len(self.config.image_features)
+        sizes = SIZES.replace("{num_cameras}", "one camera" if count == 1 else f"{count} cameras")
+        return {"title": "pi0-class policy", "tags": "pi0", "sizes": sizes, "loading": LOADING}
+
+
+def _sentences(cfg: DictConfig, demonstrations: Demonstrations) -> list[str]:
+    """The sentences whose words the policy knows: those that its weights began with, else the demonstrations'."""
+    origin = cfg.output if cfg.resume else cfg.initial
+    if origin is not None and (config := Path(origin) / CONFIG_NAME).is_file():
+        known: list[str] = json.loads(config.read_text())["sentences"]
+        return known
+    return sorted(set(demonstrations.instructions))
+
+
+def flow_loss(
+    policy: SmallPI0Policy,
+    batch: dict[str, Tensor],
+    draws: int,
+    *,
+    noise: Tensor | None = None,
+    time: Tensor | None = None,
+) -> Tensor:
+    """pi0's loss, with several draws of noise and time for every observation.
+
+    Pictures and words are most of the work. They are encoded once, into the keys and values that pi0's sampler keeps,
+    and every draw reads these. With one draw it is the loss of `PI0Policy.forward` on chunks without padding.
+
+    Args:
+        policy: The policy in training.
+        batch: One observation and one chunk of actions for each row, normalised, with ``action_is_pad``.
+        draws: Draws for each row.
+        noise: The draws' noise, `[draws * B, T, Da]`; None draws it.
+        time: The draws' time, `[draws * B]`, in [0, 1], where 1 is noise; None draws it.
+    """
+    model = policy.model
+    images, image_masks = policy._preprocess_images(batch)
+    words, word_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
+    prefix, present, causal = model.embed_prefix(images, image_masks, words, word_masks)
+    _, cache = model.paligemma_with_expert.forward(
+        attention_mask=prepare_attention_masks_4d(make_att_2d_masks(present, causal)),
+        position_ids=present.cumsum(1) - 1,
+        past_key_values=None,
+        inputs_embeds=[prefix, None],
+        use_cache=True,
+    )
+    for layer in cache.layers:
+        layer.keys, layer.values = (kept.repeat(draws, 1, 1, 1) for kept in (layer.keys, layer.values))
+    actions = policy.prepare_action(batch).repeat(draws, 1, 1)
+    noise = model.sample_noise(actions.shape, actions.device) if noise is None else noise
+    time = model.sample_time(len(actions), actions.device) if time is None else time
+    noisy = torch.lerp(actions, noise, time[:, None, None])
+    state = policy.prepare_state(batch).repeat(draws, 1)
+    velocity = model.denoise_step(state, present.repeat(draws, 1), cache, noisy, time)
+    inside = ~batch["action_is_pad"].repeat(draws, 1)
+    return (velocity - (noise - actions))[inside].square().mean()
