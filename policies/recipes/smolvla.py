@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from policies.demonstrations import Demonstrations
+from policies.recipes.flow import Encoded, first_actions, flow_loss
 from policies.recipes.pictures import newest, picture_features, require_pictures_and_words, varied
 from policies.small_vlm import write_small_vlm
 
@@ -91,41 +92,19 @@ class SmolVLARecipe:
 
     def loss(self, policy: SmolVLAPolicy, batch: dict[str, Tensor]) -> Tensor:
         """See `Recipe`. Pictures are varied first."""
-        return flow_loss(policy, varied(newest(batch), self._cfg.shift), self._cfg.draws)
+        return flow_loss(policy, varied(newest(batch), self._cfg.shift), encode, self._cfg.draws)
 
     def predict(self, policy: SmolVLAPolicy, batch: dict[str, Tensor], seed: int) -> Tensor:
         """See `Recipe`."""
-        seen = newest(batch)
-        shape = (len(seen[OBS_STATE]), self.config.chunk_size, self.config.max_action_dim)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self.config.device)
-        seen = {key: value for key, value in seen.items() if not key.startswith(ACTION)}
-        return policy.predict_action_chunk(seen, noise=noise)[:, : self.config.n_action_steps]
+        return first_actions(policy, newest(batch), seed)
 
     def card(self) -> dict[str, str]:
         """See `Recipe`."""
         return {"title": "SmolVLA-class policy", "tags": "smolvla", "sizes": SIZES, "loading": LOADING}
 
 
-def flow_loss(
-    policy: SmolVLAPolicy,
-    batch: dict[str, Tensor],
-    draws: int,
-    *,
-    noise: Tensor | None = None,
-    time: Tensor | None = None,
-) -> Tensor:
-    """SmolVLA's loss, with several draws of noise and time for every observation.
-
-    Pictures and words are most of the work. They are encoded once, into the keys and values that SmolVLA's sampler
-    keeps, and every draw reads these. With one draw it is the loss of `SmolVLAPolicy.forward`.
-
-    Args:
-        policy: The policy in training.
-        batch: One observation and one chunk of actions for each row, normalised, with ``action_is_pad``.
-        draws: Draws for each row.
-        noise: The draws' noise, `[draws * B, T, Da]`; None draws it.
-        time: The draws' time, `[draws * B]`, in [0, 1], where 1 is noise; None draws it.
-    """
+def encode(policy: SmolVLAPolicy, batch: dict[str, Tensor]) -> Encoded:
+    """Encode pictures, words and states of a batch of observations."""
     model = policy.model
     images, image_masks = policy.prepare_images(batch)
     words, word_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
@@ -137,12 +116,8 @@ def flow_loss(
         inputs_embeds=[prefix, None],
         use_cache=True,
     )
-    for layer in cache.layers:
-        layer.keys, layer.values = (kept.repeat(draws, 1, 1, 1) for kept in (layer.keys, layer.values))
-    actions = policy.prepare_action(batch).repeat(draws, 1, 1)
-    noise = torch.randn_like(actions) if noise is None else noise
-    time = model.sample_time(len(actions), actions.device) if time is None else time
-    noisy = torch.lerp(actions, noise, time[:, None, None])
-    velocity = model.denoise_step(present.repeat(draws, 1), cache, noisy, time)
-    inside = ~batch["action_is_pad"].repeat(draws, 1)
-    return (velocity - (noise - actions))[inside].square().mean()
+
+    def velocity(draws: int, noisy: Tensor, time: Tensor) -> Tensor:
+        return model.denoise_step(present.repeat(draws, 1), cache, noisy, time)
+
+    return Encoded(cache, velocity)

@@ -12,7 +12,8 @@ from lerobot.utils.constants import OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_
 
 import policies
 from policies.demonstrations import OBS_WRIST, Demonstrations, find_demonstrations
-from policies.recipes.pi0 import flow_loss
+from policies.recipes.flow import flow_loss
+from policies.recipes.pi0 import encode
 from policies.recipes.pictures import newest
 from policies.small_pi0.configuration_small_pi0 import SmallPI0Config
 from policies.train import train
@@ -55,7 +56,7 @@ def test_the_loss_of_one_draw_is_lerobots_own_and_so_is_its_gradient(options, tm
         mock.patch.object(policy.model, "sample_noise", lambda *_: noise),
         mock.patch.object(policy.model, "sample_time", lambda *_: time),
     ):
-        losses = flow_loss(policy, batch, 1), policy(batch)[0]
+        losses = flow_loss(policy, batch, encode, 1), policy(batch)[0]
     gradients = []
     for loss in losses:
         policy.zero_grad()
@@ -73,8 +74,11 @@ def test_the_loss_of_several_draws_is_the_mean_of_each(options, tmp_path):
     assert batch["action_is_pad"].any()  # it is left out
     noise, time = torch.randn(4, 5, 4), torch.tensor([0.2, 0.5, 0.9, 0.7])
     with torch.no_grad():
-        both = flow_loss(policy, batch, 2, noise=noise, time=time)
-        each = [flow_loss(policy, batch, 1, noise=n, time=t) for n, t in ((noise[:2], time[:2]), (noise[2:], time[2:]))]
+        both = flow_loss(policy, batch, encode, 2, noise=noise, time=time)
+        each = [
+            flow_loss(policy, batch, encode, 1, noise=n, time=t)
+            for n, t in ((noise[:2], time[:2]), (noise[2:], time[2:]))
+        ]
     torch.testing.assert_close(both, torch.stack(each).mean())
 
 

@@ -8,8 +8,9 @@ from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MA
 
 import policies
 from policies.demonstrations import Demonstrations, find_demonstrations
+from policies.recipes.flow import flow_loss
 from policies.recipes.pictures import newest, vary
-from policies.recipes.smolvla import flow_loss
+from policies.recipes.smolvla import encode
 from policies.small_vlm import word_tokenizer
 from policies.train import train
 from policies.trainer import Trainer
@@ -63,7 +64,7 @@ def test_the_loss_of_one_draw_is_lerobots_own_and_so_is_its_gradient(options, tm
     assert batch["action_is_pad"].any()
     noise, time = torch.randn(3, 5, 4), torch.tensor([0.2, 0.5, 0.9])
     losses = (
-        flow_loss(trainer.policy, batch, 1, noise=noise, time=time),
+        flow_loss(trainer.policy, batch, encode, 1, noise=noise, time=time),
         trainer.policy(dict(batch), noise=noise, time=time)[0],
     )
     gradients = []
