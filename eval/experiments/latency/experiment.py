@@ -10,13 +10,13 @@ import torch
 from eval.experiments.latency.kernels import kernel_load
 from eval.experiments.latency.random_policy import Setting
 from eval.experiments.latency.report import table
-from eval.experiments.latency.ways import Way, WayMaker, all_ways, compiled_ways, quick_ways
+from eval.experiments.latency.ways import Makers, Way, WayMaker, all_ways, compiled_ways, made, quick_ways
 from eval.measure.latency import Latency, measure
 from eval.setup.provenance import processor
 
 logger = logging.getLogger(__name__)
 
-_WAYS: Mapping[str, Callable[..., dict[str, Way]]] = {
+_WAYS: Mapping[str, Callable[..., Makers]] = {
     "quick": quick_ways,
     "all": all_ways,
     "compiled": compiled_ways,
@@ -44,7 +44,7 @@ def record_of(setting: Setting, preset: Mapping[str, Any]) -> dict[str, Any]:
     """Measure one setting; returns plain JSON types."""
     logger.info("%s", setting)
     maker = WayMaker(setting)
-    ways = _WAYS[preset["ways"]](maker, **preset["options"])
+    ways = made(_WAYS[preset["ways"]](maker, **preset["options"]))
     calls = {name: way.call for name, way in ways.items()}
     latencies = measure(calls, rounds=preset["rounds"], warmup=preset["warmup"])
     lines = list(table(ways, latencies))

@@ -6,6 +6,7 @@ replayed, cached by interceptors, cached and replayed, and fewer steps.
 
 import copy
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 EXACT, FAST = bac.Replay(record="ahead"), bac.Replay(exact=False, record="ahead")
 INDUCTOR = bac.Replay(exact=False, compile=True, record="ahead")
+_COMPILED = ("compiled", "inductor")  # in the names of ways that need a compiler
 
 
 @dataclass(frozen=True)
@@ -144,58 +146,66 @@ class WayMaker:
         return Way(partial(policy.predict_action_chunk, self.batch), self.dense_flops / flops, reused, plan)
 
 
-def quick_ways(maker: WayMaker) -> dict[str, Way]:
+Makers = dict[str, Callable[[], Way]]
+
+
+def quick_ways(maker: WayMaker) -> Makers:
     """The ways of ``preset=quick``."""
     return {
-        "dense_eager": maker.eager(),
-        "dense_replay": maker.replayed(),
-        "interpret": maker.intercepted(maker.schedule),
-        "replay_exact": maker.replayed(maker.schedule),
-        "replay_fast": maker.replayed(maker.schedule, replay=FAST),
-        "uniform10_replay_fast": maker.replayed(maker.uniform, replay=FAST),
+        "dense_eager": maker.eager,
+        "dense_replay": maker.replayed,
+        "interpret": partial(maker.intercepted, maker.schedule),
+        "replay_exact": partial(maker.replayed, maker.schedule),
+        "replay_fast": partial(maker.replayed, maker.schedule, replay=FAST),
+        "uniform10_replay_fast": partial(maker.replayed, maker.uniform, replay=FAST),
     }
 
 
-def all_ways(maker: WayMaker, *, compiler_modes: tuple[str, ...] = (), inductor: bool = False) -> dict[str, Way]:
-    """Quick ways and rivals: PyTorch's compiler, fewer steps. A compiled way that fails is logged and left out."""
+def all_ways(maker: WayMaker, *, compiler_modes: tuple[str, ...] = (), inductor: bool = False) -> Makers:
+    """Quick ways and rivals: PyTorch's compiler, fewer steps."""
     ways = quick_ways(maker)
-    ways["dense_precomputed"] = maker.precomputed()
-    ways["uniform10_replay_exact"] = maker.replayed(maker.uniform)
+    ways["dense_precomputed"] = maker.precomputed
+    ways["uniform10_replay_exact"] = partial(maker.replayed, maker.uniform)
     for steps in (16, 10):
-        ways[f"ddim{steps}_eager"] = maker.eager("DDIM", steps)
-        ways[f"ddim{steps}_replay"] = maker.replayed(solver="DDIM", num_steps=steps)
+        ways[f"ddim{steps}_eager"] = partial(maker.eager, "DDIM", steps)
+        ways[f"ddim{steps}_replay"] = partial(maker.replayed, solver="DDIM", num_steps=steps)
     for name, replay in (("exact", EXACT), ("fast", FAST)):
-        ways[f"once_replay_{name}"] = maker.replayed(maker.once, replay=replay)
-        ways[f"ddim1_replay_{name}"] = maker.replayed(replay=replay, solver="DDIM", num_steps=1)
-    ways["reused_steps_solver"] = maker.without_blocks(maker.setting.num_steps - 1, embedded=False)
-    ways["reused_steps_no_block"] = maker.without_blocks(maker.setting.num_steps - 1, embedded=True)
-    ways["ddim10_replay_fast"] = maker.replayed(replay=FAST, solver="DDIM", num_steps=10)
-    makers = {f"dense_compiled_{mode}": partial(maker.compiled, mode) for mode in compiler_modes}
+        ways[f"once_replay_{name}"] = partial(maker.replayed, maker.once, replay=replay)
+        ways[f"ddim1_replay_{name}"] = partial(maker.replayed, replay=replay, solver="DDIM", num_steps=1)
+    ways["reused_steps_solver"] = partial(maker.without_blocks, maker.setting.num_steps - 1, embedded=False)
+    ways["reused_steps_no_block"] = partial(maker.without_blocks, maker.setting.num_steps - 1, embedded=True)
+    ways["ddim10_replay_fast"] = partial(maker.replayed, replay=FAST, solver="DDIM", num_steps=10)
+    ways |= {f"dense_compiled_{mode}": partial(maker.compiled, mode) for mode in compiler_modes}
     if inductor:
-        makers["replay_inductor"] = partial(maker.replayed, maker.schedule, replay=INDUCTOR)
-    return ways | _those_that_run(makers)
+        ways["replay_inductor"] = partial(maker.replayed, maker.schedule, replay=INDUCTOR)
+    return ways
 
 
-def compiled_ways(maker: WayMaker) -> dict[str, Way]:
+def compiled_ways(maker: WayMaker) -> Makers:
     """The ways of ``preset=compiled``: the quick ones, and each kind of run re-associated and compiled."""
     four = {"solver": "DDIM", "num_steps": 4}
     runs: dict[str, dict[str, Any]] = {"dense": {}, "bac": {"schedule": maker.schedule}, "ddim4": four}
     ways = quick_ways(maker)
     for name, run in runs.items():
         if name != "bac":  # a quick way
-            ways[f"{name}_replay_fast"] = maker.replayed(replay=FAST, **run)
-        ways[f"{name}_compiled"] = maker.replayed(replay=INDUCTOR, **run)
+            ways[f"{name}_replay_fast"] = partial(maker.replayed, replay=FAST, **run)
+        ways[f"{name}_compiled"] = partial(maker.replayed, replay=INDUCTOR, **run)
     return ways
 
 
-def _those_that_run(makers: dict[str, Callable[[], Way]]) -> dict[str, Way]:
+def made(makers: Makers) -> dict[str, Way]:
+    """Make every way and its first chunk, and say so at once. A compiled way that fails is logged and left out."""
     ways = {}
     for name, make in makers.items():
+        begin = time.perf_counter()
         try:
             way = make()
             way.call()
         except RuntimeError as error:
+            if not any(word in name for word in _COMPILED):
+                raise
             logger.warning("%s does not run here: %s", name, str(error).splitlines()[0])
-        else:
-            ways[name] = way
+            continue
+        logger.info("%-24s made, with its first chunk, in %.1f s", name, time.perf_counter() - begin)
+        ways[name] = way
     return ways

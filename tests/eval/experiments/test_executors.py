@@ -10,7 +10,7 @@ import eval.experiments.latency.ways as ways_module
 from eval.experiments.latency.experiment import records_of, summary
 from eval.experiments.latency.random_policy import Setting
 from eval.experiments.latency.report import table, write
-from eval.experiments.latency.ways import WayMaker, compiled_ways, quick_ways
+from eval.experiments.latency.ways import WayMaker, compiled_ways, made, quick_ways
 from eval.measure.latency import measure
 from eval.setup.config import CONFIGS
 
@@ -42,7 +42,7 @@ def test_precomputed_coefficients_make_the_same_chunk():
 
 
 def test_the_quick_ways_make_the_record_that_is_promised():
-    ways = quick_ways(WayMaker(Setting(**SMALL)))
+    ways = made(quick_ways(WayMaker(Setting(**SMALL))))
     latencies = measure({name: way.call for name, way in ways.items()}, rounds=1, progress=False)
     record = summary(ways, latencies)
     assert set(record) == QUICK_KEYS
@@ -68,7 +68,7 @@ def test_one_setting_is_written_flat_and_several_side_by_side(tmp_path):
 
 def test_compiled_runs_stand_beside_what_they_are_compiled_from(monkeypatch):
     monkeypatch.setattr(ways_module, "INDUCTOR", ways_module.FAST)  # the compiler has its own tests, and takes a minute
-    ways = compiled_ways(WayMaker(Setting(**SMALL)))
+    ways = made(compiled_ways(WayMaker(Setting(**SMALL))))
     for run in ("dense", "ddim4"):
         assert ways[f"{run}_compiled"].plan.num_operations == ways[f"{run}_replay_fast"].plan.num_operations
     assert ways["bac_compiled"].plan.num_operations == ways["replay_fast"].plan.num_operations
