@@ -47,7 +47,12 @@ class ManyTasks:
         Args:
             cells: The ways.
             only: Play these tasks alone, while other processes play the others; default all.
+
+        Raises:
+            ValueError: One of `only` is none of the policy's tasks.
         """
+        if unknown := [task for task in only if task not in self.worlds]:
+            raise ValueError(f"only: {', '.join(unknown)}: no such task here. Known: {', '.join(self.worlds)}")
         worlds = {task: self.worlds[task] for task in only or self.worlds}
         total = len(cells) * len(worlds) * self.settings.n
         with tqdm(total=total, desc="episodes", unit="episode", disable=not self.settings.progress) as bar:

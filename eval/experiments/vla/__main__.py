@@ -25,6 +25,8 @@ def main(config: Any) -> None:
             f"{config.checkpoint}: no checkpoint here. docs/evaluate.md, A vision-language-action policy, has the "
             "lines that record and train one; a checkpoint elsewhere: checkpoint=FOLDER"
         ) from None
+    late = Late(found.many, found.cells, config.vla.late) if config.vla.late.n else None
+    others = recorded(config.vla.late.latencies)
     found.play()
     if config.vla.only:
         return
@@ -34,20 +36,35 @@ def main(config: Any) -> None:
         if cell.denoising is not None and cell.denoising.solver is not None:  # as a bac.json each
             cell.denoising.save(folder / f"{cell.name.replace(' ', '-')}.json")
     print("\n".join(markdown(table)))
-    if config.vla.late.n:
-        tell_late(found, config.vla.late, folder)
+    if late is not None:
+        tell_late(found, late, others, folder)
 
 
-def tell_late(found: Experiment, options: Any, folder: Path) -> None:
+def recorded(path: str | None) -> list[dict[str, Any]]:
+    """Latencies of other machines from a file, or none.
+
+    Raises:
+        ValueError: There is no such file, or it holds something else.
+    """
+    if path is None:
+        return []
+    rule = 'must be a JSON list of {"machine": "a robot", "way": "Euler-10", "ms": 56.0}'
+    if not Path(path).is_file():
+        raise ValueError(f"vla.late.latencies: there is no file {path}; it {rule}")
+    rows = json.loads(Path(path).read_text())
+    if not isinstance(rows, list) or any(set(row) != {"machine", "way", "ms"} for row in rows):
+        raise ValueError(f"vla.late.latencies: {path} {rule}")
+    return rows
+
+
+def tell_late(found: Experiment, late: Late, others: list[dict[str, Any]], folder: Path) -> None:
     """Play the world that does not wait, and write its page."""
-    late = Late(found.many, found.cells, options)
     late.play()
     times = {name: latency["p50_ms"] for name, latency in found.latencies_ms().items()}
     here = [{"machine": "this one, replayed", "way": cell.name, "ms": times[cell.name]} for cell in late.cells]
     eager = {"machine": "this one, by PyTorch", "way": found.cells[0].name, "ms": times[EAGER]}
-    others = json.loads(Path(options.latencies).read_text()) if options.latencies else []
     rows = late.table()
-    machines = by_rate(rows, [eager, *here, *others], options.control_hz)
+    machines = by_rate(rows, [eager, *here, *others], late.options.control_hz)
     late_report.publish(folder, rows, machines)
     print("\n".join(late_report.markdown(rows, machines)))
 

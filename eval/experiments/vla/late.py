@@ -27,11 +27,25 @@ class Late:
         many: Policy and tasks.
         cells: All ways.
         options: `vla.late` of ``configs/eval.yaml``.
+
+    Raises:
+        ValueError: A way is none of `cells`, or there are fewer seeds than episodes.
     """
 
     def __init__(self, many: ManyTasks, cells: Sequence[Cell], options: Any) -> None:
         self.many, self.options = many, options
-        self.cells = [cell for cell in cells if cell.name in options.ways]
+        named = {cell.name: cell for cell in cells}
+        if unknown := [name for name in options.ways if name not in named]:
+            raise ValueError(
+                f"vla.late.ways: {', '.join(unknown)}: no such way here. Known: {', '.join(named)}; "
+                f"type vla.late.ways=[{cells[0].name}], for example"
+            )
+        if options.n > many.settings.n:
+            raise ValueError(
+                f"vla.late.n: must be at most n={many.settings.n}, whose seeds it plays, got {options.n}; "
+                f"type n={options.n}"
+            )
+        self.cells = [named[name] for name in options.ways]
         self.log: EpisodeLog[EpisodeResult] = EpisodeLog(many.folder / "late.jsonl")
 
     def play(self) -> None:

@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from eval.experiments.vla import late_report
+from eval.experiments.vla.__main__ import recorded
 from eval.experiments.vla.experiment import Experiment
 from eval.experiments.vla.late import Late, by_rate
 from eval.experiments.vla.measures import EAGER
@@ -80,3 +81,21 @@ def test_a_late_world_is_played_at_every_delay_and_read_at_every_rate(many, tmp_
     late_report.publish(tmp_path, rows, machines)
     assert "| a robot | Euler-2 | 100.0 |" in (tmp_path / "late.md").read_text()
     assert "never in time (4)" in (tmp_path / "late.md").read_text()
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_what_cannot_be_played_is_said_before_anything_is(many, tmp_path):
+    experiment = many()
+    good = {"n": 2, "ways": ["Euler-2"], "delays": [0]}
+    for wrong, sentence in (({"ways": ["Euler-7"]}, r"no such way here. Known: Euler-2, "), ({"n": 4}, "type n=4")):
+        with pytest.raises(ValueError, match=sentence):
+            Late(experiment.many, experiment.cells, OmegaConf.create({**good, **wrong}))
+    with pytest.raises(ValueError, match=r"reach-v4: no such task here. Known: reach-v3, drawer-open-v3"):
+        experiment.many.play(experiment.cells, ["reach-v4"])
+    with pytest.raises(ValueError, match="there is no file .*must be a JSON list of"):
+        recorded(str(tmp_path / "none.json"))
+    (tmp_path / "wrong.json").write_text('[{"way": "Euler-2"}]')
+    with pytest.raises(ValueError, match="must be a JSON list of"):
+        recorded(str(tmp_path / "wrong.json"))
+    assert recorded(None) == []
