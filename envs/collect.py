@@ -47,7 +47,9 @@ def record(config: DictConfig, **kwargs: Any) -> ReplayBuffer:
 
     options = {key: value for key, value in config.env.items() if key not in ("name", "task", "realtime")}
     env = make(config.env.name, task=config.task, pixels=config.pixels, wrist=config.wrist, **options, **kwargs)
-    buffer, attempts = record_expert(env, config.episodes, first_seed=config.first_seed, noise=config.noise)
+    buffer, attempts = record_expert(
+        env, config.episodes, first_seed=config.first_seed, noise=config.noise, draw_every=config.draw_every
+    )
     log.info("%s: kept %d of %d attempts", config.task, buffer.num_episodes, attempts)
     return buffer
 

@@ -20,6 +20,7 @@ def record_expert(
     *,
     first_seed: int = FIRST_SEED,
     noise: float = 0.0,
+    draw_every: int = 1,
     progress: bool = True,
 ) -> tuple[ReplayBuffer, int]:
     """Record the expert of one task. Only successful episodes are kept, up to the step that succeeds.
@@ -32,18 +33,25 @@ def record_expert(
         num_episodes: Number of successful episodes to record, at least 1.
         first_seed: Seed of the first attempt; further attempts count up from it.
         noise: Standard deviation of the Gaussian disturbance; actions are in [-1, 1].
+        draw_every: Draw one of so many control steps, if the world has pictures. Software draws for longer than it
+            simulates, and neighbouring pictures show the same: so more episodes are recorded in the same time. The
+            pictures between are black, and the array `drawn` marks the others.
         progress: Show a progress bar.
 
     Returns:
         Buffer of `state`, `environment_state` and `action`, `[n, size]` each, with `pixels` `[n, height, width, 3]` if
-        the world has them; and the number of attempts.
+        the world has them, and with `drawn` `[n]` bool if not all are; and the number of attempts.
 
     Raises:
-        ValueError: `num_episodes` below 1 or `noise` below 0.
+        ValueError: `num_episodes` or `draw_every` below 1, `noise` below 0, or a world without pictures is to be drawn.
         RuntimeError: The expert failed ten times as often as episodes were requested.
     """
     if num_episodes < 1 or noise < 0:
         raise ValueError(f"need num_episodes >= 1 and noise >= 0, got {num_episodes} and {noise}")
+    if draw_every < 1 or (draw_every > 1 and not env.has_wrapper_attr("drawing")):
+        raise ValueError(
+            f"draw_every: at least 1, and 1 in a world without pictures (pixels=96 adds them), got {draw_every}"
+        )
     world = env.unwrapped
     episodes: list[dict[str, np.ndarray]] = []
     attempts = 0
@@ -53,7 +61,7 @@ def record_expert(
                 raise RuntimeError(
                     f"{world.task}: the expert succeeded in {len(episodes)} of {attempts} attempts with noise={noise}"
                 )
-            episode, success = play_expert(env, first_seed + attempts, noise)
+            episode, success = play_expert(env, first_seed + attempts, noise, draw_every)
             attempts += 1
             if success:
                 episodes.append(episode)
@@ -68,7 +76,7 @@ def record_expert(
 
 
 def play_expert(
-    env: gym.Env[Observation, np.ndarray], seed: int, noise: float = 0.0
+    env: gym.Env[Observation, np.ndarray], seed: int, noise: float = 0.0, draw_every: int = 1
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Let the expert play one episode; see `record_expert`.
 
@@ -76,15 +84,27 @@ def play_expert(
         Observations and the expert's actions, `[steps, ...]` each, and whether the episode succeeded.
     """
     rng = np.random.default_rng(seed)
-    observation, info = env.reset(seed=seed)
+    first = seed % draw_every  # episodes begin to draw at different steps
     recorded: dict[str, list[np.ndarray]] = defaultdict(list)
-    for _ in range(env.unwrapped.max_episode_steps):
+    _draw_next(env, first == 0, draw_every)
+    observation, info = env.reset(seed=seed)
+    for step in range(env.unwrapped.max_episode_steps):
         action = env.unwrapped.expert_action()
         for name, value in observation.items():
             recorded[NAMES.get(name, name)].append(value)
         recorded["action"].append(action)
+        if draw_every > 1:
+            recorded["drawn"].append(np.bool_(step % draw_every == first))
+        _draw_next(env, (step + 1) % draw_every == first, draw_every)
         disturbed = action + noise * rng.standard_normal(action.shape)
         observation, _, terminated, _, info = env.step(disturbed)
         if terminated:
             break
+    _draw_next(env, True, draw_every)
     return {name: np.stack(values) for name, values in recorded.items()}, info["is_success"]
+
+
+def _draw_next(env: gym.Env[Observation, np.ndarray], wanted: bool, draw_every: int) -> None:
+    """Say whether the next observation needs its pictures; a world that is always drawn is left alone."""
+    if draw_every > 1:
+        env.set_wrapper_attr("drawing", wanted)

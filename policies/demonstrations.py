@@ -15,7 +15,7 @@ from policies.plain_arrays import refuse_code, require_whole
 
 KEYS = {"state": OBS_STATE, "environment_state": OBS_ENV_STATE, "action": ACTION}
 OBS_WRIST = f"{OBS_IMAGES}.wrist"
-PIXELS, WRIST = "data/pixels", "data/pixels_wrist"
+PIXELS, WRIST, DRAWN = "data/pixels", "data/pixels_wrist", "data/drawn"
 REQUIRED = ("data/state", "data/action", "meta/episode_ends")
 FEATURE_TYPES = {OBS_STATE: FeatureType.STATE, OBS_ENV_STATE: FeatureType.ENV, ACTION: FeatureType.ACTION}
 
@@ -28,10 +28,12 @@ class Demonstrations:
         arrays: LeRobot key to `[n, size]` float32; has at least "observation.state" and "action".
         episode_ends: Exclusive end of each episode, `[E]`.
         attrs: Origin of the episodes: "env", "task", "control_hz" [Hz].
-        pictures: What a camera saw, `[n, height, width, 3]` uint8, if that was recorded and is asked for.
+        pictures: What a camera saw, `[n, height, width, 3]` uint8, if that was recorded and is asked for; of the drawn
+            control steps only, if not all are.
         part_ends: Exclusive end of each recording among the episodes; None for one recording.
         instructions: The task of each recording in words, as a policy is told it; empty if that is not known.
         wrist: What a camera on the wrist saw, as `pictures`.
+        drawn: Marks the control steps that have a picture, `[n]` bool; None for all.
     """
 
     arrays: dict[str, np.ndarray]
@@ -41,6 +43,7 @@ class Demonstrations:
     part_ends: tuple[int, ...] | None = None
     instructions: tuple[str, ...] = ()
     wrist: np.ndarray | None = None
+    drawn: np.ndarray | None = None
 
     @classmethod
     def load(cls, path: str | Path, *, pictures: bool = False) -> "Demonstrations":
@@ -62,13 +65,15 @@ class Demonstrations:
         arrays = {
             key: np.asarray(group[f"data/{name}"], np.float32) for name, key in KEYS.items() if f"data/{name}" in group
         }
-        drawn = [name for name in (PIXELS, WRIST) if pictures and name in group]
-        require_whole(path, group, drawn)
-        seen = {name: np.asarray(group[name], np.uint8) for name in drawn}
+        cameras = [name for name in (PIXELS, WRIST) if pictures and name in group]
+        require_whole(path, group, cameras)
+        drawn = np.asarray(group[DRAWN], bool) if cameras and DRAWN in group else None
+        kept = slice(None) if drawn is None else drawn
+        seen = {name: np.asarray(group[name], np.uint8)[kept] for name in cameras}
         attrs = dict(group.attrs)
         told = (attrs["instruction"],) if "instruction" in attrs else ()
         ends = np.asarray(group["meta/episode_ends"], np.int64)
-        return cls(arrays, ends, attrs, seen.get(PIXELS), instructions=told, wrist=seen.get(WRIST))
+        return cls(arrays, ends, attrs, seen.get(PIXELS), None, told, seen.get(WRIST), drawn)
 
     @classmethod
     def join(cls, parts: Sequence["Demonstrations"]) -> "Demonstrations":
@@ -93,6 +98,9 @@ class Demonstrations:
             tuple(np.cumsum([part.num_episodes for part in parts]).tolist()),
             tuple(instruction for part in parts for instruction in part.instructions),
             _joined([part.wrist for part in parts]),
+            None
+            if all(part.drawn is None for part in parts)
+            else np.concatenate([part.has_picture() for part in parts]),
         )
 
     @property
@@ -104,6 +112,10 @@ class Demonstrations:
         """The pictures by LeRobot key; none if there are none."""
         seen = {OBS_IMAGE: self.pictures, OBS_WRIST: self.wrist}
         return {key: pictures for key, pictures in seen.items() if pictures is not None}
+
+    def has_picture(self) -> np.ndarray:
+        """Marks the control steps that have a picture, `[n]` bool."""
+        return np.ones(self.episode_ends[-1], bool) if self.drawn is None else self.drawn
 
     def held_out(self, share: float) -> np.ndarray:
         """Marks the last `share` of the episodes of every recording, at least one of each, `[E]` bool."""
@@ -134,9 +146,9 @@ class Demonstrations:
         }
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
-        """The arrays of one episode, each `[steps, size]`, and its pictures under LeRobot's names."""
+        """The arrays of one episode, each `[steps, size]`, and its pictures if all are drawn, by LeRobot key."""
         start = 0 if index == 0 else self.episode_ends[index - 1]
-        arrays = {**self.arrays, **self.cameras()}
+        arrays = {**self.arrays, **(self.cameras() if self.drawn is None else {})}
         return {key: array[start : self.episode_ends[index]] for key, array in arrays.items()}
 
 

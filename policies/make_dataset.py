@@ -25,7 +25,13 @@ def make_dataset(demonstrations: Demonstrations, root: str | Path) -> LeRobotDat
 
     Raises:
         FileExistsError: `root` exists.
+        ValueError: Some control steps have no picture; a LeRobotDataset has one in every frame.
     """
+    if demonstrations.drawn is not None:
+        raise ValueError(
+            f"pictures: {demonstrations.drawn.sum()} of {len(demonstrations.drawn)} control steps have one, and a "
+            "LeRobotDataset needs all. Record them with draw_every=1: python -m envs.collect pixels=96"
+        )
     root = Path(root)
     features = {
         key: {"dtype": "float32", "shape": array.shape[1:], "names": None}
@@ -51,7 +57,10 @@ def main() -> None:
     parser.add_argument("demonstrations", type=Path, help="zarr replay buffer")
     parser.add_argument("root", type=Path, help="folder to create")
     arguments = parser.parse_args()
-    dataset = make_dataset(Demonstrations.load(arguments.demonstrations, pictures=True), arguments.root)
+    try:
+        dataset = make_dataset(Demonstrations.load(arguments.demonstrations, pictures=True), arguments.root)
+    except (FileExistsError, FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))
     sys.stdout.write(f"{arguments.root}: {dataset.num_episodes} episodes, {dataset.num_frames} frames\n")
 
 

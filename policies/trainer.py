@@ -72,17 +72,18 @@ class Trainer:
         self.rows: list[dict[str, float | None]] = []
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All control steps, normalised, with the pictures as they were recorded."""
+        """All control steps, normalised, with what the recipe's loss reads too."""
         keys = [key for key in self.demonstrations.arrays if key in {ACTION, *self.config.input_features}]
-        tensors = normalise(self.demonstrations, self.processors[0], keys)
-        seen = {key: value for key, value in self.demonstrations.cameras().items() if key in self.config.input_features}
-        return {**tensors, **{key: torch.from_numpy(value) for key, value in seen.items()}}
+        return {**normalise(self.demonstrations, self.processors[0], keys), **self.recipe.extra}
 
     def _cut(self, tensors: dict[str, Tensor], chosen: np.ndarray) -> Windows:
-        """Cut the windows of the chosen episodes."""
+        """Cut the windows of the chosen episodes, with the pictures as they were recorded."""
+        shown = self.demonstrations
+        pictures = {k: torch.from_numpy(v) for k, v in shown.cameras().items() if k in self.config.input_features}
         seen = self.config.observation_delta_indices or [0]  # None is LeRobot's word for the current step alone
         offsets = seen, self.config.action_delta_indices
-        return Windows.cut(tensors, self.demonstrations.episode_ends, *offsets, self.recipe.drop_n_last, chosen)
+        rest = self.recipe.drop_n_last, chosen, pictures, shown.drawn
+        return Windows.cut(tensors, shown.episode_ends, *offsets, *rest)
 
     def update(self) -> float:
         """Make one optimizer step, and return the loss."""

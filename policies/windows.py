@@ -21,12 +21,16 @@ class Windows:
         observation_rows: Rows of each window's observations, `[windows, To]`.
         action_rows: Rows of each window's actions, `[windows, T]`.
         action_is_pad: Marks action rows that replace a step outside the episode, `[windows, T]` bool.
+        pictures: What cameras saw by LeRobot key, `[m, height, width, 3]`, in the control steps that have a picture.
+        picture_rows: Rows of each window's pictures, `[windows, To]`.
     """
 
     tensors: dict[str, Tensor]
     observation_rows: Tensor
     action_rows: Tensor
     action_is_pad: Tensor
+    pictures: dict[str, Tensor]
+    picture_rows: Tensor
 
     @classmethod
     def cut(
@@ -37,11 +41,22 @@ class Windows:
         action_offsets: list[int],
         drop_n_last: int,
         chosen: np.ndarray | None = None,
+        pictures: dict[str, Tensor] | None = None,
+        drawn: np.ndarray | None = None,
     ) -> "Windows":
-        """Cut windows from normalised control steps; see `window_rows`."""
+        """Cut windows from normalised control steps; see `window_rows`.
+
+        A policy that sees has no window where a picture is missing. `drawn` marks the control steps that have one.
+        """
         observation_rows, _ = window_rows(episode_ends, observation_offsets, drop_n_last, chosen)
         action_rows, padded = window_rows(episode_ends, action_offsets, drop_n_last, chosen)
-        return cls(tensors, *map(torch.from_numpy, (observation_rows, action_rows, padded)))
+        has_picture = np.ones(episode_ends[-1], bool) if drawn is None or not pictures else drawn
+        seen = has_picture[observation_rows].all(axis=1)
+        picture_rows = (has_picture.cumsum() - 1)[observation_rows]
+        observed, acted, pad, drawn_rows = (
+            torch.from_numpy(rows[seen]) for rows in (observation_rows, action_rows, padded, picture_rows)
+        )
+        return cls(tensors, observed, acted, pad, pictures or {}, drawn_rows)
 
     def __len__(self) -> int:
         return len(self.action_rows)
@@ -52,7 +67,8 @@ class Windows:
             key: tensor[self.action_rows[chosen] if key == ACTION else self.observation_rows[chosen]]
             for key, tensor in self.tensors.items()
         }
-        return {**batch, "action_is_pad": self.action_is_pad[chosen]}
+        pictures = {key: seen[self.picture_rows[chosen]] for key, seen in self.pictures.items()}
+        return {**batch, **pictures, "action_is_pad": self.action_is_pad[chosen]}
 
 
 def window_rows(

@@ -29,11 +29,13 @@ class Recipe(Protocol):
 
     Attributes:
         config: The policy's configuration.
+        extra: Further values of every control step that `loss` reads, `[n, ...]`; the policy is not given them.
         drop_n_last: Control steps at the end of each episode that get no window.
         measured_with: Solver and steps of `predict`, for the model card.
     """
 
     config: "PreTrainedConfig"
+    extra: Mapping[str, Tensor]
     drop_n_last: int
     measured_with: str
 

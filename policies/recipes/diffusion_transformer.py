@@ -35,6 +35,7 @@ class DiffusionTransformerRecipe:
             push_to_hub=False,
         )
         self._solver = FLOW if self.config.noise_scheduler_type == FLOW else "DDIM"
+        self.extra: dict[str, Tensor] = {}
         self.drop_n_last = self.config.drop_n_last_frames
         self.measured_with = f"{self._solver}-{MEASURING_STEPS}"
 

@@ -8,6 +8,8 @@ import torch
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor
 
+from policies.recipes.where import ANSWER, Where
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -17,10 +19,12 @@ class Encoded:
         cache: Keys and values of pictures and words, as the policy's sampler keeps them, `[B, ...]` each.
         velocity: The action expert: a number of draws, noisy actions `[draws * B, T, Da]` and times `[draws * B]`, in
             which 1 is noise, to velocities `[draws * B, T, Da]`. It reads `cache`.
+        summary: What the language model makes of its last token, `[B, width]`; see `Where`.
     """
 
     cache: Any
     velocity: Callable[[int, Tensor, Tensor], Tensor]
+    summary: Tensor
 
 
 def flow_loss(
@@ -29,6 +33,8 @@ def flow_loss(
     encode: Callable[[Any, dict[str, Tensor]], Encoded],
     draws: int,
     *,
+    where: Where | None = None,
+    weight: float = 1.0,
     noise: Tensor | None = None,
     time: Tensor | None = None,
 ) -> Tensor:
@@ -42,6 +48,8 @@ def flow_loss(
         batch: One observation and one chunk of actions for each row, normalised, with ``action_is_pad``.
         encode: Encodes the observations.
         draws: Draws for each row.
+        where: Also asks what is encoded where things are; ``batch["observation.answer"]`` has the answers.
+        weight: Weight of that loss.
         noise: The draws' noise, `[draws * B, T, Da]`; None draws it.
         time: The draws' time, `[draws * B]`, in [0, 1], where 1 is noise; None draws it.
     """
@@ -53,7 +61,8 @@ def flow_loss(
     time = policy.model.sample_time(len(actions), actions.device) if time is None else time
     velocity = encoded.velocity(draws, torch.lerp(actions, noise, time[:, None, None]), time)
     inside = ~batch[f"{ACTION}_is_pad"].repeat(draws, 1)
-    return (velocity - (noise - actions))[inside].square().mean()
+    loss = (velocity - (noise - actions))[inside].square().mean()
+    return loss if where is None else loss + weight * where.loss(encoded.summary, batch[ANSWER])
 
 
 def first_actions(policy: Any, batch: dict[str, Tensor], seed: int) -> Tensor:

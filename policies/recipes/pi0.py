@@ -19,6 +19,7 @@ from torch import Tensor
 from policies.demonstrations import Demonstrations
 from policies.recipes.flow import Encoded, first_actions, flow_loss
 from policies.recipes.pictures import newest, picture_features, require_pictures_and_words, varied
+from policies.recipes.where import ANSWER, Where, last_present
 from policies.small_pi0.configuration_small_pi0 import SmallPI0Config
 from policies.small_pi0.modeling_small_pi0 import SmallPI0Policy
 from policies.small_pi0.processor_small_pi0 import make_small_pi0_pre_post_processors
@@ -57,6 +58,8 @@ class PI0Recipe:
             device=cfg.device,
             push_to_hub=False,
         )
+        self._where = Where(demonstrations, cfg.policy.width) if cfg.where else None
+        self.extra = {ANSWER: self._where.answers} if self._where else {}
         self.measured_with = f"Euler-{self.config.num_inference_steps}"
 
     def processors(self, stats: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
@@ -69,7 +72,8 @@ class PI0Recipe:
 
     def loss(self, policy: SmallPI0Policy, batch: dict[str, Tensor]) -> Tensor:
         """See `Recipe`. Pictures are varied first."""
-        return flow_loss(policy, varied(newest(batch), self._cfg.shift), encode, self._cfg.draws)
+        seen, cfg = varied(newest(batch), self._cfg.shift), self._cfg
+        return flow_loss(policy, seen, encode, cfg.draws, where=self._where, weight=cfg.where)
 
     def predict(self, policy: SmallPI0Policy, batch: dict[str, Tensor], seed: int) -> Tensor:
         """See `Recipe`."""
@@ -97,7 +101,7 @@ def encode(policy: SmallPI0Policy, batch: dict[str, Tensor]) -> Encoded:
     images, image_masks = policy._preprocess_images(batch)
     words, word_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
     prefix, present, causal = model.embed_prefix(images, image_masks, words, word_masks)
-    _, cache = model.paligemma_with_expert.forward(
+    (outputs, _), cache = model.paligemma_with_expert.forward(
         attention_mask=prepare_attention_masks_4d(make_att_2d_masks(present, causal)),
         position_ids=present.cumsum(1) - 1,
         past_key_values=None,
@@ -109,4 +113,4 @@ def encode(policy: SmallPI0Policy, batch: dict[str, Tensor]) -> Encoded:
     def velocity(draws: int, noisy: Tensor, time: Tensor) -> Tensor:
         return model.denoise_step(state.repeat(draws, 1), present.repeat(draws, 1), cache, noisy, time)
 
-    return Encoded(cache, velocity)
+    return Encoded(cache, velocity, last_present(outputs, present))

@@ -22,6 +22,7 @@ from torch import Tensor
 from policies.demonstrations import Demonstrations
 from policies.recipes.flow import Encoded, first_actions, flow_loss
 from policies.recipes.pictures import newest, picture_features, require_pictures_and_words, varied
+from policies.recipes.where import ANSWER, Where, last_present
 from policies.small_vlm import write_small_vlm
 
 VLM = "vlm"  # folder of the vision-language model's sizes and tokenizer, in the checkpoint
@@ -73,6 +74,8 @@ class SmolVLARecipe:
             device=cfg.device,
             push_to_hub=False,
         )
+        self._where = Where(demonstrations, cfg.vlm.width) if cfg.where else None
+        self.extra = {ANSWER: self._where.answers} if self._where else {}
         self.measured_with = f"Euler-{self.config.num_steps}"
 
     def processors(self, stats: Mapping[str, Mapping[str, Any]]) -> tuple[Any, Any]:
@@ -92,7 +95,8 @@ class SmolVLARecipe:
 
     def loss(self, policy: SmolVLAPolicy, batch: dict[str, Tensor]) -> Tensor:
         """See `Recipe`. Pictures are varied first."""
-        return flow_loss(policy, varied(newest(batch), self._cfg.shift), encode, self._cfg.draws)
+        seen, cfg = varied(newest(batch), self._cfg.shift), self._cfg
+        return flow_loss(policy, seen, encode, cfg.draws, where=self._where, weight=cfg.where)
 
     def predict(self, policy: SmolVLAPolicy, batch: dict[str, Tensor], seed: int) -> Tensor:
         """See `Recipe`."""
@@ -109,7 +113,7 @@ def encode(policy: SmolVLAPolicy, batch: dict[str, Tensor]) -> Encoded:
     images, image_masks = policy.prepare_images(batch)
     words, word_masks = batch[OBS_LANGUAGE_TOKENS], batch[OBS_LANGUAGE_ATTENTION_MASK]
     prefix, present, causal = model.embed_prefix(images, image_masks, words, word_masks, policy.prepare_state(batch))
-    _, cache = model.vlm_with_expert.forward(
+    (outputs, _), cache = model.vlm_with_expert.forward(
         attention_mask=make_att_2d_masks(present, causal),
         position_ids=present.cumsum(1) - 1,
         past_key_values=None,
@@ -120,4 +124,4 @@ def encode(policy: SmolVLAPolicy, batch: dict[str, Tensor]) -> Encoded:
     def velocity(draws: int, noisy: Tensor, time: Tensor) -> Tensor:
         return model.denoise_step(present.repeat(draws, 1), cache, noisy, time)
 
-    return Encoded(cache, velocity)
+    return Encoded(cache, velocity, last_present(outputs, present))

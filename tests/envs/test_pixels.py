@@ -44,6 +44,26 @@ def test_pictures_are_recorded_beside_the_state():
     env.close()
 
 
+def test_one_picture_of_a_few_is_drawn_and_the_rest_is_the_same_recording():
+    env = drawing("metaworld", 20, task="assembly-v3")
+    every, _ = record_expert(env, 2, noise=0.1, progress=False)
+    some, _ = record_expert(env, 2, noise=0.1, draw_every=8, progress=False)
+    drawn = some.arrays["drawn"]
+    second = every.episode_ends[0]
+    assert np.flatnonzero(drawn[:second]).tolist() == list(range(100_000 % 8, second, 8))
+    assert np.flatnonzero(drawn[second:]).tolist() == list(range(100_001 % 8, len(drawn) - second, 8))
+    np.testing.assert_array_equal(some.arrays["pixels"][drawn], every.arrays["pixels"][drawn])
+    assert not some.arrays["pixels"][~drawn].any()
+    np.testing.assert_array_equal(some.arrays["action"], every.arrays["action"])
+    assert env.reset(seed=0)[0]["pixels"].any()  # the world draws again
+    env.close()
+
+
+def test_a_world_without_pictures_has_none_to_leave_out():
+    with pytest.raises(ValueError, match="draw_every.*pixels=96"):
+        record_expert(envs.make("metaworld", task="assembly-v3"), 1, draw_every=2)
+
+
 def test_the_goal_of_so101_is_in_the_picture():
     env = drawing("so101", 60)
     green = []

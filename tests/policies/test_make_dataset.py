@@ -49,6 +49,18 @@ def test_the_dataset_has_the_pictures_that_were_recorded(tmp_path):
     np.testing.assert_array_equal((255 * images).round().transpose(0, 1, 3, 4, 2), pictures)
 
 
+def test_a_recording_that_lacks_pictures_is_refused_before_anything_is_written(tmp_path):
+    write_demonstrations(tmp_path / "demo.zarr", lengths=[3])
+    group = zarr.open_group(tmp_path / "demo.zarr")
+    group.create_array("data/pixels", data=np.ones((3, 4, 4, 3), np.uint8))
+    group.create_array("data/drawn", data=np.array([True, False, True]))
+    demonstrations = Demonstrations.load(tmp_path / "demo.zarr", pictures=True)
+    assert len(demonstrations.pictures) == 2
+    with pytest.raises(ValueError, match="2 of 3 control steps .* draw_every=1"):
+        make_dataset(demonstrations, tmp_path / "seen")
+    assert not (tmp_path / "seen").exists()
+
+
 @pytest.mark.slow
 def test_lerobots_trainer_trains_dp_t_and_the_checkpoint_loads(dataset, tmp_path):
     _, root = dataset

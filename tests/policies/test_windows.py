@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lerobot.utils.constants import ACTION, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_STATE
 
 from policies.windows import Windows, window_rows
 
@@ -47,3 +47,21 @@ def test_a_batch_holds_past_observations_and_future_actions():
     assert batch[OBS_STATE][..., 0].tolist() == [[0, 0], [2, 3]]
     assert batch[ACTION][..., 0].tolist() == [[0, 0, 10, 20], [20, 30, 40, 40]]
     assert batch["action_is_pad"].tolist() == [[True, False, False, False], [False, False, False, True]]
+
+
+def test_a_window_whose_picture_is_missing_is_left_out():
+    steps = torch.arange(5.0)[:, None]
+    drawn = np.array([False, True, False, True, True])
+    seen = {OBS_IMAGE: torch.tensor([[10], [30], [40]])}  # the pictures of steps 1, 3 and 4
+    values = {OBS_STATE: steps, ACTION: steps}
+    one = Windows.cut(values, np.array([5]), [0], [0], 0, pictures=seen, drawn=drawn).batch(torch.arange(3))
+    assert (one[OBS_STATE].flatten().tolist(), one[OBS_IMAGE].flatten().tolist()) == ([1, 3, 4], [10, 30, 40])
+    two = Windows.cut(values, np.array([5]), [-1, 0], [0], 0, pictures=seen, drawn=drawn)
+    assert two.batch(torch.arange(len(two)))[OBS_IMAGE].flatten().tolist() == [30, 40]
+    assert len(Windows.cut(values, np.array([5]), [0], [0], 0, drawn=drawn)) == 5  # a policy that does not see
+
+
+def test_a_window_of_the_first_steps_repeats_the_first_picture():
+    seen = {OBS_IMAGE: torch.tensor([[10], [20]])}
+    windows = Windows.cut({ACTION: torch.zeros(2, 1)}, np.array([2]), [-1, 0], [0], 0, pictures=seen)
+    assert windows.batch(torch.arange(2))[OBS_IMAGE][..., 0].tolist() == [[10, 10], [10, 20]]
