@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 import bac
 from bac.files import probe, write_text
 from bac.plan.replay import replay_named
-from bac.tuning import Tuned
+from bac.tuning import Budget, Tuned
 from bac.tuning.batches import in_parts
 from eval.measure.fresh import fresh_latency
 from eval.play.visit import visited
@@ -32,6 +32,7 @@ from eval.setup.settings import CALIBRATION_SEED, Settings
 
 logger = logging.getLogger(__name__)
 BATCH = 8
+ASKED = ("target_latency_s", "target_hz", "max_action_error", "control_hz", "n_action_steps")
 REPORT_NAME = "bac.tuned.json"  # as `bac tune` calls it
 
 
@@ -68,6 +69,9 @@ def main(config: Any) -> None:
     options: dict[str, Any] = OmegaConf.to_container(config.tune, resolve=True)
     folder, count, rounds = Path(options.pop("results")), options.pop("num_observations"), options.pop("rounds")
     options["replay"] = replay_named(options.pop("executor"))
+    asked = {name: options[name] for name in ASKED}
+    if any(value is not None for value in asked.values()):
+        Budget.of(**asked, margin=options["margin"])  # refuses what makes no sense before minutes of work
     folder.mkdir(parents=True, exist_ok=True)
     probe(folder / "bac.json")  # before minutes of work
     settings, cell = settings_of(config), cell_of(config).sampler

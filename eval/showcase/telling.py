@@ -17,6 +17,7 @@ from eval.report.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, Label, picture
 from eval.report.film import film_cells
 from eval.setup.provenance import provenance
 from eval.showcase.ways import Showcase, Way
+from eval.showcase.words import Told
 
 LEVEL = 1.1  # times the latency of the recommended way, up to which a rival is as fast
 
@@ -119,8 +120,8 @@ def film(folder: Path, showcase: Showcase) -> list[Path]:
     return film_cells(showcase.comparison, latencies, folder, mode="act")
 
 
-def report(folder: Path, showcase: Showcase) -> None:
-    """Write ``report.md`` with the table, the picture, the film and the recommendation."""
+def report(folder: Path, showcase: Showcase, told: Told) -> None:
+    """Write ``report.md`` with the tables, the pictures, the films and the recommendations."""
     settings, made = showcase.comparison.settings, provenance()
     film_there = (folder / "realtime.gif").exists()
     parts = [
@@ -135,9 +136,22 @@ def report(folder: Path, showcase: Showcase) -> None:
         f"![The first episode in the world that goes on](realtime.{'gif' if film_there else 'png'})"
         if (folder / "realtime.png").exists()
         else "",
+        *_told(folder, told),
         f"Made by `{made['command']}` on {made['date']}, {made['device']}.",
     ]
     write_text(folder / "report.md", "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _told(folder: Path, told: Told) -> list[str]:
+    """The part of the report on the policy that is told its task in words."""
+    return [
+        "# Ten tasks, told in words",
+        told.recommendation(),
+        markdown(list(told.rows())),
+        f"{told.many.settings.n} episodes of each task and way; the same worlds and the same noise for all, 95 % "
+        "intervals over all tasks together. A chunk includes vision and language.",
+        "![Tasks told in words](words.gif)" if (folder / "words.gif").exists() else "",
+    ]
 
 
 def _colour(showcase: Showcase, way: Way) -> str:

@@ -1,6 +1,8 @@
 """What tuning chose, run again on a fresh copy of a tiny policy, and written."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -69,3 +71,10 @@ def test_the_choice_is_put_on_a_fresh_policy(pusht_settings, cached):
     call = ready(pusht_settings(max_episode_steps=5), dense(solver="DDIM"), cached, batch)
     assert bac.describe(call.func.__self__).denoising == cached
     assert call().shape == (1, 8, 2)
+
+
+def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_played(tmp_path):
+    command = [sys.executable, "-m", "eval.tune", "policy=pusht", "tune.target_hz=-3", f"tune.results={tmp_path}/new"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "target_hz: must be above 0, got -3" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "new").exists()
