@@ -4,13 +4,21 @@ from functools import partial
 
 import pytest
 import torch
-from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS, OBS_STATE
+from lerobot.utils.constants import (
+    ACTION,
+    OBS_ENV_STATE,
+    OBS_IMAGE,
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LANGUAGE_TOKENS,
+    OBS_STATE,
+)
 
 import policies
 from policies.demonstrations import Demonstrations, find_demonstrations
 from policies.recipes.flow import flow_loss
-from policies.recipes.pictures import newest, vary
+from policies.recipes.pictures import newest, varied, vary
 from policies.recipes.smolvla import encode
+from policies.recipes.where import ANSWER
 from policies.small_vlm import word_tokenizer
 from policies.train import train
 from policies.trainer import Trainer
@@ -74,6 +82,22 @@ def test_the_loss_of_one_draw_is_lerobots_own_and_so_is_its_gradient(options, tm
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.policy.parameters() if p.grad is not None]))
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_asking_where_things_are_adds_its_loss_and_no_weights(options, tmp_path):
+    asked, plain = (Trainer(options("run", f"where={weight}"), demonstrations(tmp_path)) for weight in (2.0, 0))
+    batch = asked.windows.batch(torch.tensor([0, 9, 30]))
+    losses = []
+    for recipe in (asked.recipe, plain.recipe):
+        torch.manual_seed(0)  # the same noise, the same light on the pictures
+        losses.append(recipe.loss(plain.policy, dict(batch)).item())
+    torch.manual_seed(0)
+    seen = varied(newest(batch), 1)
+    answer = asked.recipe._where.loss(encode(plain.policy, seen).summary, seen[ANSWER]).item()
+    assert losses[0] - losses[1] == pytest.approx(2 * answer, rel=1e-4)
+    assert asked.policy.state_dict().keys() == plain.policy.state_dict().keys()
+    assert ANSWER not in plain.windows.tensors and OBS_ENV_STATE not in asked.windows.tensors
 
 
 @pytest.mark.slow
