@@ -6,6 +6,7 @@ _NAMES = (
     "assembly-v3",
     "hammer-v3",
     "hammer-v3-flow",
+    "metaworld-ten",
     "assembly-v3-flow",
     "peg-insert-side-v3-flow",
     "pick-out-of-hole-v3",
