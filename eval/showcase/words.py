@@ -1,6 +1,7 @@
 """The demo's second policy: a SmolVLA that sees a picture, reads a sentence, and does what it is told.
 
-It is run in three ways: as LeRobot runs it, replayed, and with the few steps that are fitted to it.
+It is run in four ways: as LeRobot runs it, replayed, with the few steps that are fitted to it, and with as many of its
+own, which are the rival.
 """
 
 import copy
@@ -24,7 +25,7 @@ from eval.play.pictures import predict_from_pictures
 from eval.report.camera import SIZE, Camera
 from eval.report.video import Clip, write_video
 from eval.setup.batches import Batch
-from eval.setup.cells import FLOW, Cell, dense, running, stored
+from eval.setup.cells import FLOW, Cell, configure, dense, running, stored
 from eval.setup.config import CONFIGS
 from eval.setup.settings import CALIBRATION_SEED, Settings
 
@@ -51,6 +52,7 @@ class Told:
     def __init__(self, many: ManyTasks) -> None:
         self.many, self.own = many, dense(10, FLOW)
         self.tuned: Cell = stored(many.settings.checkpoint / FITTED, on=self.own)
+        self.rival = dense(self.tuned.steps, FLOW)
 
     @classmethod
     def of(cls, num_episodes: int, outputs: Path, *, progress: bool = True) -> "Told":
@@ -66,31 +68,36 @@ class Told:
         """The recommended way in words."""
         return f"{self.tuned.steps} fitted steps, replayed"
 
+    @property
+    def ways(self) -> dict[str, Cell]:
+        """What is played and timed, by title. Replayed actions are the same bits, so the first two are played once."""
+        own = f"rival: {self.rival.steps} of its own steps, replayed"
+        return {EAGER: self.own, REPLAYED: self.own, self.title: self.tuned, own: self.rival}
+
     @cached_property
     def latencies(self) -> dict[str, Latency]:
-        """Latency of a whole chunk of the three ways, in turns, vision and language included.
+        """Latency of a whole chunk of every way, in turns, vision and language included.
 
         Raises:
             RuntimeError: A replayed action differs from the untouched policy's by a bit.
         """
         policy, batch = self.many.loaded.policy, self._one()
-        replayed, few = (bac.wrap(copy.deepcopy(policy), what) for what in (bac.Denoising(), self.tuned.denoising))
-        ways = {EAGER: policy, REPLAYED: replayed, self.title: few}
-        calls = {name: (lambda wrapped=wrapped: predict(wrapped, batch)) for name, wrapped in ways.items()}
+        made = {name: policy if name == EAGER else self._put_on(cell) for name, cell in self.ways.items()}
+        calls = {name: (lambda wrapped=wrapped: predict(wrapped, batch)) for name, wrapped in made.items()}
         found = measure(calls, rounds=10, warmup=WARM_UP, progress=False)
-        if not torch.equal(predict(policy, batch), predict(replayed, batch)):
+        if not torch.equal(predict(policy, batch), predict(made[REPLAYED], batch)):
             raise RuntimeError("replay: an action differs from the untouched policy's; please report this")
         return found
 
     def play(self) -> None:
-        """Play the missing episodes of its own and of the fitted steps, in the same worlds from the same noise."""
-        self.many.play([self.own, self.tuned])
+        """Play the missing episodes of every way, in the same worlds from the same noise."""
+        self.many.play([self.own, self.tuned, self.rival])
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """Cells of the table, the header first. Replayed actions are the same bits, so they are not played again."""
+        """Cells of the table, the header first."""
         yield "policy of ten tasks, told in words", "success", "a chunk", "chunks/s", "faster"
         for name, latency in self.latencies.items():
-            results = self.many.all_results(self.tuned if name == self.title else self.own)
+            results = self.many.all_results(self.ways[name])
             found = success_rate(sum(result.success for result in results), len(results))
             success = f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
             yield name, success, f"{latency.p50_ms:.1f} ms", f"{1e3 / latency.p50_ms:.1f}", f"{latency.speedup:.1f}x"
@@ -108,6 +115,13 @@ class Told:
     def film(self, folder: Path, tasks: Sequence[str] = FILMED) -> list[Path]:
         """Film the first seed of some tasks with the fitted steps: ``words.mp4``, ``words.gif`` and ``words.png``."""
         return write_video([self._clip(task) for task in tasks], folder, name="words")
+
+    def _put_on(self, cell: Cell) -> torch.nn.Module:
+        """A copy of the policy that takes a way's steps and is replayed."""
+        policy = copy.deepcopy(self.many.loaded.policy)
+        configure(policy, cell)
+        wrapped: torch.nn.Module = bac.wrap(policy, cell.denoising or bac.Denoising())
+        return wrapped
 
     def _one(self) -> Batch:
         """The first observation of the first task, preprocessed."""

@@ -30,10 +30,11 @@ def told(tmp_path_factory):
     return made
 
 
-def test_three_ways_are_told_and_the_policy_as_it_is_comes_first(told):
+def test_four_ways_are_told_and_the_policy_as_it_is_comes_first(told):
     header, *rows = told.rows()
     assert header[1:] == ("success", "a chunk", "chunks/s", "faster")
-    assert [row[0] for row in rows] == [EAGER, REPLAYED, "2 fitted steps, replayed"]
+    rival = "rival: 2 of its own steps, replayed"
+    assert [row[0] for row in rows] == [EAGER, REPLAYED, "2 fitted steps, replayed", rival]
     assert rows[0][-1] == "1.0x" and rows[0][1] == rows[1][1]
     assert (
         "2 fitted steps replayed" in told.recommendation() and "4 paired episodes of 2 tasks" in told.recommendation()
