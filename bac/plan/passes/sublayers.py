@@ -1,0 +1,197 @@
+"""Recognises the sublayers of a transformer that normalises first, for `fuse_sublayers`.
+
+Each begins with a layer norm and ends with a product; views between do not matter. In a cached run the feature is
+stored, so the addition to the stream may be missing, or be another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bac.plan.packed import MOST_ROWS
+from bac.plan.passes.emit import is_projection, origin, producers_of
+from bac.plan.passes.selfattention import SelfAttention, self_attention_before
+from bac.plan.program import Instruction, Program, Ref
+
+aten = torch.ops.aten
+
+_MIN_ROWS = 2  # one row is a matrix-vector product
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A layer norm of rows: its input, weight and shift as values (None where it has none), and its epsilon."""
+
+    x: int
+    weight: int | None
+    shift: int | None
+    eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Instructions that one operator replaces.
+
+    Attributes:
+        kind: Which one, a name in `bac.plan.packed.Kernels`.
+        norm: The norm at its beginning.
+        product: The product at its end, whose result is the feature.
+        total: The addition of the feature to the norm's input; None if there is none.
+        inner: What the site computes in between, and no one else needs.
+        first: The product after the norm.
+        settings: Numbers that the operator takes.
+        attention: The self-attention between the products, if there is one.
+    """
+
+    kind: str
+    norm: Norm
+    product: Instruction
+    total: Instruction | None
+    inner: tuple[Instruction, ...]
+    first: Instruction
+    settings: tuple[Any, ...] = ()
+    attention: SelfAttention | None = None
+
+
+class SiteFinder:
+    """Finds the sites of one program."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.producers = producers_of(program)
+        self._sums = dict(self._additions())
+
+    def sites(self) -> Iterator[Site]:
+        """Sublayers first, then the products after norms that belong to none."""
+        found = [
+            site for i in self.program.instructions if i.operator == aten.linear.default and (site := self._find(i))
+        ]
+        inner = {value for site in found for i in site.inner for value in i.outputs}
+        yield from found
+        taken = {site.product.outputs[0] for site in found} | inner
+        for instruction in self.program.instructions:
+            if instruction.operator == aten.linear.default and taken.isdisjoint(instruction.outputs):
+                norm = self._norm(instruction.inputs[0]) if is_projection(self.program, instruction) else None
+                if norm is not None and self._is_small(instruction):
+                    yield Site("norm_product", norm, instruction, None, (), instruction)
+
+    def _find(self, product: Instruction) -> Site | None:
+        if not self._is_small(product):
+            return None
+        source = self._rows(product.inputs[0])
+        if source is not None and source.operator == aten._softmax.default:
+            return self._cross_attention(product, source)
+        if not is_projection(self.program, product):
+            return None
+        if source is not None and source.operator == aten.gelu.default:
+            return self._feed_forward(product, source)
+        return self._self_attention(product)
+
+    def _feed_forward(self, product: Instruction, gelu: Instruction) -> Site | None:
+        up = self._rows(gelu.inputs[0])
+        if up is None or not is_projection(self.program, up):
+            return None
+        by_tanh = (*gelu.args[1:], *(value for _, value in gelu.options)) == ("tanh",)
+        return self._site("feed_forward", product, (up, gelu), up, (by_tanh,))
+
+    def _self_attention(self, product: Instruction) -> Site | None:
+        found = self_attention_before(self.program, self.producers, product)
+        if found is None:
+            return None
+        width = self.program.meta[product.outputs[0]].shape[-1]
+        heads, size = found.result_columns.shape
+        in_order = torch.equal(found.columns.flatten(), torch.arange(3 * width))
+        if not in_order or not torch.equal(found.result_columns.flatten(), torch.arange(heads * size)):
+            return None
+        if self.score_mask(found) is None:
+            return None
+        scale = dict(found.attention.options).get("scale") or size**-0.5
+        inner = (found.packed, found.attention)
+        return self._site("self_attention", product, inner, found.packed, (heads, float(scale)), found)
+
+    def _cross_attention(self, product: Instruction, softmax: Instruction) -> Site | None:
+        """As `bac.plan.passes.absorb` writes it."""
+        scores = self._rows(softmax.inputs[0])
+        shape = self.program.meta[softmax.outputs[0]].shape
+        if softmax.args[1:] != (2, False) or len(shape) != 3 or scores is None or scores.options:
+            return None
+        if scores.operator not in (aten.addmm.default, aten.mm.default) or len(product.inputs) not in (2, 3):
+            return None
+        return self._site("cross_attention", product, (scores, softmax), scores, (shape[1],))
+
+    def _site(
+        self,
+        kind: str,
+        product: Instruction,
+        inner: tuple[Instruction, ...],
+        first: Instruction,
+        settings: tuple[Any, ...],
+        attention: SelfAttention | None = None,
+    ) -> Site | None:
+        norm = self._norm(first.inputs[-2] if kind == "cross_attention" else first.inputs[0])
+        if norm is None:
+            return None
+        meta = self.program.meta
+        if meta[norm.x].shape[-1] != meta[product.outputs[0]].shape[-1] or self._is_read_elsewhere(inner, attention):
+            return None
+        total = self._sums.get((product.outputs[0], norm.x))
+        return Site(kind, norm, product, total, inner, first, settings, attention)
+
+    def score_mask(self, found: SelfAttention) -> Tensor | None:
+        """What is added to the scores, `[T, T]`; None if heads differ in it, or a token attends to nothing."""
+        _, num_heads, num_tokens, _ = self.program.meta[found.attention.outputs[0]].shape
+        masks = [self.program.constants[value] for value in found.attention.inputs[3:]]
+        if not masks:
+            return torch.zeros(num_tokens, num_tokens)
+        mask = torch.where(masks[0], 0.0, -torch.inf) if masks[0].dtype == torch.bool else masks[0]
+        mask = mask.expand(1, num_heads, num_tokens, num_tokens)[0]
+        alike = torch.equal(mask, mask[:1].expand_as(mask)) and not bool((mask == -torch.inf).all(2).any())
+        return mask[0].contiguous() if alike and mask.dtype == torch.float32 else None
+
+    def _is_small(self, product: Instruction) -> bool:
+        """Whether it is a product of few rows in float32 on a CPU."""
+        meta = [self.program.meta.get(value) for value in (*product.inputs, *product.outputs)]
+        if any(m is None or m.dtype != torch.float32 or m.device.type != "cpu" for m in meta):
+            return False
+        shape = self.program.meta[product.outputs[0]].shape
+        return len(self.program.meta[product.inputs[1]].shape) == 2 and _MIN_ROWS <= prod(shape[:-1]) <= MOST_ROWS
+
+    def _is_read_elsewhere(self, inner: tuple[Instruction, ...], attention: SelfAttention | None) -> bool:
+        """Whether the program needs a result in between; queries, keys and values are three views of one result."""
+        uses = self.program.num_uses
+        return any(uses[i.outputs[0]] > 1 for i in inner if attention is None or i is not attention.packed)
+
+    def _norm(self, value: int) -> Norm | None:
+        """The layer norm over the last dimension that makes rows."""
+        norm = self._rows(value)
+        if norm is None or norm.operator != aten.layer_norm.default or len(norm.args[1]) != 1:
+            return None
+        weight, shift = (
+            argument.value if isinstance(argument, Ref) else None for argument in (*norm.args[2:4], None, None)[:2]
+        )
+        eps = norm.args[4] if len(norm.args) > 4 else dict(norm.options).get("eps", 1e-5)
+        x = norm.inputs[0]
+        return Norm(x, weight, shift, float(eps)) if self.program.meta[x].dtype == torch.float32 else None
+
+    def _rows(self, value: int) -> Instruction | None:
+        """The instruction that computes a value, if only views that keep all numbers in order are between."""
+        found, places = origin(self.program, self.producers, value)
+        in_order = torch.equal(places.flatten(), torch.arange(places.numel()))
+        return self.producers.get(found) if in_order else None
+
+    def _additions(self) -> Iterator[tuple[tuple[int, int], Instruction]]:
+        """Additions of a product's rows to a value of the same shape, by both."""
+        for total in self.program.instructions:
+            if total.operator != aten.add.Tensor or total.options or len(total.inputs) != 2:
+                continue
+            for added, kept in (total.inputs, total.inputs[::-1]):
+                shapes = {self.program.meta[value].shape for value in (added, kept, total.outputs[0])}
+                product = self._rows(added) if len(shapes) == 1 else None
+                if product is not None and product.operator == aten.linear.default:
+                    yield (product.outputs[0], kept), total
