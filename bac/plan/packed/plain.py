@@ -1,4 +1,4 @@
-"""What the sublayers of `bac.plan.packed` compute, in PyTorch's operators: for tests, and for trials of which is faster.
+"""What the sublayers of `bac.plan.packed` compute, in PyTorch's operators, for tests and for trials.
 
 Weights are `[in, out]`. A sublayer returns its feature, and the stream after it: ``x + feature``.
 """

@@ -63,8 +63,7 @@ class _Writer:
         if getattr(kernels(), site.kind) is None:
             return False
         shapes = tuple(
-            (tuple(self.emitter.meta[a.value].shape), a.value in self.emitter.constants) if isinstance(a, Ref) else a
-            for a in self._arguments(site)
+            tuple(self.emitter.meta[a.value].shape) if isinstance(a, Ref) else a for a in self._arguments(site)
         )
         return _is_fast_enough(site.kind, shapes, torch.get_num_threads())
 
@@ -138,7 +137,7 @@ class _Writer:
 def _is_fast_enough(kind: str, shapes: tuple[Any, ...], threads: int) -> bool:
     """Time the operator and the separate ones in turns, on weights outside of the nearest caches."""
     places = _WEIGHTS[kind]
-    numbers = [_random(a[0]) if isinstance(a, tuple) else a for a in shapes]
+    numbers = [_random(a) if isinstance(a, tuple) else a for a in shapes]
     size = sum(numbers[place].numel() for place in places)
     copies = min(max(1, _COLD // max(size, 1)), 16)
     given = [[a.clone() if place in places else a for place, a in enumerate(numbers)] for _ in range(copies)]
