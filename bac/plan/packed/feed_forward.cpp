@@ -21,14 +21,13 @@ inline Vector gelu_by_tanh(Vector x) {
 }
 
 std::tuple<Tensor, Tensor> packed_feed_forward(Tensor x, Tensor norm, Tensor shift, double eps, Tensor up,
-                                               Tensor up_bias, Tensor down, Tensor down_bias, bool by_tanh) {
+                                               Tensor up_bias, Tensor down, Tensor down_bias, bool by_tanh, Tensor rest,
+                                               bool with_rest) {
   const Normed normed(x, norm, shift, eps);
   const int64_t hidden = up_bias.numel(), width = normed.width;
   check_packed(up, width, hidden);
   check_packed(down, hidden, width);
-  check_size(down_bias, width, "the second bias must be as wide as x");
   up_bias = torch::stable::contiguous(up_bias);
-  down_bias = torch::stable::contiguous(down_bias);
   const auto units = numbers(normed.rows * hidden);
   multiply_all(normed.row(0), normed.rows, up, hidden, [&](int64_t m, int64_t start, int64_t columns, const float* sums) {
     each(columns, [&](auto i, auto count) {
@@ -36,9 +35,9 @@ std::tuple<Tensor, Tensor> packed_feed_forward(Tensor x, Tensor norm, Tensor shi
       store(units.get() + m * hidden + start + i, by_tanh ? gelu_by_tanh(value) : gelu(value), count);
     });
   });
-  const Results results(normed);
+  const Results results(normed, down_bias, rest, with_rest);
   multiply_all(units.get(), normed.rows, down, width, [&](int64_t m, int64_t start, int64_t columns, const float* sums) {
-    results.write(m, start, columns, sums, data(down_bias));
+    results.write(m, start, columns, sums);
   });
   return results.both();
 }
@@ -48,6 +47,6 @@ std::tuple<Tensor, Tensor> packed_feed_forward(Tensor x, Tensor norm, Tensor shi
 STABLE_TORCH_LIBRARY_FRAGMENT(bac, library) {
   library.def(
       "packed_feed_forward(Tensor x, Tensor norm, Tensor shift, float eps, Tensor up, Tensor up_bias, Tensor down, "
-      "Tensor down_bias, bool by_tanh) -> (Tensor feature, Tensor stream)");
+      "Tensor down_bias, bool by_tanh, Tensor rest, bool with_rest) -> (Tensor feature, Tensor stream)");
 }
 STABLE_TORCH_LIBRARY_IMPL(bac, CPU, library) { library.impl("packed_feed_forward", TORCH_BOX(&packed_feed_forward)); }

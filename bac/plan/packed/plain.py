@@ -1,6 +1,6 @@
 """What the sublayers of `bac.plan.packed` compute, in PyTorch's operators, for tests and for trials.
 
-Weights are `[in, out]`. A sublayer returns its feature, and the stream after it: ``x + feature``.
+Weights are `[in, out]`. A sublayer returns its feature, and the stream after it: ``x + feature + rest``.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def feed_forward(
     down: Tensor,
     down_bias: Tensor,
     by_tanh: bool,
+    rest: Tensor,
+    with_rest: bool,
     *,
     by: Multiply = multiplied,
 ) -> tuple[Tensor, Tensor]:
@@ -61,11 +63,13 @@ def feed_forward(
         down: `[F, E]`.
         down_bias: `[E]`.
         by_tanh: Approximate GELU as PyTorch's ``approximate="tanh"`` does.
+        rest: Added to the stream, too: as `x` or `[E]`.
+        with_rest: Whether it is part of the feature that is returned.
         by: How to multiply.
     """
     hidden = norm_product(x, norm, shift, eps, up, up_bias, by=by)
     feature = by(F.gelu(hidden, approximate="tanh" if by_tanh else "none"), down, down_bias)
-    return feature, x + feature
+    return _with_sums(x, feature, rest, with_rest)
 
 
 def self_attention(
@@ -80,6 +84,8 @@ def self_attention(
     outer_bias: Tensor,
     heads: int,
     scale: float,
+    rest: Tensor,
+    with_rest: bool,
     *,
     by: Multiply = multiplied,
 ) -> tuple[Tensor, Tensor]:
@@ -97,6 +103,8 @@ def self_attention(
         outer_bias: `[E]`.
         heads: Number of heads.
         scale: Factor of the scores.
+        rest: Added to the stream, too: as `x` or `[E]`.
+        with_rest: Whether it is part of the feature that is returned.
         by: How to multiply.
     """
     rows = x.flatten(0, -2)
@@ -104,7 +112,7 @@ def self_attention(
     query, key, value = packed.view(len(rows), 3, heads, -1).permute(1, 2, 0, 3).unsqueeze(1)
     attended = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
     feature = by(attended[0].transpose(0, 1).reshape(rows.shape), outer, outer_bias).view(x.shape)
-    return feature, x + feature
+    return _with_sums(x, feature, rest, with_rest)
 
 
 def cross_attention(
@@ -117,6 +125,8 @@ def cross_attention(
     values: Tensor,
     bias: Tensor,
     heads: int,
+    rest: Tensor,
+    with_rest: bool,
 ) -> tuple[Tensor, Tensor]:
     """``softmax(norm(x) @ keys.T + offset) @ values + bias``, as `bac.plan.passes.absorb` writes a cross-attention.
 
@@ -130,9 +140,16 @@ def cross_attention(
         values: Factors of the values, `[H * S, E]`.
         bias: `[E]`.
         heads: Number of heads H; the shares of each sum to one.
+        rest: Added to the stream, too: as `x` or `[E]`.
+        with_rest: Whether it is part of the feature that is returned.
     """
     rows = F.layer_norm(x, norm.shape, norm, shift, eps).flatten(0, -2)
     scores = torch.addmm(offset, rows, keys.t())
     shares = torch.softmax(scores.view(len(rows), heads, -1), 2).view(scores.shape)
     feature = torch.addmm(bias, shares, values).view(x.shape)
-    return feature, x + feature
+    return _with_sums(x, feature, rest, with_rest)
+
+
+def _with_sums(x: Tensor, feature: Tensor, rest: Tensor, with_rest: bool) -> tuple[Tensor, Tensor]:
+    total = feature + (rest.reshape(x.shape) if rest.numel() == x.numel() else rest)
+    return total if with_rest else feature, x + total

@@ -41,28 +41,39 @@ struct Normed {
   }
 };
 
-// The two results of a sublayer, in the shape of its rows.
+// The two results of a sublayer, in the shape of its rows: its feature, and the stream x + feature + rest. The rest,
+// [rows, width] or [width], is what else goes into the same sum; it is part of the first result if asked for.
 struct Results {
   const float* x;
   int64_t width;
-  Tensor feature, stream;
+  Tensor bias, rest, feature, stream;
+  int64_t stride;  // of the rest
+  bool with_rest;
   float *features, *streams;
 
-  explicit Results(const Normed& normed)
+  Results(const Normed& normed, const Tensor& bias, const Tensor& rest, bool with_rest)
       : x(data(normed.x)),
         width(normed.width),
+        bias(torch::stable::contiguous(bias)),
+        rest(torch::stable::contiguous(rest)),
         feature(torch::stable::new_empty(normed.x, normed.x.sizes())),
         stream(torch::stable::new_empty(normed.x, normed.x.sizes())),
+        stride(rest.numel() == width ? 0 : width),
+        with_rest(with_rest),
         features(static_cast<float*>(feature.data_ptr())),
-        streams(static_cast<float*>(stream.data_ptr())) {}
+        streams(static_cast<float*>(stream.data_ptr())) {
+    check_size(bias, width, "the last bias must be as wide as x");
+    check_size(rest, stride == 0 ? width : normed.rows * width, "the rest must be as x, or one row of it");
+  }
 
   // Writes some columns of a row.
-  void write(int64_t m, int64_t start, int64_t columns, const float* values, const float* bias) const {
+  void write(int64_t m, int64_t start, int64_t columns, const float* values) const {
     const int64_t place = m * width + start;
     each(columns, [&](auto i, auto count) {
-      const Vector value = load(values + i, count) + load(bias + start + i, count);
-      store(features + place + i, value, count);
-      store(streams + place + i, load(x + place + i, count) + value, count);
+      const Vector value = load(values + i, count) + load(data(bias) + start + i, count);
+      const Vector sum = value + load(data(rest) + m * stride + start + i, count);
+      store(features + place + i, with_rest ? sum : value, count);
+      store(streams + place + i, load(x + place + i, count) + sum, count);
     });
   }
 

@@ -14,6 +14,7 @@ from bac.plan.passes.closed import close_reused_steps
 from bac.plan.passes.copies import drop_copies
 from bac.plan.passes.cse import share_equal
 from bac.plan.passes.dce import drop_dead_code
+from bac.plan.passes.early import draw_first
 from bac.plan.passes.fold import fold_constants
 from bac.plan.passes.fuse import fuse_sublayers
 from bac.plan.passes.heads import widen_heads
@@ -60,6 +61,7 @@ COMPILED = (
     *_WITHOUT_STRIDES,
     pack_products,
     relay_weights,
+    draw_first,
 )
 BETWEEN = (*_IN_PLACE, merge_views, drop_dead_code)  # for what stays between compiled pieces
 PORTABLE = (*_FRONT, write_slices, own_outputs)

@@ -37,13 +37,13 @@ def fuse_sublayers(program: Program) -> Program:
     finder = SiteFinder(program)
     writer = _Writer(program, finder)
     sites = {site.product.outputs[0]: site for site in finder.sites() if writer.pays(site)}
-    totals = {site.total.outputs[0] for site in sites.values() if site.total is not None}
+    sums = {value for site in sites.values() for value in (site.sums.feature, site.sums.stream)}
     emitter = writer.emitter
     for instruction in program.instructions:
         site = sites.get(instruction.outputs[0]) if instruction.outputs else None
         if site is not None:
             writer.write(site)
-        elif totals.isdisjoint(instruction.outputs):
+        elif sums.isdisjoint(instruction.outputs):
             emitter.kept.append(instruction)
     return emitter.finish()
 
@@ -69,7 +69,7 @@ class _Writer:
 
     def write(self, site: Site) -> None:
         """Emit the operator that replaces a site; its results keep their names."""
-        emitter, feature = self.emitter, site.product.outputs[0]
+        emitter, sums = self.emitter, site.sums
         arguments = [
             self._once(("packed", a.value), lambda a=a: in_panels(emitter.constants[a.value]))
             if place in _WEIGHTS[site.kind]
@@ -79,13 +79,16 @@ class _Writer:
         operator = getattr(kernels(), site.kind)
         if site.kind == "norm_product":
             made = emitter.emit(operator, *arguments)
-            emitter.emit(aten.view.default, made, self._program.meta[feature].shape, output=feature)
+            self._name(made, sums.feature)
             return
-        total = None if site.total is None else site.total.outputs[0]
         own, stream = emitter.emit_all(operator, *arguments, outputs=(None, None))
-        emitter.emit(aten.view.default, own, self._program.meta[feature].shape, output=feature)
-        if total is not None:
-            emitter.emit(aten.view.default, stream, self._program.meta[total].shape, output=total)
+        self._name(own, sums.feature)
+        if sums.stream is not None:
+            self._name(stream, sums.stream)
+
+    def _name(self, made: Ref, value: int) -> None:
+        """Give a result the name and the shape that the program knows."""
+        self.emitter.emit(aten.view.default, made, self._program.meta[value].shape, output=value)
 
     def _arguments(self, site: Site) -> tuple[Any, ...]:
         """Arguments of the plain operator, weights `[in, out]`."""
@@ -93,20 +96,22 @@ class _Writer:
         norm = self._ones(width) if site.norm.weight is None else Ref(site.norm.weight)
         shift = self._zeros(width) if site.norm.shift is None else Ref(site.norm.shift)
         begin = Ref(site.norm.x), norm, shift, site.norm.eps
+        rest = self._zeros(width) if site.sums.rest is None else Ref(site.sums.rest)
+        end = *site.settings, rest, site.sums.with_rest
         if site.kind == "cross_attention":
             keys, values = self._transposed(site.first.inputs[-1]), self._transposed(site.product.inputs[1])
             tokens = self.emitter.meta[keys.value].shape[0]
             offset = Ref(site.first.inputs[0]) if len(site.first.inputs) == 3 else self._zeros(tokens)
             bias = Ref(site.product.inputs[2]) if len(site.product.inputs) == 3 else self._zeros(width)
-            return *begin, keys, offset, values, bias, *site.settings
+            return *begin, keys, offset, values, bias, *end
         first, last = (self._weight(product) for product in (site.first, site.product))
         if site.kind == "norm_product":
             return *begin, *last
         if site.attention is None:
-            return *begin, *first, *last, *site.settings
+            return *begin, *first, *last, *end
         masks = site.attention.attention.inputs[3:]
         mask = self._once(("mask", masks, width), lambda: self._finder.score_mask(site.attention))
-        return *begin, *first, mask, *last, *site.settings
+        return *begin, *first, mask, *last, *end
 
     def _weight(self, product: Any) -> tuple[Ref, Ref]:
         """Weight `[in, out]` and bias of a projection."""

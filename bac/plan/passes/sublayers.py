@@ -6,6 +6,7 @@ stored, so the addition to the stream may be missing, or be another one.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -34,6 +35,23 @@ class Norm:
     eps: float
 
 
+@dataclass(frozen=True)
+class Sums:
+    """Sums that the operator makes of a feature.
+
+    Attributes:
+        feature: Value of the feature; of feature and rest if `with_rest`.
+        stream: Value of the norm's input, feature and rest together; None if the program needs no such sum.
+        rest: Value of what else is added; None if there is nothing.
+        with_rest: Whether `feature` holds the rest.
+    """
+
+    feature: int
+    stream: int | None = None
+    rest: int | None = None
+    with_rest: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
     """Instructions that one operator replaces.
@@ -42,7 +60,7 @@ class Site:
         kind: Which one, a name in `bac.plan.packed.Kernels`.
         norm: The norm at its beginning.
         product: The product at its end, whose result is the feature.
-        total: The addition of the feature to the norm's input; None if there is none.
+        sums: What goes on with the feature.
         inner: What the site computes in between, and no one else needs.
         first: The product after the norm.
         settings: Numbers that the operator takes.
@@ -52,7 +70,7 @@ class Site:
     kind: str
     norm: Norm
     product: Instruction
-    total: Instruction | None
+    sums: Sums
     inner: tuple[Instruction, ...]
     first: Instruction
     settings: tuple[Any, ...] = ()
@@ -65,7 +83,12 @@ class SiteFinder:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.producers = producers_of(program)
-        self._sums = dict(self._additions())
+        self._totals = dict(self._additions())
+        self._places = {v: place for place, i in enumerate(program.instructions) for v in i.outputs}
+        self._readers = defaultdict[int, list[Instruction | None]](list, {v: [None] for v in program.outputs})
+        for instruction in program.instructions:
+            for value in instruction.inputs:
+                self._readers[value].append(instruction)
 
     def sites(self) -> Iterator[Site]:
         """Sublayers first, then the products after norms that belong to none."""
@@ -79,7 +102,7 @@ class SiteFinder:
             if instruction.operator == aten.linear.default and taken.isdisjoint(instruction.outputs):
                 norm = self._norm(instruction.inputs[0]) if is_projection(self.program, instruction) else None
                 if norm is not None and self._is_small(instruction):
-                    yield Site("norm_product", norm, instruction, None, (), instruction)
+                    yield Site("norm_product", norm, instruction, Sums(instruction.outputs[0]), (), instruction)
 
     def _find(self, product: Instruction) -> Site | None:
         if not self._is_small(product):
@@ -140,8 +163,32 @@ class SiteFinder:
         meta = self.program.meta
         if meta[norm.x].shape[-1] != meta[product.outputs[0]].shape[-1] or self._is_read_elsewhere(inner, attention):
             return None
-        total = self._sums.get((product.outputs[0], norm.x))
-        return Site(kind, norm, product, total, inner, first, settings, attention)
+        return Site(kind, norm, product, self._sums(product, norm.x), inner, first, settings, attention)
+
+    def _sums(self, product: Instruction, x: int) -> Sums:
+        """The sums after a product. A cached run adds features of other steps, before the stream or after."""
+        feature = product.outputs[0]
+        stream = self._totals.get((feature, x))
+        grown, rest = self._only_sum(feature if stream is None else stream, product)
+        if grown is None:
+            return Sums(feature, stream)
+        if stream is not None:
+            return Sums(feature, grown, rest)
+        return Sums(grown, self._totals.get((grown, x)), rest, with_rest=True)
+
+    def _only_sum(self, value: int, product: Instruction) -> tuple[int | None, int | None]:
+        """The sum that alone reads a value, and what it adds, if that is there before a product is."""
+        readers = self._readers
+        while len(found := readers[value]) == 1 and found[0] is not None and self.program.is_view(found[0]):
+            value = found[0].outputs[0]
+        total = found[0] if len(found) == 1 else None
+        if total is None or not self._is_addition(total):
+            return None, None
+        (other,) = (v for v in total.inputs if v != value)
+        rest, in_order = self._source(other)
+        is_there = rest in self.program.constants or self._places.get(rest, -1) < self._places[product.outputs[0]]
+        same_rows = in_order and self._source(value)[1] and rest in self.program.meta
+        return (total.outputs[0], rest) if is_there and same_rows else (None, None)
 
     def score_mask(self, found: SelfAttention) -> Tensor | None:
         """What is added to the scores, `[T, T]`; None if heads differ in it, or a token attends to nothing."""
@@ -181,17 +228,26 @@ class SiteFinder:
 
     def _rows(self, value: int) -> Instruction | None:
         """The instruction that computes a value, if only views that keep all numbers in order are between."""
-        found, places = origin(self.program, self.producers, value)
-        in_order = torch.equal(places.flatten(), torch.arange(places.numel()))
+        found, in_order = self._source(value)
         return self.producers.get(found) if in_order else None
 
-    def _additions(self) -> Iterator[tuple[tuple[int, int], Instruction]]:
-        """Additions of a product's rows to a value of the same shape, by both."""
+    def _source(self, value: int) -> tuple[int, bool]:
+        """The value that a value is a view of, and whether the view keeps all numbers in order."""
+        found, places = origin(self.program, self.producers, value)
+        return found, torch.equal(places.flatten(), torch.arange(places.numel()))
+
+    def _additions(self) -> Iterator[tuple[tuple[int, int], int]]:
+        """Sums of the rows that an instruction computes and a value, by both."""
         for total in self.program.instructions:
-            if total.operator != aten.add.Tensor or total.options or len(total.inputs) != 2:
-                continue
-            for added, kept in (total.inputs, total.inputs[::-1]):
-                shapes = {self.program.meta[value].shape for value in (added, kept, total.outputs[0])}
-                product = self._rows(added) if len(shapes) == 1 else None
-                if product is not None and product.operator == aten.linear.default:
-                    yield (product.outputs[0], kept), total
+            if self._is_addition(total):
+                for added, kept in (total.inputs, total.inputs[::-1]):
+                    source, in_order = self._source(added)
+                    if in_order:
+                        yield (source, kept), total.outputs[0]
+
+    def _is_addition(self, total: Instruction) -> bool:
+        """Whether it adds two different values of one shape, in float32."""
+        if total.operator != aten.add.Tensor or total.options or len(set(total.inputs)) != 2:
+            return False
+        shapes = {self.program.meta[v].shape for v in (*total.inputs, *total.outputs) if v in self.program.meta}
+        return len(shapes) == 1 and self.program.meta[total.outputs[0]].dtype == torch.float32

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bac.plan.packed import Kernels, kernels, pack, plain
 from bac.plan.passes import fuse, fuse_sublayers
 from bac.plan.passes.dce import drop_dead_code
+from bac.plan.passes.early import draw_first
 from bac.plan.program import interpret
 from tests.bac.plan.runs import names, taped
 
@@ -35,6 +36,12 @@ def weights(depth: int, features: int, seed: int) -> tuple[Tensor, Tensor]:
     return numbers(depth, features, seed=seed, size=depth**-0.5), numbers(features, seed=seed)
 
 
+def rest_of(x: Tensor, with_rest: bool) -> tuple[Tensor, bool]:
+    """Another part of the sum: as many numbers as the rows if the feature holds it, one row otherwise."""
+    rows, width = x.shape[:-1].numel(), x.shape[-1]
+    return (numbers(rows, width, seed=6) if with_rest else numbers(width, seed=6)), with_rest
+
+
 def check(operator: Any, reference: Callable[..., Any], arguments: tuple[Any, ...], packed: tuple[int, ...]) -> None:
     """Compare an operator with its reference in float64."""
     made = operator(*(pack(a) if place in packed else a for place, a in enumerate(arguments)))
@@ -47,8 +54,8 @@ def check(operator: Any, reference: Callable[..., Any], arguments: tuple[Any, ..
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @settings(deadline=None)
-@given(*sizes, st.booleans())
-def test_a_feed_forward_sublayer_is_its_plain_composition(rows, heads, size, hidden, by_tanh):
+@given(*sizes, st.booleans(), st.booleans())
+def test_a_feed_forward_sublayer_is_its_plain_composition(rows, heads, size, hidden, by_tanh, with_rest):
     width = heads * size
     arguments = (
         numbers(1, rows, width),
@@ -57,6 +64,7 @@ def test_a_feed_forward_sublayer_is_its_plain_composition(rows, heads, size, hid
         *weights(hidden, width, 4),
         by_tanh,
     )
+    arguments += rest_of(arguments[0], with_rest)
     check(kernels().feed_forward, plain.feed_forward, arguments, (4, 6))
 
 
@@ -73,6 +81,7 @@ def test_a_self_attention_sublayer_is_its_plain_composition(rows, heads, size, i
     )
     inner, outer = weights(width, 3 * width, 3), weights(width, width, 4)
     arguments = numbers(rows, 1, width), *norm_of(width), *inner, mask, *outer, heads, 0.4
+    arguments += rest_of(arguments[0], not is_causal)
     check(kernels().self_attention, plain.self_attention, arguments, (4, 7))
 
 
@@ -85,6 +94,7 @@ def test_an_absorbed_cross_attention_is_its_plain_composition(rows, heads, width
     offset = numbers(1 if is_for_all else rows, heads * tokens, seed=5)
     values, bias = weights(heads * tokens, width, 4)
     arguments = numbers(1, rows, width), *norm_of(width), keys, offset, values, bias, heads
+    arguments += rest_of(arguments[0], is_for_all)
     check(kernels().cross_attention, plain.cross_attention, arguments, ())
 
 
@@ -109,7 +119,7 @@ def test_gelu_keeps_its_tails():
     one, none = torch.eye(16), torch.zeros(16)
     for by_tanh, kind in ((False, "none"), (True, "tanh")):
         # The norm's weight is zero, its shift is x, and both products change nothing.
-        given = (torch.zeros(2, 16), none, x, 1e-5, pack(one), none, pack(one), none, by_tanh)
+        given = (torch.zeros(2, 16), none, x, 1e-5, pack(one), none, pack(one), none, by_tanh, none, False)
         made, _ = kernels().feed_forward(*given)
         torch.testing.assert_close(made[0], F.gelu(x, approximate=kind), rtol=1e-6, atol=5e-7)
 
@@ -125,12 +135,23 @@ def test_gelu_keeps_its_tails():
         (2, torch.ones(WIDTH + 1), "norm's shift"),
         (4, torch.ones(1, WIDTH, 16), "not packed"),
         (6, torch.ones(1, WIDTH, 16), "not packed"),
-        (7, torch.ones(1), "second bias"),
+        (7, torch.ones(1), "last bias"),
+        (9, torch.ones(WIDTH + 1), "the rest must be"),
     ],
 )
 def test_an_operator_refuses_what_does_not_fit(place, wrong, rule):
     up, down = weights(WIDTH, HIDDEN, 3), weights(HIDDEN, WIDTH, 4)
-    arguments = [numbers(2, WIDTH), *norm_of(WIDTH), pack(up[0]), up[1], pack(down[0]), down[1], False]
+    arguments = [
+        numbers(2, WIDTH),
+        *norm_of(WIDTH),
+        pack(up[0]),
+        up[1],
+        pack(down[0]),
+        down[1],
+        False,
+        torch.zeros(WIDTH),
+        False,
+    ]
     arguments[place] = wrong
     with pytest.raises(RuntimeError, match=rule):
         kernels().feed_forward(*arguments)
@@ -236,6 +257,28 @@ def test_a_feature_that_is_stored_is_given_beside_the_stream():
 
 
 @pytest.mark.usefixtures("_plain")
+def test_features_of_other_steps_are_added_by_the_operator():
+    layer = Layer()
+
+    def before(x, other):
+        total = layer.feed(x) + other
+        return x + total, total
+
+    def after(x, other):
+        feature = layer.feed(x)
+        return x + feature + other, feature
+
+    def too_late(x, other):
+        feature = layer.feed(x)
+        return feature + torch.sin(feature), x + feature + torch.cos(feature)
+
+    leaves = numbers(1, TOKENS, WIDTH), numbers(1, TOKENS, WIDTH, seed=9)
+    assert fused(before, *leaves, module=layer) == ["feed_forward"]
+    assert fused(after, *leaves, module=layer) == ["feed_forward"]
+    assert fused(too_late, *leaves, module=layer) == ["feed_forward", "sin", "add", "cos", "add"]
+
+
+@pytest.mark.usefixtures("_plain")
 def test_a_head_after_a_norm_is_one_operator():
     head = nn.Sequential(nn.LayerNorm(WIDTH, elementwise_affine=False), nn.Linear(WIDTH, 7))
     assert fused(head, numbers(TOKENS, WIDTH), module=head) == ["norm_product"]
@@ -269,6 +312,23 @@ def test_what_a_trial_finds_slower_stays(monkeypatch):
     assert "self_attention" not in found
 
 
+def test_draws_come_first_and_in_order():
+    def run(x):
+        y = torch.randn(2) + x
+        first = torch.sin(y * torch.rand(2))
+        return first + torch.randn_like(first) * torch.rand(2)
+
+    program = taped(run, numbers(2))
+    drawn = draw_first(program)
+    assert names(drawn)[:2] == names(program)[:1] + ["rand"]
+    assert [i.outputs for i in drawn.instructions if i.draws] == [i.outputs for i in program.instructions if i.draws]
+    found = []
+    for each in (program, drawn):
+        torch.manual_seed(0)
+        found.append(interpret(each, (numbers(2),))[0])
+    assert torch.equal(*found)
+
+
 def test_without_a_compiler_the_program_stays(monkeypatch):
     monkeypatch.setattr(fuse, "kernels", lambda: Kernels(missing="no compiler"))
     layer = Layer()
@@ -292,7 +352,7 @@ def test_a_trial_times_the_operator_against_what_it_replaces(monkeypatch):
     both, one = (WIDTH,), (WIDTH, WIDTH)
     norm = ((TOKENS, WIDTH), both, both, 1e-5)
     assert trial("norm_product", (*norm, one, both), 1)
-    assert trial("cross_attention", (*norm, (6, WIDTH), (6,), (6, WIDTH), both, 3), 1)
+    assert trial("cross_attention", (*norm, (6, WIDTH), (6,), (6, WIDTH), both, 3, both, False), 1)
     monkeypatch.setattr(fuse, "shortest", lambda *_: [1.04, 1.0])
     assert not trial("norm_product", (*norm, one, both), 1)
     assert asked == [2, 2]
