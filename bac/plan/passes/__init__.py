@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bac.plan.passes.absorb import absorb_projections
+from bac.plan.passes.addup import add_up
 from bac.plan.passes.attend import attend_in_place
 from bac.plan.passes.closed import close_reused_steps
 from bac.plan.passes.copies import drop_copies
@@ -58,6 +59,8 @@ COMPILED = (
     fuse_sublayers,
     drop_dead_code,
     *_JOIN,
+    add_up,
+    drop_dead_code,
     *_WITHOUT_STRIDES,
     pack_products,
     relay_weights,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bac.plan.packed import Kernels, kernels, pack, plain
-from bac.plan.passes import fuse, fuse_sublayers
+from bac.plan.passes import addup, fuse, fuse_sublayers
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.early import draw_first
 from bac.plan.program import interpret
@@ -356,3 +356,43 @@ def test_a_trial_times_the_operator_against_what_it_replaces(monkeypatch):
     monkeypatch.setattr(fuse, "shortest", lambda *_: [1.04, 1.0])
     assert not trial("norm_product", (*norm, one, both), 1)
     assert asked == [2, 2]
+
+
+@pytest.mark.parametrize("num_terms", [2, 3, 4, 5, 8])
+def test_sums_are_added_up_four_at_a_time(monkeypatch, num_terms):
+    monkeypatch.setattr(addup, "kernels", lambda: Kernels(add_four=lambda a, b, c, d: a + b + c + d))
+    leaves = [numbers(TOKENS, WIDTH, seed=seed) for seed in range(num_terms)]
+
+    def run(*parts):
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    program = taped(run, *leaves)
+    result = drop_dead_code(addup.add_up(program))
+    assert len(result.instructions) == -(-(num_terms - 1) // 3)
+    torch.testing.assert_close(interpret(result, tuple(leaves))[0], run(*leaves))
+
+
+def test_a_partial_sum_that_is_read_elsewhere_is_not_made_again(monkeypatch):
+    monkeypatch.setattr(addup, "kernels", lambda: Kernels(add_four=lambda a, b, c, d: a + b + c + d))
+    leaves = [numbers(TOKENS, WIDTH, seed=seed) for seed in range(3)]
+
+    def run(a, b, c):
+        partial = a + b
+        return partial, partial + c
+
+    program = taped(run, *leaves)
+    assert names(drop_dead_code(addup.add_up(program))) == ["add", "add"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@given(st.integers(1, 40), st.integers(1, 3))
+def test_the_operator_adds_tensors_and_single_numbers(size, num_tensors):
+    parts = [numbers(3, size, seed=seed) if seed <= num_tensors else numbers(1, seed=seed) for seed in range(4)]
+    expected = parts[0] + parts[1] + parts[2] + parts[3]
+    torch.testing.assert_close(kernels().add_four(*parts), expected)
+    with pytest.raises(RuntimeError, match="must be as a"):
+        kernels().add_four(torch.ones(3), torch.ones(2), torch.ones(3), torch.ones(3))
