@@ -110,7 +110,8 @@ class _Writer:
         if site.attention is None:
             return *begin, *first, *last, *end
         masks = site.attention.attention.inputs[3:]
-        mask = self._once(("mask", masks, width), lambda: self._finder.score_mask(site.attention))
+        tokens = self._program.meta[site.attention.attention.outputs[0]].shape[2]
+        mask = self._once(("mask", masks, tokens), lambda: self._finder.score_mask(site.attention))
         return *begin, *first, mask, *last, *end
 
     def _weight(self, product: Any) -> tuple[Ref, Ref]:

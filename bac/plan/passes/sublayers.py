@@ -118,7 +118,7 @@ class SiteFinder:
 
     def _feed_forward(self, product: Instruction, gelu: Instruction) -> Site | None:
         up = self._rows(gelu.inputs[0])
-        if up is None or not is_projection(self.program, up):
+        if up is None or not is_projection(self.program, up) or not self._are_as_wide(up, product):
             return None
         by_tanh = (*gelu.args[1:], *(value for _, value in gelu.options)) == ("tanh",)
         return self._site("feed_forward", product, (up, gelu), up, (by_tanh,))
@@ -146,7 +146,15 @@ class SiteFinder:
             return None
         if scores.operator not in (aten.addmm.default, aten.mm.default) or len(product.inputs) not in (2, 3):
             return None
+        if shape[1] * shape[2] != self.program.meta[scores.outputs[0]].shape[-1] or not self._are_as_wide(
+            scores, product
+        ):
+            return None
         return self._site("cross_attention", product, (scores, softmax), scores, (shape[1],))
+
+    def _are_as_wide(self, first: Instruction, product: Instruction) -> bool:
+        """Whether the rows that an instruction makes are those that a product reads: views may cut rows anew."""
+        return self.program.meta[first.outputs[0]].shape[-1] == self.program.meta[product.inputs[0]].shape[-1]
 
     def _site(
         self,
@@ -215,9 +223,11 @@ class SiteFinder:
         return any(uses[i.outputs[0]] > 1 for i in inner if attention is None or i is not attention.packed)
 
     def _norm(self, value: int) -> Norm | None:
-        """The layer norm over the last dimension that makes rows."""
+        """The layer norm that makes rows."""
         norm = self._rows(value)
-        if norm is None or norm.operator != aten.layer_norm.default or len(norm.args[1]) != 1:
+        if norm is None or norm.operator != aten.layer_norm.default:
+            return None
+        if tuple(norm.args[1]) != tuple(self.program.meta[value].shape[-1:]):
             return None
         weight, shift = (
             argument.value if isinstance(argument, Ref) else None for argument in (*norm.args[2:4], None, None)[:2]
@@ -234,7 +244,8 @@ class SiteFinder:
     def _source(self, value: int) -> tuple[int, bool]:
         """The value that a value is a view of, and whether the view keeps all numbers in order."""
         found, places = origin(self.program, self.producers, value)
-        return found, torch.equal(places.flatten(), torch.arange(places.numel()))
+        is_whole = prod(self.program.meta[found].shape) == places.numel()
+        return found, is_whole and torch.equal(places.flatten(), torch.arange(places.numel()))
 
     def _additions(self) -> Iterator[tuple[tuple[int, int], int]]:
         """Sums of the rows that an instruction computes and a value, by both."""

@@ -138,7 +138,7 @@ def test_loops_and_operators_of_a_compiled_graph_are_its_kernels(source):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_kernels_of_four_compiled_steps():
-    """Of two layers; 13 or 14 for each of the paper's other six in each step (results/latency/README.md)."""
+    """Of two layers; three for each of the paper's other six in each step (results/latency/README.md)."""
     policy = small_policy(n_layer=2)
     policy.diffusion.use_solver("DDIM", 4)
     bac.wrap(policy, replay=bac.Replay(exact=False, compile=True, record="ahead"))

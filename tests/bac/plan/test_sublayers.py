@@ -293,6 +293,27 @@ def test_one_row_and_many_rows_stay_as_they_are(rows):
 
 
 @pytest.mark.usefixtures("_plain")
+def test_rows_that_a_view_cuts_anew_or_leaves_out_are_no_sublayer():
+    layer = Layer()
+    half = nn.Linear(WIDTH // 2, 7)
+
+    def cut(x):
+        return half(layer.norms[0](x).view(-1, WIDTH // 2))
+
+    def shortened(x):
+        return layer.feed(layer.norms[0](x).view(-1, WIDTH)[:TOKENS]) + x.view(-1, WIDTH)[:TOKENS]
+
+    def fed(x):
+        return layer.up(layer.norms[1](x)[0, :TOKENS])
+
+    leaf = numbers(1, TOKENS + 1, WIDTH)
+    module = nn.ModuleList([layer, half])
+    assert fused(cut, leaf, module=module) == ["layer_norm", "linear"]
+    assert fused(shortened, leaf, module=module) == ["layer_norm", "feed_forward", "add"]
+    assert fused(fed, leaf, module=module) == ["layer_norm", "linear"]
+
+
+@pytest.mark.usefixtures("_plain")
 def test_a_result_in_between_that_is_read_elsewhere_is_computed_once():
     layer = Layer()
 
