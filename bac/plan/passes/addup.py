@@ -46,7 +46,7 @@ def add_up(program: Program) -> Program:
         while len(terms) > _MOST:
             terms = [emitter.emit(kernels().add_four, *terms[:_MOST]), *terms[_MOST:]]
         if len(terms) < _MOST and not zero:
-            zero.append(emitter.constant(torch.zeros(1)))
+            zero.append(emitter.constant(torch.zeros(1, dtype=torch.float32, device="cpu")))
         emitter.emit(kernels().add_four, *terms, *(zero * (_MOST - len(terms))), output=value)
     return emitter.finish()
 

@@ -20,6 +20,7 @@ from bac.plan.packed import kernels, pack, plain
 from bac.plan.passes.emit import Emitter, producers_of
 from bac.plan.passes.layouts import in_panels
 from bac.plan.passes.pack import is_packed_faster, shortest
+from bac.plan.passes.selfattention import SelfAttention
 from bac.plan.passes.sublayers import Site, SiteFinder
 from bac.plan.program import Program, Ref
 
@@ -62,19 +63,16 @@ class _Writer:
         """Whether the operator of a site is there, and not slower than what it replaces."""
         if getattr(kernels(), site.kind) is None:
             return False
-        shapes = tuple(
-            tuple(self.emitter.meta[a.value].shape) if isinstance(a, Ref) else a for a in self._arguments(site)
-        )
+        given, meta = self._arguments(site), self.emitter.meta
+        shapes = tuple(tuple(meta[a.value].shape) if isinstance(a, Ref) else a for a in given)
         return _is_fast_enough(site.kind, shapes, torch.get_num_threads())
 
     def write(self, site: Site) -> None:
         """Emit the operator that replaces a site; its results keep their names."""
         emitter, sums = self.emitter, site.sums
         arguments = [
-            self._once(("packed", a.value), lambda a=a: in_panels(emitter.constants[a.value]))
-            if place in _WEIGHTS[site.kind]
-            else a
-            for place, a in enumerate(self._arguments(site))
+            self._packed(argument.value) if place in _WEIGHTS[site.kind] else argument
+            for place, argument in enumerate(self._arguments(site))
         ]
         operator = getattr(kernels(), site.kind)
         if site.kind == "norm_product":
@@ -109,10 +107,14 @@ class _Writer:
             return *begin, *last
         if site.attention is None:
             return *begin, *first, *last, *end
-        masks = site.attention.attention.inputs[3:]
-        tokens = self._program.meta[site.attention.attention.outputs[0]].shape[2]
-        mask = self._once(("mask", masks, tokens), lambda: self._finder.score_mask(site.attention))
-        return *begin, *first, mask, *last, *end
+        return *begin, *first, self._mask(site.attention), *last, *end
+
+    def _mask(self, found: SelfAttention) -> Ref:
+        masks, shape = found.attention.inputs[3:], self._program.meta[found.attention.outputs[0]].shape
+        return self._once(("mask", masks, shape), lambda: self._finder.score_mask(found))
+
+    def _packed(self, weight: int) -> Ref:
+        return self._once(("packed", weight), lambda: in_panels(self.emitter.constants[weight]))
 
     def _weight(self, product: Any) -> tuple[Ref, Ref]:
         """Weight `[in, out]` and bias of a projection."""
@@ -128,10 +130,10 @@ class _Writer:
         return self._once(("t", value), lambda: self.emitter.constants[value].t().contiguous())
 
     def _zeros(self, size: int) -> Ref:
-        return self._once(("zeros", size), lambda: torch.zeros(size))
+        return self._once(("zeros", size), lambda: torch.zeros(size, dtype=torch.float32, device="cpu"))
 
     def _ones(self, size: int) -> Ref:
-        return self._once(("ones", size), lambda: torch.ones(size))
+        return self._once(("ones", size), lambda: torch.ones(size, dtype=torch.float32, device="cpu"))
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Ref:
         if key not in self._made:
@@ -169,4 +171,5 @@ def _multiplied(panels: dict[int, Tensor], x: Tensor, weight: Tensor, bias: Tens
 
 
 def _random(shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape).uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(0))
+    numbers = torch.empty(shape, dtype=torch.float32, device="cpu")
+    return numbers.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(0))

@@ -146,11 +146,19 @@ class SiteFinder:
             return None
         if scores.operator not in (aten.addmm.default, aten.mm.default) or len(product.inputs) not in (2, 3):
             return None
-        if shape[1] * shape[2] != self.program.meta[scores.outputs[0]].shape[-1] or not self._are_as_wide(
-            scores, product
-        ):
+        meta, width = self.program.meta, shape[1] * shape[2]
+        if meta[scores.outputs[0]].shape[-1] != width or not self._are_as_wide(scores, product):
+            return None
+        if len(scores.inputs) == 3 and meta[scores.inputs[0]].shape[-1] != width:
+            return None
+        if not all(self._is_transposed(value) for value in (scores.inputs[-1], product.inputs[1])):
             return None
         return self._site("cross_attention", product, (scores, softmax), scores, (shape[1],))
+
+    def _is_transposed(self, matrix: int) -> bool:
+        """Whether the transpose of a matrix is at hand."""
+        step = self.producers.get(matrix)
+        return matrix in self.program.constants or (step is not None and step.operator == aten.t.default)
 
     def _are_as_wide(self, first: Instruction, product: Instruction) -> bool:
         """Whether the rows that an instruction makes are those that a product reads: views may cut rows anew."""
@@ -203,7 +211,7 @@ class SiteFinder:
         _, num_heads, num_tokens, _ = self.program.meta[found.attention.outputs[0]].shape
         masks = [self.program.constants[value] for value in found.attention.inputs[3:]]
         if not masks:
-            return torch.zeros(num_tokens, num_tokens)
+            return torch.zeros(num_tokens, num_tokens, dtype=torch.float32, device="cpu")
         mask = torch.where(masks[0], 0.0, -torch.inf) if masks[0].dtype == torch.bool else masks[0]
         mask = mask.expand(1, num_heads, num_tokens, num_tokens)[0]
         alike = torch.equal(mask, mask[:1].expand_as(mask)) and not bool((mask == -torch.inf).all(2).any())
