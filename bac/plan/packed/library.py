@@ -21,7 +21,7 @@ MOST_ROWS = 32
 _COLUMNS = 16  # of a panel, as in rows.h
 
 # Files of one translation unit, in this order. Their own includes are for readers and editors.
-_SOURCES = ("rows.h", "sublayer.h", "product.cpp", "feed_forward.cpp", "attention.cpp", "add.cpp")
+SOURCES = ("rows.h", "sublayer.h", "product.cpp", "feed_forward.cpp", "attention.cpp", "add.cpp")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def kernels() -> Kernels:
 
 def source() -> str:
     """The C++ of all operators as one text."""
-    texts = (Path(__file__).with_name(name).read_text() for name in _SOURCES)
+    texts = (Path(__file__).with_name(name).read_text() for name in SOURCES)
     lines = (line for text in texts for line in text.splitlines())
     return "\n".join(line for line in lines if not line.startswith(('#include "', "#pragma once"))) + "\n"
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bac.plan.packed import Kernels, kernels, pack, plain
+from bac.plan.packed import Kernels, kernels, library, pack, plain
 from bac.plan.passes import addup, fuse, fuse_sublayers
 from bac.plan.passes.dce import drop_dead_code
 from bac.plan.passes.early import draw_first
@@ -417,3 +417,9 @@ def test_the_operator_adds_tensors_and_single_numbers(size, num_tensors):
     torch.testing.assert_close(kernels().add_four(*parts), expected)
     with pytest.raises(RuntimeError, match="must be as a"):
         kernels().add_four(torch.ones(3), torch.ones(2), torch.ones(3), torch.ones(3))
+
+
+def test_the_source_is_one_text_that_includes_no_file_of_ours():
+    text = library.source()
+    assert '#include "' not in text
+    assert text.index("struct Normed") < text.index("packed_norm_product") < text.index("packed_self_attention")
