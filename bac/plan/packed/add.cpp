@@ -13,13 +13,18 @@ Tensor add_four(Tensor a, Tensor b, Tensor c, Tensor d) {
     *part = torch::stable::contiguous(*part);
   }
   auto* to = static_cast<float*>(result.data_ptr());
-  const auto part = [&](const Tensor& given, auto i, auto count) {
-    return given.numel() == a.numel() ? load(data(given) + i, count) : spread(*data(given));
+  const int64_t size = a.numel();
+  struct Part {
+    const float* from;
+    bool is_one;
+    Vector at(int64_t i, size_t count) const { return is_one ? spread(*from) : load(from + i, count); }
   };
-  torch::stable::parallel_for(0, a.numel(), kGrain, [&](int64_t start, int64_t end) {
+  const Part w{data(a), a.numel() != size}, x{data(b), b.numel() != size}, y{data(c), c.numel() != size},
+      z{data(d), d.numel() != size};
+  torch::stable::parallel_for(0, size, kGrain, [&](int64_t start, int64_t end) {
     each(end - start, [&](auto i, auto count) {
       const auto at = start + i;
-      store(to + at, (part(a, at, count) + part(b, at, count)) + (part(c, at, count) + part(d, at, count)), count);
+      store(to + at, (w.at(at, count) + x.at(at, count)) + (y.at(at, count) + z.at(at, count)), count);
     });
   });
   return result;

@@ -30,16 +30,17 @@ std::tuple<Tensor, Tensor> packed_self_attention(Tensor x, Tensor norm, Tensor s
   STD_TORCH_CHECK(heads > 0 && width % heads == 0, "heads must divide the width of x");
   inner_bias = torch::stable::contiguous(inner_bias);
   mask = torch::stable::contiguous(mask);
+  const float *biases = data(inner_bias), *masks = data(mask);
   const auto packed = numbers(3 * rows * width), attended = numbers(rows * width);
   multiply_all(normed.row(0), rows, inner, 3 * width, [&](int64_t m, int64_t start, int64_t columns, const float* sums) {
     each(columns, [&](auto i, auto count) {
-      store(packed.get() + m * 3 * width + start + i, load(sums + i, count) + load(data(inner_bias) + start + i, count),
+      store(packed.get() + m * 3 * width + start + i, load(sums + i, count) + load(biases + start + i, count),
             count);
     });
   });
   const int64_t size = width / heads;
   torch::stable::parallel_for(0, heads, std::max<int64_t>(1, kGrain / (rows * size + 1)), [&](int64_t h, int64_t end) {
-    for (; h < end; ++h) attend(packed.get() + h * size, data(mask), rows, width, size, scale, attended.get() + h * size);
+    for (; h < end; ++h) attend(packed.get() + h * size, masks, rows, width, size, scale, attended.get() + h * size);
   });
   const Results results(normed, outer_bias, rest, with_rest);
   multiply_all(attended.get(), rows, outer, width, [&](int64_t m, int64_t start, int64_t columns, const float* sums) {
@@ -63,14 +64,15 @@ std::tuple<Tensor, Tensor> absorbed_attention(Tensor x, Tensor norm, Tensor shif
   offset = torch::stable::contiguous(offset);
   const int64_t key = keys.stride(0), value = values.stride(0), size = tokens / heads;
   const int64_t stride = offset.numel() == tokens ? 0 : tokens;
+  const float *all_keys = data(keys), *all_values = data(values), *offsets = data(offset);
   const auto shares = numbers(tokens), sums = numbers(width);
   const Results results(normed, bias, rest, with_rest);
   for (int64_t m = 0; m < rows; ++m) {
     for (int64_t n = 0; n < tokens; ++n)
-      shares[n] = dot(normed.row(m), data(keys) + n * key, width) + data(offset)[m * stride + n];
+      shares[n] = dot(normed.row(m), all_keys + n * key, width) + offsets[m * stride + n];
     for (int64_t h = 0; h < heads; ++h) softmax(shares.get() + h * size, size);
     std::fill_n(sums.get(), width, 0.f);
-    for (int64_t n = 0; n < tokens; ++n) add_scaled(sums.get(), data(values) + n * value, shares[n], width);
+    for (int64_t n = 0; n < tokens; ++n) add_scaled(sums.get(), all_values + n * value, shares[n], width);
     results.write(m, 0, width, sums.get());
   }
   return results.both();

@@ -28,10 +28,11 @@ std::tuple<Tensor, Tensor> packed_feed_forward(Tensor x, Tensor norm, Tensor shi
   check_packed(up, width, hidden);
   check_packed(down, hidden, width);
   up_bias = torch::stable::contiguous(up_bias);
+  const float* biases = data(up_bias);
   const auto units = numbers(normed.rows * hidden);
   multiply_all(normed.row(0), normed.rows, up, hidden, [&](int64_t m, int64_t start, int64_t columns, const float* sums) {
     each(columns, [&](auto i, auto count) {
-      const Vector value = load(sums + i, count) + load(data(up_bias) + start + i, count);
+      const Vector value = load(sums + i, count) + load(biases + start + i, count);
       store(units.get() + m * hidden + start + i, by_tanh ? gelu_by_tanh(value) : gelu(value), count);
     });
   });

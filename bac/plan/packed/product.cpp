@@ -37,10 +37,11 @@ Tensor packed_norm_product(Tensor x, Tensor norm, Tensor shift, double eps, Tens
   shape.back() = features;
   Tensor result = torch::stable::new_empty(normed.x, shape);
   auto* results = static_cast<float*>(result.data_ptr());
+  const float* biases = data(bias);
   multiply_all(normed.row(0), normed.rows, packed, features,
                [&](int64_t m, int64_t start, int64_t width, const float* sums) {
                  each(width, [&](auto i, auto count) {
-                   store(results + m * features + start + i, load(data(bias) + start + i, count) + load(sums + i, count),
+                   store(results + m * features + start + i, load(biases + start + i, count) + load(sums + i, count),
                          count);
                  });
                });

@@ -22,8 +22,8 @@ struct Normed {
     weight = torch::stable::contiguous(weight);
     shift = torch::stable::contiguous(shift);
     values = numbers(rows * width);
-    for (int64_t m = 0; m < rows; ++m)
-      normalise(data(x) + m * width, data(weight), data(shift), eps, values.get() + m * width);
+    const float *from = data(x), *weights = data(weight), *shifts = data(shift);
+    for (int64_t m = 0; m < rows; ++m) normalise(from + m * width, weights, shifts, eps, values.get() + m * width);
   }
 
   const float* row(int64_t m) const { return values.get() + m * width; }
@@ -49,6 +49,7 @@ struct Results {
   Tensor bias, rest, feature, stream;
   int64_t stride;  // of the rest
   bool with_rest;
+  const float *biases, *rests;  // a tensor's pointer is asked for once: the inner loops are short
   float *features, *streams;
 
   Results(const Normed& normed, const Tensor& bias, const Tensor& rest, bool with_rest)
@@ -60,6 +61,8 @@ struct Results {
         stream(torch::stable::new_empty(normed.x, normed.x.sizes())),
         stride(rest.numel() == width ? 0 : width),
         with_rest(with_rest),
+        biases(data(this->bias)),
+        rests(data(this->rest)),
         features(static_cast<float*>(feature.data_ptr())),
         streams(static_cast<float*>(stream.data_ptr())) {
     check_size(bias, width, "the last bias must be as wide as x");
@@ -70,8 +73,8 @@ struct Results {
   void write(int64_t m, int64_t start, int64_t columns, const float* values) const {
     const int64_t place = m * width + start;
     each(columns, [&](auto i, auto count) {
-      const Vector value = load(values + i, count) + load(data(bias) + start + i, count);
-      const Vector sum = value + load(data(rest) + m * stride + start + i, count);
+      const Vector value = load(values + i, count) + load(biases + start + i, count);
+      const Vector sum = value + load(rests + m * stride + start + i, count);
       store(features + place + i, with_rest ? sum : value, count);
       store(streams + place + i, load(x + place + i, count) + sum, count);
     });
