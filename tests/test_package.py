@@ -11,6 +11,7 @@ import pytest
 
 import bac
 from bac import presets
+from bac.plan.packed import library
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,6 +58,7 @@ def test_the_wheel_ships_bac_and_the_lerobot_entry_only(tmp_path):
     tops = {name.split("/")[0] for name in shipped}
     assert tops == {"bac", "lerobot_policy_bac.py", f"lerobot_policy_bac-{bac.__version__}.dist-info"}
     assert {f"bac/presets/{name}.json" for name in presets.names()} <= set(shipped)
+    assert {f"bac/plan/packed/{name}" for name in library.SOURCES} <= set(shipped)
 
 
 def _printed(code: str) -> str:

@@ -1,5 +1,5 @@
-"""Matrix products of few rows with packed weights."""
+"""Products and sublayers of few rows with packed weights."""
 
-from bac.plan.packed.product import MOST_ROWS, Kernel, kernel, missing, pack
+from bac.plan.packed.library import MOST_ROWS, Kernels, kernels, missing, pack
 
-__all__ = ["MOST_ROWS", "Kernel", "kernel", "missing", "pack"]
+__all__ = ["MOST_ROWS", "Kernels", "kernels", "missing", "pack"]

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bac.plan.passes.absorb import absorb_projections
+from bac.plan.passes.addup import add_up
 from bac.plan.passes.attend import attend_in_place
 from bac.plan.passes.closed import close_reused_steps
 from bac.plan.passes.copies import drop_copies
 from bac.plan.passes.cse import share_equal
 from bac.plan.passes.dce import drop_dead_code
+from bac.plan.passes.early import draw_first
 from bac.plan.passes.fold import fold_constants
+from bac.plan.passes.fuse import fuse_sublayers
 from bac.plan.passes.heads import widen_heads
 from bac.plan.passes.masks import index_by_places
 from bac.plan.passes.numbers import name_numbers
@@ -49,7 +52,20 @@ FAST = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, *_IN_PLACE, *_BACK)
 
 # For compilers and other runtimes, which choose layouts themselves: no strides in the program.
 _WITHOUT_STRIDES = (drop_empty_parts, write_slices, drop_dead_code, own_outputs, name_numbers)
-COMPILED = (*_FRONT, *_ASSOCIATE, *_SOLVE, *_JOIN, *_WITHOUT_STRIDES, pack_products, relay_weights)
+COMPILED = (
+    *_FRONT,
+    *_ASSOCIATE,
+    *_SOLVE,
+    fuse_sublayers,
+    drop_dead_code,
+    *_JOIN,
+    add_up,
+    drop_dead_code,
+    *_WITHOUT_STRIDES,
+    pack_products,
+    relay_weights,
+    draw_first,
+)
 BETWEEN = (*_IN_PLACE, merge_views, drop_dead_code)  # for what stays between compiled pieces
 PORTABLE = (*_FRONT, write_slices, own_outputs)
 PORTABLE_FAST = (*_FRONT, *_ASSOCIATE, write_slices, drop_dead_code, own_outputs)

@@ -54,6 +54,24 @@ class Emitter:
         self.kept.append(Instruction(operator, args, tuple(options.items()), (value,)))
         return Ref(value)
 
+    def emit_all(self, operator: Callable[..., Any], *args: Any, outputs: tuple[int | None, ...]) -> tuple[Ref, ...]:
+        """Append a call with several results, each in memory of its own.
+
+        Args:
+            operator: An operator that returns a tuple.
+            args: Positional arguments, values as `Ref`.
+            outputs: Values to define; a new one for None.
+        """
+        values = tuple(next(self._fresh) if value is None else value for value in outputs)
+        device = self.meta[references(args)[0]].device
+        for value, result in zip(values, operator(*substitute(args, self._layout)), strict=True):
+            self.meta[value] = replace(Meta.of(result, value), device=device)
+        self.kept.append(Instruction(operator, args, (), values, sequence=True))
+        return tuple(map(Ref, values))
+
+    def _layout(self, value: int) -> Tensor:
+        return _shape_of(self.meta[value])
+
     def rewrite(self, sites: Mapping[int, Site], write: Callable[[Site], None]) -> Program:
         """Write every site where it ends, and keep everything else.
 

@@ -10,15 +10,16 @@ Re-associates.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bac.plan.packed import MOST_ROWS, kernel, pack
+from bac.plan.packed import MOST_ROWS, kernels, pack
 from bac.plan.passes.emit import Emitter
 from bac.plan.passes.layouts import in_panels
 from bac.plan.program import Instruction, Program, Ref
@@ -48,7 +49,7 @@ def pack_products(program: Program) -> Program:
     for instruction in program.instructions:
         product = _product(program, instruction)
         matrix = None if product is None else product.matrix(program)
-        if product is None or matrix is None or not _pays(product.rows, *matrix.shape):
+        if product is None or matrix is None or not is_packed_faster(product.rows, *matrix.shape):
             emitter.kept.append(instruction)
             continue
         features = matrix.shape[1]
@@ -58,7 +59,7 @@ def pack_products(program: Program) -> Program:
         if product.added is None and features not in zeros:
             zeros[features] = emitter.constant(matrix.new_zeros(features))
         added = zeros[features] if product.added is None else Ref(product.added)
-        emitter.emit(kernel().operator, Ref(product.x), packed[key], added, features, output=instruction.outputs[0])
+        emitter.emit(kernels().product, Ref(product.x), packed[key], added, features, output=instruction.outputs[0])
     return emitter.finish()
 
 
@@ -93,19 +94,22 @@ def _product(program: Program, instruction: Instruction) -> _Product | None:
     rows, features = prod(result.shape[:-1]), result.shape[-1]
     if added is not None and program.meta[added].shape not in ((features,), result.shape):
         return None
-    if not _MIN_ROWS <= rows <= MOST_ROWS or program.constants[weight].numel() < _MIN_WEIGHTS:
+    if not _MIN_ROWS <= rows <= MOST_ROWS:
         return None
     return _Product(x, weight, added, rows, instruction.operator == aten.linear.default)
 
 
-def _pays(rows: int, depth: int, features: int) -> bool:
-    return kernel().operator is not None and _is_faster(rows, depth, features, torch.get_num_threads())
+def is_packed_faster(rows: int, depth: int, features: int) -> bool:
+    """Whether the packed product is there and faster than PyTorch's for ``[rows, depth] @ [depth, features]``."""
+    if depth * features < _MIN_WEIGHTS or kernels().product is None:
+        return False
+    return _is_faster(rows, depth, features, torch.get_num_threads())
 
 
 @cache
 def _is_faster(rows: int, depth: int, features: int, threads: int) -> bool:
     """Time both products in turns, the packed one and ``addmm`` with the weight in its better layout."""
-    operator = kernel().operator
+    operator = kernels().product
     x, bias = _ones(rows, depth), _ones(features)
     copies = min(max(1, _COLD // (depth * features)), 16)
     plain = [_ones(depth, features) for _ in range(copies)]
@@ -114,15 +118,21 @@ def _is_faster(rows: int, depth: int, features: int, threads: int) -> bool:
         lambda place: torch.addmm(bias, x, plain[place]),
         lambda place: operator(x, packed[place], bias, features),
     )
-    blas, ours = zip(*([_seconds(call, copies) for call in calls] for _ in range(_ROUNDS)), strict=True)
-    return bool(min(ours) < _GAIN * min(blas))
+    blas, ours = shortest(calls, copies)
+    return ours < _GAIN * blas
+
+
+def shortest(calls: Sequence[Callable[[int], Any]], copies: int) -> list[float]:
+    """The shortest time of each call over all copies of its weights, in turns [s]."""
+    rounds = [[_seconds(call, copies) for call in calls] for _ in range(_ROUNDS)]
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def _ones(*shape: int) -> Tensor:
     return torch.ones(shape, dtype=torch.float32, device="cpu")
 
 
-def _seconds(call: Callable[[int], Tensor], copies: int) -> float:
+def _seconds(call: Callable[[int], Any], copies: int) -> float:
     before = time.perf_counter()
     for place in range(copies):
         call(place)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import bac
 import bac.plan
 from bac.plan import packed
-from bac.plan.packed import Kernel, kernel, pack, product
+from bac.plan.packed import Kernels, kernels, library, pack
 from bac.plan.passes import layouts, pack_products
 from bac.plan.passes import pack as pack_module
 from bac.plan.program import interpret
@@ -37,7 +37,7 @@ def made(policy):
 
 @pytest.fixture
 def _always(monkeypatch):
-    monkeypatch.setattr(pack_module, "_pays", lambda *_: True)
+    monkeypatch.setattr(pack_module, "is_packed_faster", lambda *_: True)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def _plain(monkeypatch):
         columns = weight.transpose(0, 1).reshape(depth, -1)[:, :features]
         return x @ columns + added
 
-    monkeypatch.setattr(pack_module, "kernel", lambda: Kernel(multiplied))
+    monkeypatch.setattr(pack_module, "kernels", lambda: Kernels(multiplied))
 
 
 def test_panels_hold_sixteen_columns_and_the_last_is_filled_with_zeros():
@@ -68,7 +68,7 @@ def test_panels_hold_sixteen_columns_and_the_last_is_filled_with_zeros():
 def test_the_operator_multiplies_and_adds(rows, depth, features, is_bias, is_strided):
     x = numbers(rows, 2 * depth)[:, ::2] if is_strided else numbers(1, rows, depth)
     weight, added = numbers(depth, features), numbers(*(() if is_bias else x.shape[:-1]), features)
-    result = kernel().operator(x, pack(weight), added, features)
+    result = kernels().product(x, pack(weight), added, features)
     expected = (x.double() @ weight.double() + added.double()).float()
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6 * depth)
 
@@ -77,7 +77,7 @@ def test_the_operator_multiplies_and_adds(rows, depth, features, is_bias, is_str
 @pytest.mark.filterwarnings("ignore")
 def test_a_large_addend_does_not_round_the_terms_of_the_product():
     x, weight, added = numbers(ROWS, 256), numbers(256, FEATURES), torch.full((FEATURES,), 1e4)
-    error = kernel().operator(x, pack(weight), added, FEATURES) - (x.double() @ weight.double() + 1e4)
+    error = kernels().product(x, pack(weight), added, FEATURES) - (x.double() @ weight.double() + 1e4)
     assert error.abs().max() <= 1e4 * torch.finfo(torch.float32).eps
 
 
@@ -94,7 +94,7 @@ def test_a_large_addend_does_not_round_the_terms_of_the_product():
 )
 def test_the_operator_refuses_what_does_not_fit(x, weight, added, rule):
     with pytest.raises(RuntimeError, match=rule):
-        kernel().operator(torch.ones(x), torch.ones(weight), torch.ones(added), 5)
+        kernels().product(torch.ones(x), torch.ones(weight), torch.ones(added), 5)
 
 
 @pytest.mark.usefixtures("_always", "_plain")
@@ -146,9 +146,9 @@ def _without_compiler(monkeypatch):
         raise RuntimeError("no working C++ compiler found\nsearched: g++")
 
     monkeypatch.setattr(importlib.import_module("torch._inductor.codecache").CppCodeCache, "load", failing)
-    fresh = cache(kernel.__wrapped__)
-    for module in (product, pack_module):
-        monkeypatch.setattr(module, "kernel", fresh)
+    fresh = cache(kernels.__wrapped__)
+    for module in (library, pack_module):
+        monkeypatch.setattr(module, "kernels", fresh)
 
 
 @pytest.mark.usefixtures("_without_compiler")
