@@ -2,7 +2,7 @@
 
 from eval.experiments.flow.rows import EVEN, FITTED
 from eval.experiments.vla.ways import REUSE
-from eval.report.overview import CACHE, FEW, FEWER, OWN, draw, of_diffusion, of_flow
+from eval.showcase.overview import CACHE, FEW, FEWER, OWN, draw, of_diffusion, of_flow
 
 
 def diffusion(name: str, score: float, lost: tuple[float, float] | None) -> dict:
