@@ -81,11 +81,11 @@ class Told:
         Raises:
             RuntimeError: A replayed action differs from the untouched policy's by a bit.
         """
-        policy, batch = self.many.loaded.policy, self._one()
-        made = {name: policy if name == EAGER else self._put_on(cell) for name, cell in self.ways.items()}
+        batch = self._one()
+        made = {name: self._copy(cell, wrapped=name != EAGER) for name, cell in self.ways.items()}
         calls = {name: (lambda wrapped=wrapped: predict(wrapped, batch)) for name, wrapped in made.items()}
         found = measure(calls, rounds=10, warmup=WARM_UP, progress=False)
-        if not torch.equal(predict(policy, batch), predict(made[REPLAYED], batch)):
+        if not torch.equal(predict(made[EAGER], batch), predict(made[REPLAYED], batch)):
             raise RuntimeError("replay: an action differs from the untouched policy's; please report this")
         return found
 
@@ -116,12 +116,11 @@ class Told:
         """Film the first seed of some tasks with the fitted steps: ``words.mp4``, ``words.gif`` and ``words.png``."""
         return write_video([self._clip(task) for task in tasks], folder, name="words")
 
-    def _put_on(self, cell: Cell) -> torch.nn.Module:
-        """A copy of the policy that takes a way's steps and is replayed."""
-        policy = copy.deepcopy(self.many.loaded.policy)
+    def _copy(self, cell: Cell, *, wrapped: bool) -> torch.nn.Module:
+        """A copy of the policy that takes a way's steps, and is replayed if `wrapped`."""
+        policy: torch.nn.Module = copy.deepcopy(self.many.loaded.policy)
         configure(policy, cell)
-        wrapped: torch.nn.Module = bac.wrap(policy, cell.denoising or bac.Denoising())
-        return wrapped
+        return bac.wrap(policy, cell.denoising or bac.Denoising()) if wrapped else policy
 
     def _one(self) -> Batch:
         """The first observation of the first task, preprocessed."""

@@ -1,8 +1,8 @@
 """The picture of the README, from tables of two lines."""
 
 from eval.experiments.flow.rows import EVEN, FITTED
+from eval.experiments.overview import CACHE, FEW, FEWER, OWN, draw, of_diffusion, of_flow
 from eval.experiments.vla.ways import REUSE
-from eval.showcase.overview import CACHE, FEW, FEWER, OWN, draw, of_diffusion, of_flow
 
 
 def diffusion(name: str, score: float, lost: tuple[float, float] | None) -> dict:

@@ -1,4 +1,4 @@
-"""The picture of the README: ``python -m eval.showcase.overview`` draws it from the committed tables.
+"""The picture of the README: ``python -m eval.experiments.overview`` draws it from the committed tables.
 
 Two policies, each as it is, with fewer of its own steps, with fitted steps and with BAC: what is left, against chunks
 per second.
