@@ -70,7 +70,7 @@ def draw(path: Path, panels: Mapping[tuple[str, str], list[Point]]) -> None:
                 style = {"fmt": "o-", "ms": 5, "lw": 0.9, "elinewidth": 0.8, "color": colour, "label": group}
                 axes.errorbar([p.hz for p in shown], [p.value for p in shown], bars, **style)
             plain_log_axis(axes)
-            axes.set(title=title, ylabel=quantity, ylim=(0, 1.05))
+            axes.set(title=title, ylabel=quantity, ylim=(0.4, 1.05))
             axes.set_xlabel("action chunks per second, replayed, one thread")
             place_labels(axes, [Label(p.hz, p.value, p.name, COLOURS[p.group], 7) for p in points])
         grid[0, 0].legend(fontsize=8, frameon=False, loc="lower left")
