@@ -2,13 +2,13 @@
 
 A dense run of a diffusion transformer launches some 16,000 small kernels one after the other, and the launches take
 most of the time. The graph holds all kernels and is launched once. It reads arguments and random numbers from buffers
-and writes the result into another. The caller's generators draw the numbers beforehand, in their order
-(`bac.plan.draws`), so a graph can be compared with an eager run draw by draw.
+and writes the result into another. Graphs of one device share their memory (`bac.plan.graph_memory`). The caller's
+generators draw the numbers beforehand, in their order (`bac.plan.draws`), so a graph can be compared with an eager run
+draw by draw.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bac.plan.codegen import generate
 from bac.plan.draws import divide
+from bac.plan.graph_memory import memory_of
 from bac.plan.program import Program
 from bac.plan.refusal import Refusal
 from bac.plan.tail import split_tail
@@ -44,13 +45,13 @@ class GraphedReplay:
             raise Refusal(f"{hosted[0]} runs on the CPU")
         self._draw, _ = generate(self._divided.prologue)
         self._buffers = [tensor.clone() for tensor in self._divided.arguments(self._draw, leaves)]
-        self._lock = threading.Lock()
+        self._memory = memory_of(torch.cuda.current_device())
         self._capture(generate(body)[0])
 
     def __call__(self, leaves: Sequence[Any]) -> tuple[Tensor, ...]:
         """Launch the graph. The results are copies, so the next call may overwrite the buffers."""
         given = self._divided.arguments(self._draw, leaves)
-        with self._lock:
+        with self._memory.turn():
             torch._foreach_copy_(self._buffers, given)
             self._graph.replay()
             outputs = tuple([output.clone() for output in self._outputs])
@@ -65,7 +66,8 @@ class GraphedReplay:
         current.wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         # "thread_local": other threads may use the GPU during the capture.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        pool = self._memory.pool
+        with self._memory.capturing(), torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._outputs = body(self._buffers)
 
 
