@@ -99,8 +99,30 @@ def _best(
         for alike in _alike(order[low:high].tolist(), length, form):
             found.append(Repeat(alike, length, saving(len(alike), alike[0], length)))
             best = max(best, found[-1].saving)
-    good = [repeat for repeat in found if repeat.saving >= max(least, _AS_GOOD * best)]
-    return min(good, key=lambda r: (cuts[r.starts[0]] + cuts[r.starts[0] + r.length], -r.saving), default=None)
+    wanted = max(least, _AS_GOOD * best)
+    good = [repeat for repeat in found if repeat.saving >= wanted]
+    chosen = min(good, key=lambda r: (cuts[r.starts[0]] + cuts[r.starts[0] + r.length], -r.saving), default=None)
+    return chosen and next(
+        (shorter for shorter in _within(chosen, tokens, form, saving) if shorter.saving >= wanted), chosen
+    )
+
+
+def _within(
+    repeat: Repeat,
+    tokens: Whole,
+    form: Callable[[int, int], Hashable],
+    saving: Callable[[int, int, int], float],
+) -> Iterator[Repeat]:
+    """Pieces that a piece itself is a row of, the shortest first; they are cut at the same places, and at more.
+
+    Equal beginnings do not show them: those of a row of equal steps are several steps long.
+    """
+    first, length = repeat.starts[0], repeat.length
+    for period in (p for p in range(1, length // 2 + 1) if length % p == 0):
+        if (tokens[first : first + length - period] == tokens[first + period : first + length]).all():
+            starts = [start + offset for start in repeat.starts for offset in range(0, length, period)]
+            if len({form(start, start + period) for start in starts}) == 1:
+                yield Repeat(tuple(starts), period, saving(len(starts), first, period))
 
 
 def _alike(starts: Sequence[int], length: int, form: Callable[[int, int], Hashable]) -> Iterator[tuple[int, ...]]:
