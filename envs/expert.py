@@ -46,12 +46,7 @@ def record_expert(
         ValueError: `num_episodes` or `draw_every` below 1, `noise` below 0, or a world without pictures is to be drawn.
         RuntimeError: The expert failed ten times as often as episodes were requested.
     """
-    if num_episodes < 1 or noise < 0:
-        raise ValueError(f"need num_episodes >= 1 and noise >= 0, got {num_episodes} and {noise}")
-    if draw_every < 1 or (draw_every > 1 and not env.has_wrapper_attr("drawing")):
-        raise ValueError(
-            f"draw_every: at least 1, and 1 in a world without pictures (pixels=96 adds them), got {draw_every}"
-        )
+    _check(env, num_episodes, noise, draw_every)
     world = env.unwrapped
     episodes: list[dict[str, np.ndarray]] = []
     attempts = 0
@@ -75,6 +70,15 @@ def record_expert(
     return ReplayBuffer.from_episodes(episodes, attrs), attempts
 
 
+def _check(env: gym.Env[Observation, np.ndarray], num_episodes: int, noise: float, draw_every: int) -> None:
+    if num_episodes < 1 or noise < 0:
+        raise ValueError(f"need num_episodes >= 1 and noise >= 0, got {num_episodes} and {noise}")
+    if draw_every < 1 or (draw_every > 1 and not env.has_wrapper_attr("drawing_every")):
+        raise ValueError(
+            f"draw_every: at least 1, and 1 in a world without pictures (pixels=96 adds them), got {draw_every}"
+        )
+
+
 def play_expert(
     env: gym.Env[Observation, np.ndarray], seed: int, noise: float = 0.0, draw_every: int = 1
 ) -> tuple[dict[str, np.ndarray], bool]:
@@ -83,28 +87,25 @@ def play_expert(
     Returns:
         Observations and the expert's actions, `[steps, ...]` each, and whether the episode succeeded.
     """
-    rng = np.random.default_rng(seed)
     first = seed % draw_every  # episodes begin to draw at different steps
-    recorded: dict[str, list[np.ndarray]] = defaultdict(list)
-    _draw_next(env, first == 0, draw_every)
+    if draw_every == 1:
+        return _play(env, seed, noise)
+    with env.get_wrapper_attr("drawing_every")(draw_every, first):
+        recorded, success = _play(env, seed, noise)
+    return {**recorded, "drawn": np.arange(len(recorded["action"])) % draw_every == first}, success
+
+
+def _play(env: gym.Env[Observation, np.ndarray], seed: int, noise: float) -> tuple[dict[str, np.ndarray], bool]:
+    rng = np.random.default_rng(seed)
     observation, info = env.reset(seed=seed)
-    for step in range(env.unwrapped.max_episode_steps):
+    recorded: dict[str, list[np.ndarray]] = defaultdict(list)
+    for _ in range(env.unwrapped.max_episode_steps):
         action = env.unwrapped.expert_action()
         for name, value in observation.items():
             recorded[NAMES.get(name, name)].append(value)
         recorded["action"].append(action)
-        if draw_every > 1:
-            recorded["drawn"].append(np.bool_(step % draw_every == first))
-        _draw_next(env, (step + 1) % draw_every == first, draw_every)
         disturbed = action + noise * rng.standard_normal(action.shape)
         observation, _, terminated, _, info = env.step(disturbed)
         if terminated:
             break
-    _draw_next(env, True, draw_every)
     return {name: np.stack(values) for name, values in recorded.items()}, info["is_success"]
-
-
-def _draw_next(env: gym.Env[Observation, np.ndarray], wanted: bool, draw_every: int) -> None:
-    """Say whether the next observation needs its pictures; a world that is always drawn is left alone."""
-    if draw_every > 1:
-        env.set_wrapper_attr("drawing", wanted)

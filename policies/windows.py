@@ -47,11 +47,19 @@ class Windows:
         """Cut windows from normalised control steps; see `window_rows`.
 
         A policy that sees has no window where a picture is missing. `drawn` marks the control steps that have one.
+
+        Raises:
+            ValueError: No window has all its pictures.
         """
         observation_rows, _ = window_rows(episode_ends, observation_offsets, drop_n_last, chosen)
         action_rows, padded = window_rows(episode_ends, action_offsets, drop_n_last, chosen)
         has_picture = np.ones(episode_ends[-1], bool) if drawn is None or not pictures else drawn
         seen = has_picture[observation_rows].all(axis=1)
+        if drawn is not None and not seen.any():
+            raise ValueError(
+                f"drawn: no window of {len(observation_offsets)} observations has all its pictures; record with a "
+                "smaller draw_every: python -m envs.collect draw_every=1"
+            )
         picture_rows = (has_picture.cumsum() - 1)[observation_rows]
         observed, acted, pad, drawn_rows = (
             torch.from_numpy(rows[seen]) for rows in (observation_rows, action_rows, padded, picture_rows)

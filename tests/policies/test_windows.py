@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,8 @@ def test_a_window_whose_picture_is_missing_is_left_out():
     two = Windows.cut(values, np.array([5]), [-1, 0], [0], 0, pictures=seen, drawn=drawn)
     assert two.batch(torch.arange(len(two)))[OBS_IMAGE].flatten().tolist() == [30, 40]
     assert len(Windows.cut(values, np.array([5]), [0], [0], 0, drawn=drawn)) == 5  # a policy that does not see
+    with pytest.raises(ValueError, match="no window of 3 observations .* draw_every=1"):
+        Windows.cut(values, np.array([5]), [-2, -1, 0], [0], 0, pictures=seen, drawn=drawn)
 
 
 def test_a_window_of_the_first_steps_repeats_the_first_picture():
