@@ -90,3 +90,8 @@ def pair(
         policy = TinyTransformerPolicy(num_steps=STEPS, num_layers=num_layers)
         made.append(bac.wrap(policy, sweep(policy, steps, STEPS), replay=how))
     return made
+
+
+def numbers(*shape: int, seed: int = 0, size: float = 1.0) -> Tensor:
+    """Normal numbers that depend on the shape and the seed alone."""
+    return size * torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
