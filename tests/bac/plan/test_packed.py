@@ -18,15 +18,11 @@ from bac.plan.packed import Kernels, kernels, library, pack
 from bac.plan.passes import layouts, pack_products
 from bac.plan.passes import pack as pack_module
 from bac.plan.program import interpret
-from tests.bac.plan.runs import names, taped
+from tests.bac.plan.runs import names, numbers, taped
 from tests.bac.plan.test_rolling import interpreted
 from tests.policies.models import observations, small_policy
 
 ROWS, DEPTH, FEATURES = 5, 67, 71
-
-
-def numbers(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def made(policy):
