@@ -18,6 +18,7 @@ from bac.plan.tags import Numbers, Tags, Word
 
 _WORD = 8  # bytes
 _TENSOR, _STORAGE, _COUNT = 22, 8, 4  # words read of a tensor's object, of its storage's, of its count's; all have more
+_TENSORS = 16  # that are looked at
 _FIRST = 2  # before it lie the address of its methods, and how often it is referred to
 
 
@@ -77,28 +78,59 @@ def _read(address: int, length: int) -> list[int]:
     return list((ctypes.c_uint64 * length).from_address(address))
 
 
-def _find() -> Layout | None:
-    """The places in this PyTorch; None where tensors whose state is known do not show them."""
-    tensor = torch.zeros(50, device="cpu")
-    shared, moved, part = tensor.detach(), tensor.data, tensor[37:]  # the first counts writes with `tensor`
-    storage = tensor.untyped_storage()
-    own, same, apart, rest = (_read(each._cdata, _TENSOR) for each in (tensor, shared, moved, part))
-    places = range(_FIRST, _TENSOR)
-    counters = [place for place in places if own[place] == same[place] != apart[place]]
-    offsets = [place for place in places if (own[place], rest[place]) == (0, 37)]
-    python = _read(id(tensor), Tensor.__basicsize__ // _WORD).index(tensor._cdata)
-    data = _read(storage._cdata, _STORAGE).index(tensor.data_ptr(), _FIRST)
-    rows, columns = (_read(each._cdata, _TENSOR) for each in (tensor.view(5, 10), tensor.view(5, 10).t()))
-    strides = tuple(place for place in places if rows[place] != columns[place] and rows[place] in (5, 10, 1))
+def find() -> Layout | None:
+    """The places in this PyTorch; None where tensors whose state is known do not show them.
+
+    A word that a tensor does not use, as the sizes beyond its dimensions, holds whatever lay there, and can look like
+    the one sought. So a place counts if it looks right in tensors of several sizes.
+    """
+    seen = [_Seen.of(length) for length in range(50, 50 + _TENSORS)]
+    counters, offsets, strides = (
+        sorted(set.intersection(*places))
+        for places in zip(*((s.counters, s.offsets, s.strides) for s in seen), strict=True)
+    )
     if not (len(counters) == len(offsets) == 1 and len(strides) == 4):
         return None
+    tensor = seen[0].tensor
+    storage = tensor.untyped_storage()
+    python = _read(id(tensor), Tensor.__basicsize__ // _WORD).index(tensor._cdata)
+    data = _read(storage._cdata, _STORAGE).index(tensor.data_ptr(), _FIRST)
+    own = _read(tensor._cdata, _TENSOR)
     counts = set(range(1, _COUNT))
     for _ in range(3):
         tensor.add_(1)
         found = _read(own[counters[0]], _COUNT)
         counts = {place for place in counts if found[place] & 0xFFFFFFFF == tensor._version}
     (count,) = counts
-    return Layout(python, own.index(storage._cdata, _FIRST), counters[0], offsets[0], strides, data, count)
+    return Layout(python, own.index(storage._cdata, _FIRST), counters[0], offsets[0], tuple(strides), data, count)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Places that look right in one tensor; all are kept, so that the next ones lie elsewhere."""
+
+    tensor: Tensor
+    others: tuple[Tensor, ...]
+    counters: set[int]
+    offsets: set[int]
+    strides: set[int]
+
+    @classmethod
+    def of(cls, length: int) -> _Seen:
+        tensor = torch.zeros(length, device="cpu")
+        shared, moved, part = tensor.detach(), tensor.data, tensor[37:]  # the first counts writes with `tensor`
+        own, same, apart, rest = (_read(each._cdata, _TENSOR) for each in (tensor, shared, moved, part))
+        matrix = torch.zeros(length, 7, device="cpu")
+        turned = matrix.t()
+        rows, columns = (_read(each._cdata, _TENSOR) for each in (matrix, turned))
+        places = range(_FIRST, _TENSOR)
+        return cls(
+            tensor,
+            (shared, moved, part, matrix, turned),
+            {place for place in places if own[place] == same[place] != apart[place]},
+            {place for place in places if (own[place], rest[place]) == (0, 37)},
+            {place for place in places if rows[place] != columns[place] and rows[place] in (length, 7, 1)},
+        )
 
 
 def _is_right() -> bool:
@@ -128,7 +160,7 @@ def _is_right() -> bool:
 LAYOUT: Layout | None = None
 try:
     with torch.inference_mode(False), torch.no_grad():
-        LAYOUT = _find()
+        LAYOUT = find()
         AVAILABLE = LAYOUT is not None and _is_right()
 except Exception:  # noqa: BLE001  (another PyTorch, which keeps it elsewhere)
     AVAILABLE = False

@@ -23,6 +23,15 @@ def test_this_pytorch_shows_its_words():
     assert tensor_words.AVAILABLE
 
 
+def test_the_words_are_found_whatever_lies_in_those_that_a_tensor_does_not_use():
+    torch.manual_seed(0)
+    for _ in range(300):
+        shapes = torch.randint(1, 4, (9, 5)).tolist()
+        used = [torch.zeros(shape) for shape in shapes] + [torch.zeros(100)[37:]]
+        del used[::2]
+        assert tensor_words.find() == tensor_words.LAYOUT
+
+
 def weight(*shape, dtype=torch.float32):
     return torch.nn.Parameter(torch.arange(torch.Size(shape).numel()).reshape(shape).to(dtype), requires_grad=False)
 
