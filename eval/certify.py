@@ -6,6 +6,8 @@ soon as the pairs show, or refute, that the loss is below the margin (see `bac.t
 The subject is the configured cache. With ``tuned=true`` it is the Denoising that was tuned for the policy; with
 ``certify.file=bac.json`` it is a file that `bac calibrate` or `bac tune` wrote.
 
+A policy that is told its task in words plays its tasks in turn.
+
 The seeds start in a range of their own, so the subject was neither made nor chosen in any of these worlds. The command
 writes ``bac.json`` and ``certificate.json`` to one folder; copy both beside a checkpoint's weights.
 """
@@ -13,7 +15,7 @@ writes ``bac.json`` and ``certificate.json`` to one folder; copy both beside a c
 import csv
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,9 +30,8 @@ from bac.certificate import CERTIFICATE_NAME, Certificate, file_hash
 from bac.files import probe, write_text
 from bac.tuning.sequential import bounds, non_inferiority
 from eval.compared.comparison import Comparison
-from eval.play.records import EpisodeLog
-from eval.play.rollout import EpisodeResult
-from eval.play.workers import Unit, UnitPlayer, missing, unit_key
+from eval.compared.many_tasks import ManyTasks
+from eval.compared.worlds import AllTasks, OneTask, Worlds
 from eval.setup.cells import Cell, holding, itself
 from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
 from eval.setup.provenance import command_line, processor
@@ -54,51 +55,45 @@ class Subject:
 
 
 class Pairs:
-    """Paired episodes of a subject and the dense policy. Pairs are played on demand and kept on disk.
+    """Paired episodes of a subject and the policy itself, which are played on demand.
 
     Args:
-        settings: Policy and world.
+        worlds: Where they are played.
         subject: The cell and the Denoising to certify.
+        quantity: What is compared, "success" or "score".
         options: `certify` of ``configs/eval.yaml``.
+        progress: Show a bar.
     """
 
-    def __init__(self, settings: Settings, subject: Subject, options: Any) -> None:
-        self.quantity = options.quantity or ("score" if settings.judged_by_score else "success")
-        if self.quantity not in QUANTITIES:
-            raise ValueError(f"quantity: must be one of {', '.join(QUANTITIES)}, got {self.quantity!r}")
-        self._settings, self._options = settings, options
-        self._log = EpisodeLog(settings.folder / "certify.jsonl")
-        self._player = UnitPlayer(settings)
+    def __init__(self, worlds: Worlds, subject: Subject, quantity: str, options: Any, *, progress: bool) -> None:
+        if quantity not in QUANTITIES:
+            raise ValueError(f"quantity: must be one of {', '.join(QUANTITIES)}, got {quantity!r}")
+        self.quantity = quantity
+        self._worlds, self._options, self._progress = worlds, options, progress
         self._ways = ((itself(subject.cell), bac.Denoising()), (subject.cell, subject.denoising))
-        self.seen: list[tuple[int, float, float]] = []  # seed, reference, method
+        self.seen: list[tuple[float, float]] = []  # reference, method
 
     def differences(self) -> Iterator[float]:
-        """Yield method minus reference, in order of seed, each in [-1, 1]; stop after ``max_n`` pairs."""
-        first, count, step = self._options.first_seed, self._options.max_n, self._options.batch
-        with tqdm(total=count, desc="pairs", unit="pair", disable=not self._settings.progress) as bar:
-            for start in range(first, first + count, step):
-                seeds = range(start, min(start + step, first + count))
-                reference, method = (self._play(cell, denoising, seeds) for cell, denoising in self._ways)
-                for seed, *pair in zip(seeds, reference, method, strict=True):
+        """Yield method minus reference, world by world, each in [-1, 1]; stop after ``max_n`` pairs."""
+        count, step = self._options.max_n, self._options.batch
+        with tqdm(total=count, desc="pairs", unit="pair", disable=not self._progress) as bar:
+            for start in range(0, count, step):
+                numbers = range(start, min(start + step, count))
+                played = (self._worlds.play(cell, denoising, numbers) for cell, denoising in self._ways)
+                for pair in zip(*played, strict=True):
                     bar.update()
                     before, after = (float(getattr(result, self.quantity)) for result in pair)
-                    self.seen.append((seed, before, after))
+                    self.seen.append((before, after))
                     yield after - before
 
     def save(self, path: Path) -> None:
         """Write every pair that was looked at as CSV, one line per pair."""
         table = io.StringIO(newline="")
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["seed", f"{self.quantity} of reference", f"{self.quantity} of method"])
-        writer.writerows((seed, f"{before:.6g}", f"{after:.6g}") for seed, before, after in self.seen)
+        writer.writerow([*self._worlds.columns, f"{self.quantity} of reference", f"{self.quantity} of method"])
+        for number, (before, after) in enumerate(self.seen):
+            writer.writerow([*self._worlds.place(number), f"{before:.6g}", f"{after:.6g}"])
         write_text(path, table.getvalue())
-
-    def _play(self, cell: Cell, denoising: bac.Denoising, seeds: Sequence[int]) -> list[EpisodeResult]:
-        unit = Unit(unit_key(self._settings, cell, denoising), cell, denoising, tuple(seeds))
-        for result in self._player.play(missing(unit, self._log)):
-            self._log.add(unit.key, result)
-        episodes = self._log.episodes(unit.key)
-        return [episodes[seed] for seed in seeds]
 
 
 def certify(
@@ -109,6 +104,7 @@ def certify(
     margin: float,
     confidence: float,
     options: Any,
+    many: ManyTasks | None = None,
 ) -> Certificate:
     """Play until the verdict, and write ``bac.json``, ``certificate.json`` and the evidence, ``pairs.csv``.
 
@@ -119,17 +115,21 @@ def certify(
         margin: Largest tolerated loss, in (0, 1).
         confidence: Confidence of the verdict, in (0, 1).
         options: `certify` of ``configs/eval.yaml``.
+        many: Play all tasks of this policy in turn, instead of the task of `settings`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     probe(folder / CERTIFICATE_NAME)  # before hours of episodes
-    pairs = Pairs(settings, subject, options)
+    first = options.first_seed
+    worlds: Worlds = OneTask(settings, first) if many is None else AllTasks(many, first)
+    quantity = options.quantity or ("score" if settings.judged_by_score else "success")
+    pairs = Pairs(worlds, subject, quantity, options, progress=settings.progress)
     outcome = non_inferiority(pairs.differences(), margin, confidence=confidence)
     low, high = bounds(outcome.differences, confidence=confidence)
     subject.denoising.save(folder / "bac.json")
     pairs.save(folder / "pairs.csv")
     certificate = Certificate(
         verdict=outcome.verdict,
-        task=settings.task,
+        task=worlds.task,
         method=subject.cell.name,
         reference=itself(subject.cell).name,
         quantity=pairs.quantity,
@@ -139,7 +139,7 @@ def certify(
         high=high,
         margin=margin,
         confidence=confidence,
-        first_seed=options.first_seed,
+        first_seed=first,
         schedule_hash=file_hash(folder / "bac.json"),
         weights_hash=settings.identity["weights"],
         command=command_line(),
@@ -154,7 +154,7 @@ def subject_of(config: Any, settings: Settings) -> Subject:
     """The subject that the configuration names: a file, the policy's tuned Denoising, or a cache.
 
     Raises:
-        SystemExit: The configuration names the dense reference itself.
+        SystemExit: The configuration names the dense reference itself, or a cache and a policy of several tasks.
     """
     if config.certify.file:
         return stored_subject(Path(config.certify.file), cell_of(config))
@@ -163,6 +163,8 @@ def subject_of(config: Any, settings: Settings) -> Subject:
     cell = cell_of(config)
     if cell.is_dense:
         raise SystemExit("cache: dense is the reference itself; name a cache, tuned=true, or certify.file=FILE")
+    if config.get("tasks"):
+        raise SystemExit("cache: is calibrated on one task, and this policy has several; name certify.file=FILE")
     return Subject(cell, Comparison(settings).denoising(cell))
 
 
@@ -182,10 +184,12 @@ def stored_subject(path: Path, sampler: Cell) -> Subject:
 def main(config: Any) -> None:
     """Certify the subject that the configuration names."""
     log_to_terminal()
-    settings = settings_of(config)
-    folder = Path(config.certify.folder)
-    options = {"margin": config.margin, "confidence": config.confidence, "options": config.certify}
-    print(certify(settings, subject_of(config, settings), folder, **options), f"\nWritten to {folder}")
+    tasks = config.get("tasks")
+    settings = settings_of(config, of_many_tasks=bool(tasks))
+    subject, folder = subject_of(config, settings), Path(config.certify.folder)
+    many = ManyTasks(settings, tasks, config.vla.pixels) if tasks else None
+    options = {"margin": config.margin, "confidence": config.confidence, "options": config.certify, "many": many}
+    print(certify(settings, subject, folder, **options), f"\nWritten to {folder}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class ManyTasks:
         self.settings = replace(settings, task="many-tasks", env_options={**options_of_all, **size})
         self.loaded = settings.load_policy()
         self.folder = self.settings.folder / "vla"
+        self._pools: dict[str, EnvPool] = {}
         self.log: EpisodeLog[MeteredResult] = EpisodeLog(self.folder / "episodes.jsonl", MeteredResult)
 
     def play(self, cells: Sequence[Cell], only: Sequence[str] = ()) -> None:
@@ -71,6 +72,15 @@ class ManyTasks:
         """The episodes of one way on one task, by seed."""
         done = self.log.episodes(self._key(cell, task))
         return [done[seed] for seed in self.settings.seeds]
+
+    def episodes(self, cell: Cell, task: str, seeds: Sequence[int]) -> dict[int, MeteredResult]:
+        """Episodes of one way on one task, by seed; those of `seeds` that are missing are played first."""
+        key = self._key(cell, task)
+        missing = [seed for seed in seeds if seed not in self.log.episodes(key)]
+        pool = self._pools.setdefault(task, EnvPool(self.worlds[task].make_env))
+        for result in self._episodes(pool, cell, missing):
+            self.log.add(key, result)
+        return self.log.episodes(key)
 
     def all_results(self, cell: Cell) -> list[MeteredResult]:
         """The episodes of one way on all tasks, task by task."""

@@ -1,10 +1,13 @@
 """One policy on several tasks that it tells apart by the instruction."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
+from bac.certificate import Certificate
+from eval.certify import Subject, certify
 from eval.experiments.vla import late_report
 from eval.experiments.vla.__main__ import recorded
 from eval.experiments.vla.experiment import Experiment
@@ -81,6 +84,29 @@ def test_a_late_world_is_played_at_every_delay_and_read_at_every_rate(many, tmp_
     late_report.publish(tmp_path, rows, machines)
     assert "| a robot | Euler-2 | 100.0 |" in (tmp_path / "late.md").read_text()
     assert "never in time (4)" in (tmp_path / "late.md").read_text()
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_a_certificate_plays_all_tasks_in_turn(many, tmp_path):
+    experiment = many()
+    cell = next(cell for cell in experiment.cells if cell.name == "fitted-1")
+    options = SimpleNamespace(quantity=None, first_seed=3_000_000, max_n=5, batch=4)
+    certificate = certify(
+        experiment.many.settings,
+        Subject(cell, cell.denoising),
+        tmp_path,
+        margin=0.5,
+        confidence=0.95,
+        options=options,
+        many=experiment.many,
+    )
+    assert (certificate.task, certificate.n, certificate.reference) == ("metaworld, 2 tasks", 5, "FlowMatchEuler-10")
+    header, *pairs = (tmp_path / "pairs.csv").read_text().splitlines()
+    assert header == "task,seed,success of reference,success of method"
+    worlds = [f"{task},{3_000_000 + turn}" for turn in range(3) for task in TASKS][:5]
+    assert pairs == [f"{world},0,0" for world in worlds]
+    assert Certificate.beside(tmp_path / "bac.json") == certificate
 
 
 @pytest.mark.sim
