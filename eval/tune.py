@@ -2,12 +2,13 @@
 
 The policy itself visits the observations, in worlds that no evaluated episode uses. ``solver=`` configures it, and
 that is the reference: DDPM-100 unless it says otherwise. Afterwards the chosen Denoising is timed a second time, in a
-process of its own and by the wall clock, because a budget that is met once may have been met by luck.
+process of its own and by the wall clock, because a budget that is met once may have been met by luck. A policy that is
+told its task in words visits all its tasks.
 """
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bac.files import probe, write_text
 from bac.plan.replay import replay_named
 from bac.tuning import Budget, Tuned
 from bac.tuning.batches import in_parts
+from eval.compared.many_tasks import ManyTasks
 from eval.measure.fresh import fresh_latency
 from eval.play.visit import visited
 from eval.setup.batches import Batch, one_of
@@ -36,7 +38,9 @@ ASKED = ("target_latency_s", "target_hz", "max_action_error", "control_hz", "n_a
 REPORT_NAME = "bac.tuned.json"  # as `bac tune` calls it
 
 
-def ready(settings: Settings, cell: Cell, denoising: bac.Denoising, batch: Batch) -> Callable[[], Any]:
+def ready(
+    settings: Settings, cell: Cell, denoising: bac.Denoising, batch: Batch, *, told: bool = False
+) -> Callable[[], Any]:
     """Load the policy, put the Denoising on it, and return the call that makes one action chunk.
 
     Args:
@@ -44,11 +48,23 @@ def ready(settings: Settings, cell: Cell, denoising: bac.Denoising, batch: Batch
         cell: The policy's configuration.
         denoising: The Denoising to put on.
         batch: One observation, `[1, To, D]` each.
+        told: The policy is told its task in words; such policies take no generator.
     """
     policy = settings.load_policy().policy
     configure(policy, cell)
     bac.wrap(policy, denoising)
+    if told:
+        return partial(policy.predict_action_chunk, batch)
     return partial(policy.predict_action_chunk, batch, generator=torch.Generator().manual_seed(0))
+
+
+def seen(settings: Settings, cell: Cell, count: int, tasks: Sequence[str] | None, pixels: int) -> tuple[Any, Batch]:
+    """The policy, and `count` observations that it visits by itself, of all `tasks` if it has several."""
+    if tasks:
+        many = ManyTasks(settings, tasks, pixels)
+        return many.loaded, many.observations(CALIBRATION_SEED, count, cell)
+    loaded = settings.load_policy()
+    return loaded, visited(loaded, settings.make_env, CALIBRATION_SEED, count, cell=cell, progress=True)
 
 
 def publish(folder: Path, tuned: Tuned, again: Mapping[str, float]) -> None:
@@ -74,13 +90,14 @@ def main(config: Any) -> None:
         Budget.of(**asked, margin=options["margin"])  # refuses what makes no sense before minutes of work
     folder.mkdir(parents=True, exist_ok=True)
     probe(folder / "bac.json")  # before minutes of work
-    settings, cell = settings_of(config), cell_of(config).sampler
-    loaded = settings.load_policy()
-    batch = visited(loaded, settings.make_env, CALIBRATION_SEED, count, cell=cell, progress=True)
+    tasks, cell = config.get("tasks"), cell_of(config).sampler
+    settings = settings_of(config, of_many_tasks=bool(tasks))
+    loaded, batch = seen(settings, cell, count, tasks, config.vla.pixels)
     configure(loaded.policy, cell)
     tuned = bac.tune(loaded.policy, in_parts(batch, min(BATCH, count // 2)), rounds=rounds, **options)
     print(tuned)
-    again = fresh_latency(partial(ready, settings, cell, tuned.denoising, one_of(batch)), rounds=5 * rounds)
+    make = partial(ready, settings, cell, tuned.denoising, one_of(batch), told=bool(tasks))
+    again = fresh_latency(make, rounds=5 * rounds)
     print(f"again: p50 {again['p50_ms']:.1f} ms, p95 {again['p95_ms']:.1f} ms; {tuned.budget}")
     publish(folder, tuned, again)
 
