@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CLASSES = {
     "diffusion_transformer": "policies.diffusion_transformer.modeling_diffusion_transformer:DiffusionTransformerPolicy",
+    "small_diffusion": "policies.small_diffusion.modeling_small_diffusion:SmallDiffusionPolicy",
     "small_pi0": "policies.small_pi0.modeling_small_pi0:SmallPI0Policy",
     "smolvla": "lerobot.policies.smolvla.modeling_smolvla:SmolVLAPolicy",
 }
@@ -48,7 +49,7 @@ def load(
 
     Args:
         path: Folder written by LeRobot's trainer, `policies.train` or `policies.convert`.
-        solver: "DDPM", "DDIM" or "DPM-Solver++", of DP-T only; `None` keeps the checkpoint's.
+        solver: "DDPM", "DDIM" or "DPM-Solver++", of DP-T and the U-Net only; `None` keeps the checkpoint's.
         num_inference_steps: Denoising steps per run (K); `None` keeps the checkpoint's.
         device: Device that the policy runs on, such as "cuda".
 
@@ -89,7 +90,7 @@ def set_steps(policy: "PreTrainedPolicy", num_steps: int | None, solver: str | N
         policy: A policy that `load` returned.
         num_steps: Denoising steps K; `None` keeps them.
         solver: Name of a solver; `None` keeps the policy's. pi0 and SmolVLA have Euler's method only.
-        options: Further options of DP-T's `use_solver`.
+        options: ``timestep_spacing``, and further options of DP-T's `use_solver`.
 
     Raises:
         ValueError: The policy has no such solver.
@@ -104,7 +105,19 @@ def set_steps(policy: "PreTrainedPolicy", num_steps: int | None, solver: str | N
         setattr(config, option, num_steps or getattr(config, option))
         return
     sampler = any_policy.diffusion
+    if kind == CLASSES["small_diffusion"]:
+        _use_solver(sampler, solver or config.noise_scheduler_type, num_steps or sampler.num_inference_steps, **options)
+        return
     sampler.use_solver(solver or config.noise_scheduler_type, num_steps or sampler.num_inference_steps, **options)
+
+
+def _use_solver(sampler: Any, solver: str, num_steps: int, timestep_spacing: str | None = None) -> None:
+    """Put a noise scheduler on LeRobot's own sampler, which sets its timesteps anew in every run."""
+    from policies.diffusion_transformer.solvers import make_noise_scheduler, set_timesteps
+
+    noise_scheduler = make_noise_scheduler(sampler.config, solver, timestep_spacing)
+    set_timesteps(noise_scheduler, num_steps)
+    sampler.noise_scheduler, sampler.num_inference_steps = noise_scheduler, num_steps
 
 
 def _load_processors(

@@ -7,6 +7,7 @@ counted, like a profiler that sees only the causal half; here this is a differen
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from bac.adapters import find_host
 from bac.caching.block import BlockKind
 
 LAYER = re.compile(r"\.decoder\.layers\.\d+$")
+UNIT_PARTS = ("conv1", "cond_encoder", "conv2")  # of a U-Net's residual unit: all but the shortcut
 
 
 def paper_gflop(num_feed_forward: int, num_self_attention: int, num_cross_attention: int) -> float:
@@ -82,15 +84,38 @@ def policy_flops(policy: Any, schedule: bac.Schedule | None, num_steps: int) -> 
     """FLOP of one action chunk at batch 1: updated blocks by formula, the rest measured.
 
     Args:
-        policy: A `diffusion_transformer` policy, or another policy whose attribute `diffusion` is its sampler.
+        policy: A `diffusion_transformer` policy, or another policy whose attribute `diffusion` is its sampler; or a
+            U-Net of LeRobot's, of which all is measured.
         schedule: The update steps of every block, or None if all blocks update at every step.
         num_steps: Denoising steps K.
     """
+    blocks = blocks_of(policy)
+    if blocks[0].kind is BlockKind.LAYER:
+        by_block, fixed = unet_flops(policy)
+    else:
+        by_block, fixed = _transformer_blocks_flops(policy, blocks), fixed_flops(policy)
+    updates = {name: num_steps if schedule is None else len(schedule.update_steps[name]) for name in by_block}
+    return num_steps * fixed + sum(updates[name] * flop for name, flop in by_block.items())
+
+
+def unet_flops(policy: Any) -> tuple[dict[str, int], int]:
+    """FLOP of one evaluation of LeRobot's U-Net, measured: of every block by name, and of what no cache saves."""
+    unet, config = policy.diffusion.unet, policy.config
+    like = unet.final_conv[1].weight
+    sample = like.new_zeros(1, config.horizon, config.action_feature.shape[0])
+    told = unet.mid_modules[0].cond_encoder[1].in_features - config.diffusion_step_embed_dim
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+        unet(sample, torch.zeros(1, dtype=torch.long, device=like.device), like.new_zeros(1, told))
+    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    units = [block.name.removesuffix(".conv2") for block in blocks_of(policy)]
+    by_block = {
+        f"{unit}.conv2": sum(counts[f"{type(unet).__name__}.{unit}.{part}"] for part in UNIT_PARTS) for unit in units
+    }
+    return by_block, counter.get_total_flops() - sum(by_block.values())
+
+
+def _transformer_blocks_flops(policy: Any, blocks: Sequence[bac.Block]) -> dict[str, int]:
     denoiser = policy.diffusion.transformer
     memory_tokens, width = denoiser.cond_pos_emb.shape[1:]
     sizes = {"tokens": denoiser.chunk_shape[0], "width": width, "memory_tokens": memory_tokens}
-    total = num_steps * fixed_flops(policy)
-    for block in blocks_of(policy):
-        updates = num_steps if schedule is None else len(schedule.update_steps[block.name])
-        total += updates * block_flops(block.kind, **sizes)
-    return total
+    return {block.name: block_flops(block.kind, **sizes) for block in blocks}

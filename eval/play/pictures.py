@@ -10,9 +10,14 @@ import numpy as np
 import torch
 from lerobot.utils.constants import OBS_IMAGE, OBS_STATE
 
-from eval.play.rollout import Seat
+from eval.play.rollout import Seat, predict_chunks
 from eval.setup.batches import Batch
 from policies.demonstrations import OBS_WRIST
+
+
+def predictor(loaded: Any) -> Callable[..., np.ndarray]:
+    """What predicts the chunks of a policy in `eval.play.rollout.play`: from pictures if it sees any."""
+    return predict_from_pictures if loaded.policy.config.image_features else predict_chunks
 
 
 def predict_from_pictures(

@@ -153,6 +153,7 @@ def play(
     think_steps: int = 0,
     hold: HoldAction | None = None,
     observe: Callable[[Batch], None] | None = None,
+    predict: Callable[..., Iterable[np.ndarray]] | None = None,
 ) -> Iterator[EpisodeResult]:
     """Play one episode per seed and yield each as it ends.
 
@@ -164,6 +165,7 @@ def play(
         think_steps: Control steps that pass while the policy computes a chunk; 0 is lock-step.
         hold: Hold action for these control steps; needed if `think_steps` is not 0.
         observe: Called with every preprocessed batch of observations.
+        predict: Predicts the chunks of the running seats; `predict_chunks` by default, see `take_turns`.
 
     Raises:
         ValueError: `think_steps` without `hold`.
@@ -180,7 +182,7 @@ def play(
             seat.wait(think_steps, hold)
         seat.execute(chunk)
 
-    yield from take_turns(loaded, seats, seeds, advance, observe)
+    yield from take_turns(loaded, seats, seeds, advance, observe, predict or predict_chunks)
 
 
 def take_turns(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from eval.play.pictures import predictor
 from eval.play.rollout import EnvPool, play
 from eval.setup.batches import Batch, spread
 from eval.setup.cells import Cell, dense, running
@@ -41,7 +42,7 @@ def visited(
     pool = EnvPool(make_env)
     try:
         with running(loaded.policy, cell):
-            played = play(loaded, pool, seeds, pool_size=POOL, observe=seen.append)
+            played = play(loaded, pool, seeds, pool_size=POOL, observe=seen.append, predict=predictor(loaded))
             for _ in tqdm(played, "observe", num_episodes, unit="episode", disable=not progress):
                 pass
     finally:

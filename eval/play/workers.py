@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import bac
 from eval.play.launchers import launcher_named
+from eval.play.pictures import predictor
 from eval.play.realtime import Pace, hold_of, play_realtime
 from eval.play.records import EpisodeLog
 from eval.play.rollout import EnvPool, EpisodeResult, play
@@ -53,7 +54,8 @@ class UnitPlayer:
             if unit.pace is not None:
                 yield from play_realtime(self._loaded, self._pool, unit.seeds, unit.pace, **options)
             else:
-                yield from play(self._loaded, self._pool, unit.seeds, think_steps=unit.think_steps, **options)
+                options |= {"think_steps": unit.think_steps, "predict": predictor(self._loaded)}
+                yield from play(self._loaded, self._pool, unit.seeds, **options)
 
 
 def unit_key(settings: Settings, cell: Cell, denoising: bac.Denoising, think_steps: int = 0) -> str:

@@ -1,4 +1,5 @@
 """LeRobot imports this module at the start of its commands; the imports below register the types of policies."""
 
 import policies.diffusion_transformer.configuration_diffusion_transformer
+import policies.small_diffusion.configuration_small_diffusion
 import policies.small_pi0.configuration_small_pi0  # noqa: F401

@@ -21,6 +21,7 @@ RECIPES = {
     "diffusion_transformer": "policies.recipes.diffusion_transformer:DiffusionTransformerRecipe",
     "pi0": "policies.recipes.pi0:PI0Recipe",
     "smolvla": "policies.recipes.smolvla:SmolVLARecipe",
+    "unet": "policies.recipes.unet:UNetRecipe",
 }
 
 

@@ -112,6 +112,19 @@ def diffusion(**options: Any) -> nn.Module:
 
 
 @built_once
+def small_diffusion(**options: Any) -> nn.Module:
+    """This repository's type of policy, which sees a picture."""
+    from policies.small_diffusion.configuration_small_diffusion import SmallDiffusionConfig
+    from policies.small_diffusion.modeling_small_diffusion import SmallDiffusionPolicy
+
+    sizes = {"down_dims": (16, 24), "horizon": 8, "n_action_steps": 5, "diffusion_step_embed_dim": 8}
+    sees = {"vision_widths": (3, 5, 7), "spatial_softmax_num_keypoints": 3, "noise_scheduler_type": "DDIM"}
+    config = SmallDiffusionConfig(**features(), **{"device": "cpu", **sizes, **sees, **options})
+    torch.manual_seed(3)
+    return SmallDiffusionPolicy(config).eval()
+
+
+@built_once
 def multi_task_dit(*, state: int = STATE, **options: Any) -> nn.Module:
     from lerobot.policies.multi_task_dit import modeling_multi_task_dit as modeling
     from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig

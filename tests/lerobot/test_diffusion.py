@@ -44,6 +44,14 @@ class TestDDIM(TestDDPM):
     options = {"num_inference_steps": 7, "noise_scheduler_type": "DDIM", "use_film_scale_modulation": True}
 
 
+class TestSmallDiffusion(TestDDPM):
+    def make_policy(self) -> nn.Module:
+        return models.small_diffusion(**self.options)
+
+    def make_batch(self, batch_size: int) -> dict[str, Tensor]:
+        return models.observation(batch_size, steps=1)
+
+
 def test_blocks_are_in_order_of_evaluation():
     names = [block.name for block in find_host(models.diffusion()).blocks]
     assert names[:2] == ["down_modules.0.0.conv2", "down_modules.0.1.conv2"]

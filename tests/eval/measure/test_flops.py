@@ -74,3 +74,19 @@ def test_the_probes_go_where_the_denoiser_is(device, dtype):
     assert fixed_flops(RandomPolicy(Setting(**sizes, device=device, dtype=dtype))) == fixed_flops(
         RandomPolicy(Setting(**sizes))
     )
+
+
+@pytest.mark.slow
+def test_the_flops_of_a_u_net_are_measured():
+    from eval.measure.flops import blocks_of, policy_flops, unet_flops
+    from tests.lerobot import models
+
+    policy = models.small_diffusion()
+    by_block, fixed = unet_flops(policy)
+    # actions 2 x 8 in, 16 out, kernel 5; then 16 to 16; told 8 + 3 + 6 numbers, a scale and a shift for 16 channels
+    assert by_block["down_modules.0.0.conv2"] == 2 * 8 * 5 * (2 * 16 + 16 * 16) + 2 * 17 * 32
+    assert list(by_block) == [block.name for block in blocks_of(policy)]
+    assert policy_flops(policy, None, 7) == 7 * (fixed + sum(by_block.values()))
+    steps = dict.fromkeys(by_block, (0,)) | {"down_modules.0.0.conv2": (0, 3, 5)}
+    extra = 2 * by_block["down_modules.0.0.conv2"]
+    assert policy_flops(policy, bac.Schedule(7, steps), 7) == 7 * fixed + sum(by_block.values()) + extra
