@@ -3,6 +3,8 @@
 from pathlib import Path
 
 _NAMES = (
+    "adroit-door",
+    "adroit-relocate",
     "assembly-v3",
     "hammer-v3",
     "hammer-v3-flow",
