@@ -269,8 +269,8 @@ def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> 
         what = "Inductor" if compiler else "re-association"
         try:
             compiled = _compile_with(program, recordings, passes, compiler, skipped)
-        except (Refusal, RuntimeError) as error:
-            skipped.append(f"{what}: {str(error).splitlines()[0]}")
+        except Exception as error:  # a compiler raises errors of its own, and those of the files that it writes
+            skipped.append(f"{what}: {_first_line(error)}")
             continue
         if compiled.error <= fast_bound:
             return replace(compiled, skipped=tuple(skipped), tolerance=fast_bound)
@@ -300,9 +300,13 @@ def _compile_with(
         try:
             replay = GraphedReplay(special, recordings[0].leaves)
         except (Refusal, RuntimeError) as error:  # the flat program stays
-            skipped.append(f"CUDA graph: {str(error).splitlines()[0]}")
+            skipped.append(f"CUDA graph: {_first_line(error)}")
     largest = max(recording.error_of(replay) for recording in recordings)
     return Compiled(special, stages, replay, source, largest, recordings[0].seconds(replay))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _is_on_gpu(program: Program) -> bool:

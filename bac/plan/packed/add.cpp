@@ -8,10 +8,7 @@ Tensor add_four(Tensor a, Tensor b, Tensor c, Tensor d) {
   for (const Tensor& part : {b, c, d})
     STD_TORCH_CHECK(part.numel() == a.numel() || part.numel() == 1, "what is added must be as a, or one number");
   Tensor result = torch::stable::new_empty(a, a.sizes());
-  for (Tensor* part : {&a, &b, &c, &d}) {
-    STD_TORCH_CHECK(part->scalar_type() == torch::headeronly::ScalarType::Float, "what is added must be float32");
-    *part = torch::stable::contiguous(*part);
-  }
+  for (Tensor* part : {&a, &b, &c, &d}) *part = torch::stable::contiguous(*part);
   auto* to = static_cast<float*>(result.data_ptr());
   const int64_t size = a.numel();
   struct Part {

@@ -8,6 +8,7 @@ its products, what is between them, and the addition to the stream. `bac.plan.pa
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ from torch import Tensor
 
 MOST_ROWS = 32
 _COLUMNS = 16  # of a panel, as in rows.h
+_ONE_AT_A_TIME = threading.Lock()  # a second registration of the operators fails
 
 # Files of one translation unit, in this order. Their own includes are for readers and editors.
 SOURCES = ("rows.h", "sublayer.h", "product.cpp", "feed_forward.cpp", "attention.cpp", "add.cpp")
@@ -49,9 +51,14 @@ class Kernels:
     missing: str = ""
 
 
-@cache
 def kernels() -> Kernels:
     """Compile the operators with Inductor's compiler, or find them in Inductor's cache on disk."""
+    with _ONE_AT_A_TIME:
+        return _compiled()
+
+
+@cache
+def _compiled() -> Kernels:
     try:
         importlib.import_module("torch._inductor.codecache").CppCodeCache.load(source())
         shapes: dict[str, Callable[..., Any]] = {
@@ -66,7 +73,14 @@ def kernels() -> Kernels:
             torch.library.register_fake(f"bac::{name}", shape)
         return Kernels(*(getattr(torch.ops.bac, name).default for name in shapes))
     except Exception as error:  # a compiler that is missing or too old raises its own errors
-        return Kernels(missing=str(error).strip().partition("\n")[0] or type(error).__name__)
+        return Kernels(missing=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """What an error says first, and the first error of a compiler that it quotes."""
+    first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+    quoted = next((line.partition("error: ")[2] for line in rest if "error: " in line), "")
+    return f"{first}: {quoted}" if quoted else first
 
 
 def source() -> str:
@@ -78,7 +92,7 @@ def source() -> str:
 
 def missing() -> str:
     """Why the operators are missing although a plan could use them; empty if not, or if no plan has asked."""
-    return kernels().missing if kernels.cache_info().currsize else ""
+    return _compiled().missing if _compiled.cache_info().currsize else ""
 
 
 def pack(weight: Tensor) -> Tensor:

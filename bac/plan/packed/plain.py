@@ -1,6 +1,11 @@
 """What the sublayers of `bac.plan.packed` compute, in PyTorch's operators, for tests and for trials.
 
-Weights are `[in, out]`. A sublayer returns its feature, and the stream after it: ``x + feature + rest``.
+Weights are `[in, out]`. A sublayer returns its feature, and the stream after it: ``x + feature + rest``. Most take
+
+- `x`: rows, `[..., E]`, at most 32 of them. Attention takes them for the T tokens of one sample.
+- `norm`, `shift`, `eps`: the layer norm's weight `[E]`, its bias `[E]`, and what it adds to a variance.
+- `rest`: added to the stream, too: as `x` or `[E]`. Part of the feature that is returned if `with_rest`.
+- `by`: how to multiply.
 """
 
 from __future__ import annotations
@@ -25,13 +30,8 @@ def norm_product(
     """``norm(x) @ weight + bias``.
 
     Args:
-        x: `[..., E]`, at most 32 rows, as in all of these.
-        norm: Weight of a layer norm, `[E]`.
-        shift: Its bias, `[E]`.
-        eps: Added to its variances.
         weight: `[E, N]`.
         bias: `[N]`.
-        by: How to multiply.
     """
     return by(F.layer_norm(x, norm.shape, norm, shift, eps), weight, bias)
 
@@ -54,18 +54,11 @@ def feed_forward(
     """``gelu(norm(x) @ up + up_bias) @ down + down_bias``.
 
     Args:
-        x: `[..., E]`.
-        norm: As in `norm_product`.
-        shift: As in `norm_product`.
-        eps: As in `norm_product`.
         up: `[E, F]`.
         up_bias: `[F]`.
         down: `[F, E]`.
         down_bias: `[E]`.
         by_tanh: Approximate GELU as PyTorch's ``approximate="tanh"`` does.
-        rest: Added to the stream, too: as `x` or `[E]`.
-        with_rest: Whether it is part of the feature that is returned.
-        by: How to multiply.
     """
     hidden = norm_product(x, norm, shift, eps, up, up_bias, by=by)
     feature = by(F.gelu(hidden, approximate="tanh" if by_tanh else "none"), down, down_bias)
@@ -89,13 +82,9 @@ def self_attention(
     *,
     by: Multiply = multiplied,
 ) -> tuple[Tensor, Tensor]:
-    """``attend(norm(x) @ inner + inner_bias) @ outer + outer_bias``, all rows being the tokens of one sample.
+    """``attend(norm(x) @ inner + inner_bias) @ outer + outer_bias``.
 
     Args:
-        x: `[..., E]`, T rows.
-        norm: As in `norm_product`.
-        shift: As in `norm_product`.
-        eps: As in `norm_product`.
         inner: Weight of queries, keys and values, head after head in each: `[E, 3 E]`.
         inner_bias: `[3 E]`.
         mask: Added to the scores, `[T, T]`; no row of it may be all -inf.
@@ -103,9 +92,6 @@ def self_attention(
         outer_bias: `[E]`.
         heads: Number of heads.
         scale: Factor of the scores.
-        rest: Added to the stream, too: as `x` or `[E]`.
-        with_rest: Whether it is part of the feature that is returned.
-        by: How to multiply.
     """
     rows = x.flatten(0, -2)
     packed = norm_product(rows, norm, shift, eps, inner, inner_bias, by=by)
@@ -131,17 +117,11 @@ def cross_attention(
     """``softmax(norm(x) @ keys.T + offset) @ values + bias``, as `bac.plan.passes.absorb` writes a cross-attention.
 
     Args:
-        x: `[..., E]`, T rows.
-        norm: As in `norm_product`.
-        shift: As in `norm_product`.
-        eps: As in `norm_product`.
         keys: Factors of the keys, head after head: `[H * S, E]`.
         offset: Added to the scores, `[H * S]`, `[1, H * S]` or `[T, H * S]`.
         values: Factors of the values, `[H * S, E]`.
         bias: `[E]`.
         heads: Number of heads H; the shares of each sum to one.
-        rest: Added to the stream, too: as `x` or `[E]`.
-        with_rest: Whether it is part of the feature that is returned.
     """
     rows = F.layer_norm(x, norm.shape, norm, shift, eps).flatten(0, -2)
     scores = torch.addmm(offset, rows, keys.t())

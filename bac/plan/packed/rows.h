@@ -103,7 +103,10 @@ inline void softmax(float* row, int64_t size) {
 // Memory that nobody has written yet.
 inline std::unique_ptr<float[]> numbers(int64_t size) { return std::unique_ptr<float[]>(new float[size]); }
 
-inline const float* data(const Tensor& tensor) { return static_cast<const float*>(tensor.data_ptr()); }
+inline const float* data(const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.scalar_type() == torch::headeronly::ScalarType::Float, "all tensors must be float32");
+  return static_cast<const float*>(tensor.data_ptr());
+}
 
 inline void check_size(const Tensor& tensor, int64_t size, const char* rule) {
   STD_TORCH_CHECK(tensor.numel() == size, rule, ", which is ", size, " numbers");
@@ -140,7 +143,8 @@ void multiply_all(const float* x, int64_t rows, const Tensor& packed, int64_t fe
   const int64_t depth = packed.size(1), panels = packed.size(0);
   const float* weights = data(packed);
   const int64_t groups = (rows + kRows - 1) / kRows, group = (rows + groups - 1) / std::max<int64_t>(groups, 1);
-  torch::stable::parallel_for(0, panels, std::max<int64_t>(1, kGrain / (depth * kColumns)), [&](int64_t p, int64_t end) {
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(depth * kColumns, 1));
+  torch::stable::parallel_for(0, panels, grain, [&](int64_t p, int64_t end) {
     float sums[kMostRows * kColumns];
     for (; p < end; ++p) {
       std::fill_n(sums, rows * kColumns, 0.f);

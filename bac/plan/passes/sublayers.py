@@ -134,7 +134,8 @@ class SiteFinder:
             return None
         if self.score_mask(found) is None:
             return None
-        scale = dict(found.attention.options).get("scale") or size**-0.5
+        given = dict(found.attention.options).get("scale")
+        scale = size**-0.5 if given is None else given
         inner = (found.packed, found.attention)
         return self._site("self_attention", product, inner, found.packed, (heads, float(scale)), found)
 
@@ -268,5 +269,5 @@ class SiteFinder:
         """Whether it adds two different values of one shape, in float32."""
         if total.operator != aten.add.Tensor or total.options or len(set(total.inputs)) != 2:
             return False
-        shapes = {self.program.meta[v].shape for v in (*total.inputs, *total.outputs) if v in self.program.meta}
-        return len(shapes) == 1 and self.program.meta[total.outputs[0]].dtype == torch.float32
+        metas = [self.program.meta[v] for v in (*total.inputs, *total.outputs) if v in self.program.meta]
+        return {(m.shape, m.dtype) for m in metas} == {(metas[-1].shape, torch.float32)}

@@ -17,6 +17,7 @@ from bac.plan.executor import Replayer
 from tests.bac.models import TickPolicy
 from tests.bac.plan.runs import FIRST
 from tests.bac.plan.test_guard import Sum, chunk
+from tests.policies.models import observations, small_policy
 
 
 class Opaque:
@@ -98,6 +99,19 @@ def test_a_module_whose_inside_cannot_be_seen_is_named_with_what_to_do(compiled,
     with pytest.warns(RuntimeWarning, match=reason) as caught:
         assert chunk(policy) == chunk(policy)
     assert len(caught) == 1 and "Error" not in str(caught[0].message)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), ImportError("no sympy"), ValueError()])
+def test_a_compiler_that_fails_in_a_way_of_its_own_leaves_a_plan_that_is_not_compiled(monkeypatch, error):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr("bac.plan.inductor._compile", failing)
+    policy = small_policy(n_layer=1)
+    policy.diffusion.use_solver("DDIM", 4)
+    bac.wrap(policy, replay=bac.Replay(exact=False, compile=True, record="ahead"))
+    plan = bac.plan.record(policy, observations(1))
+    assert f"Inductor: {str(error) or 'ValueError'}" in plan.skipped
 
 
 def test_of_many_refused_shapes_the_least_recently_met_are_forgotten(monkeypatch):

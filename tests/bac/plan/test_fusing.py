@@ -120,6 +120,32 @@ def test_features_of_other_steps_are_added_by_the_operator():
 
 
 @pytest.mark.usefixtures("_plain")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int64])
+def test_numbers_of_another_type_are_not_added_by_the_operator(dtype):
+    layer = Layer()
+
+    def run(x, other):
+        feature = layer.feed(x) + other
+        return x + feature.float()
+
+    leaves = numbers(1, TOKENS, WIDTH), torch.ones(1, TOKENS, WIDTH, dtype=dtype)
+    assert "add" in fused(run, *leaves, module=layer)
+
+
+@pytest.mark.usefixtures("_plain")
+def test_a_scale_of_zero_weighs_all_tokens_alike():
+    layer = Layer()
+
+    def run(x):
+        packed = F.linear(layer.norms[0](x), layer.attention.in_proj_weight, layer.attention.in_proj_bias)
+        parts = packed.view(1, TOKENS, 3, HEADS, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(*parts, scale=0.0).transpose(1, 2).reshape(x.shape)
+        return x + layer.attention.out_proj(attended)
+
+    assert fused(run, numbers(1, TOKENS, WIDTH), module=layer) == ["self_attention"]
+
+
+@pytest.mark.usefixtures("_plain")
 def test_a_head_after_a_norm_is_one_operator():
     head = nn.Sequential(nn.LayerNorm(WIDTH, elementwise_affine=False), nn.Linear(WIDTH, 7))
     assert fused(head, numbers(TOKENS, WIDTH), module=head) == ["norm_product"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import pytest
@@ -93,6 +95,16 @@ def test_the_operator_refuses_what_does_not_fit(x, weight, added, rule):
         kernels().product(torch.ones(x), torch.ones(weight), torch.ones(added), 5)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_operator_refuses_other_numbers_than_float32(place):
+    arguments = [torch.ones(2, 3), torch.ones(1, 3, 16), torch.ones(5)]
+    arguments[place] = arguments[place].half()
+    with pytest.raises(RuntimeError, match="float32"):
+        kernels().product(*arguments, 5)
+
+
 @pytest.mark.usefixtures("_always", "_plain")
 @pytest.mark.parametrize("bias", [True, False])
 def test_products_with_constant_weights_are_packed(bias):
@@ -136,15 +148,18 @@ def test_a_weight_is_packed_once_for_all_plans():
     assert torch.equal(layouts.in_panels(weight), pack(weight))
 
 
+def compiling(monkeypatch, load):
+    """Make `load` the compiler, in a process that has not compiled yet."""
+    monkeypatch.setattr(importlib.import_module("torch._inductor.codecache").CppCodeCache, "load", load)
+    monkeypatch.setattr(library, "_compiled", cache(library._compiled.__wrapped__))
+
+
 @pytest.fixture
 def _without_compiler(monkeypatch):
     def failing(_):
         raise RuntimeError("no working C++ compiler found\nsearched: g++")
 
-    monkeypatch.setattr(importlib.import_module("torch._inductor.codecache").CppCodeCache, "load", failing)
-    fresh = cache(kernels.__wrapped__)
-    for module in (library, pack_module):
-        monkeypatch.setattr(module, "kernels", fresh)
+    compiling(monkeypatch, failing)
 
 
 @pytest.mark.usefixtures("_without_compiler")
@@ -154,6 +169,29 @@ def test_without_a_compiler_the_program_stays_and_the_reason_is_kept():
     program = taped(lambda x: x @ weight, numbers(ROWS, DEPTH), constants=(weight,))
     assert names(pack_products(program)) == names(program)
     assert packed.missing() == "no working C++ compiler found"
+
+
+def test_threads_that_need_the_operators_at_once_compile_them_once(monkeypatch):
+    asked = []
+
+    def load(text):
+        asked.append(text)
+        time.sleep(0.1)
+        raise RuntimeError("no working C++ compiler found")
+
+    compiling(monkeypatch, load)
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: kernels(), range(3)))
+    assert len(asked) == 1
+    assert found[0] is found[1] is found[2]
+
+
+def test_of_a_failed_compilation_the_compilers_own_word_is_kept(monkeypatch):
+    def load(_):
+        raise RuntimeError("C++ compile error\n\nOutput:\n/tmp/a.cpp:3:10: fatal error: library.h: No such file\n  3 |")
+
+    compiling(monkeypatch, load)
+    assert kernels().missing == "C++ compile error: library.h: No such file"
 
 
 @pytest.mark.usefixtures("_without_compiler")

@@ -129,6 +129,10 @@ def test_gelu_keeps_its_tails():
         (6, torch.ones(1, WIDTH, 16), "not packed"),
         (7, torch.ones(1), "last bias"),
         (9, torch.ones(WIDTH + 1), "the rest must be"),
+        *((place, torch.ones(WIDTH).half(), "float32") for place in (1, 2, 7, 9)),
+        (4, torch.ones(2, WIDTH, 16).half(), "float32"),
+        (5, torch.ones(HIDDEN).half(), "float32"),
+        (6, torch.ones(1, HIDDEN, 16).half(), "float32"),
     ],
 )
 def test_an_operator_refuses_what_does_not_fit(place, wrong, rule):
@@ -147,6 +151,16 @@ def test_an_operator_refuses_what_does_not_fit(place, wrong, rule):
     arguments[place] = wrong
     with pytest.raises(RuntimeError, match=rule):
         kernels().feed_forward(*arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_without_hidden_units_the_feature_is_the_bias():
+    x, bias, none = numbers(2, WIDTH), numbers(WIDTH, seed=4), torch.zeros(WIDTH)
+    up, down = pack(torch.empty(WIDTH, 0)), pack(torch.empty(0, WIDTH))
+    feature, stream = kernels().feed_forward(x, *norm_of(WIDTH), up, torch.empty(0), down, bias, False, none, False)
+    torch.testing.assert_close(feature, bias.expand(2, WIDTH))
+    torch.testing.assert_close(stream, x + bias)
 
 
 @pytest.mark.slow
