@@ -12,9 +12,7 @@ void attend(const float* packed, const float* mask, int64_t rows, int64_t width,
     for (int64_t n = 0; n < rows; ++n)
       shares[n] = scale * dot(query, packed + n * 3 * width + width, size) + mask[m * rows + n];
     softmax(shares, rows);
-    std::fill_n(to + m * width, size, 0.f);
-    for (int64_t n = 0; n < rows; ++n)
-      add_scaled(to + m * width, packed + n * 3 * width + 2 * width, shares[n], size);
+    combine(shares, rows, packed + 2 * width, 3 * width, size, to + m * width);
   }
 }
 
@@ -71,8 +69,7 @@ std::tuple<Tensor, Tensor> absorbed_attention(Tensor x, Tensor norm, Tensor shif
     for (int64_t n = 0; n < tokens; ++n)
       shares[n] = dot(normed.row(m), all_keys + n * key, width) + offsets[m * stride + n];
     for (int64_t h = 0; h < heads; ++h) softmax(shares.get() + h * size, size);
-    std::fill_n(sums.get(), width, 0.f);
-    for (int64_t n = 0; n < tokens; ++n) add_scaled(sums.get(), all_values + n * value, shares[n], width);
+    combine(shares.get(), tokens, all_values, value, width, sums.get());
     results.write(m, 0, width, sums.get());
   }
   return results.both();

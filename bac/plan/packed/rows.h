@@ -66,14 +66,32 @@ inline void each(int64_t size, Body body) {
   if (first < size) body(first, static_cast<size_t>(size - first));
 }
 
+// Four sums side by side, since each multiply-add waits for the one before it in its own sum.
 inline float dot(const float* x, const float* y, int64_t size) {
-  Vector sum = {};
-  each(size, [&](auto i, auto count) { sum += load(x + i, count) * load(y + i, count); });
-  return total_of(sum);
+  Vector sums[4] = {};
+  const int64_t whole = size - size % (4 * kLanes);
+  for (int64_t i = 0; i < whole; i += 4 * kLanes)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) sums[j] += load(x + i + j * kLanes) * load(y + i + j * kLanes);
+  each(size - whole, [&](auto i, auto count) { sums[0] += load(x + whole + i, count) * load(y + whole + i, count); });
+  return total_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-inline void add_scaled(float* to, const float* x, float factor, int64_t size) {
-  each(size, [&](auto i, auto count) { store(to + i, load(to + i, count) + factor * load(x + i, count), count); });
+// to [width] = shares [count] rows [count, width], four registers of it at a time.
+inline void combine(const float* shares, int64_t count, const float* rows, int64_t stride, int64_t width, float* to) {
+  const int64_t whole = width - width % (4 * kLanes);
+  for (int64_t i = 0; i < whole; i += 4 * kLanes) {
+    Vector sums[4] = {};
+    for (int64_t n = 0; n < count; ++n)
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) sums[j] += shares[n] * load(rows + n * stride + i + j * kLanes);
+    for (int j = 0; j < 4; ++j) store(to + i + j * kLanes, sums[j]);
+  }
+  each(width - whole, [&](auto i, auto size) {
+    Vector sum = {};
+    for (int64_t n = 0; n < count; ++n) sum += shares[n] * load(rows + n * stride + whole + i, size);
+    store(to + whole + i, sum, size);
+  });
 }
 
 // e^x = 2^n e^r with |r| <= ln(2) / 2; Taylor's polynomial errs by less than a rounding. NaN stays NaN.
