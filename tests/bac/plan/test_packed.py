@@ -156,7 +156,7 @@ def compiling(monkeypatch, load):
 
 @pytest.fixture
 def _without_compiler(monkeypatch):
-    def failing(_):
+    def failing(_, **options):
         raise RuntimeError("no working C++ compiler found\nsearched: g++")
 
     compiling(monkeypatch, failing)
@@ -174,7 +174,7 @@ def test_without_a_compiler_the_program_stays_and_the_reason_is_kept():
 def test_threads_that_need_the_operators_at_once_compile_them_once(monkeypatch):
     asked = []
 
-    def load(text):
+    def load(text, **options):
         asked.append(text)
         time.sleep(0.1)
         raise RuntimeError("no working C++ compiler found")
@@ -187,7 +187,7 @@ def test_threads_that_need_the_operators_at_once_compile_them_once(monkeypatch):
 
 
 def test_of_a_failed_compilation_the_compilers_own_word_is_kept(monkeypatch):
-    def load(_):
+    def load(_, **options):
         raise RuntimeError("C++ compile error\n\nOutput:\n/tmp/a.cpp:3:10: fatal error: library.h: No such file\n  3 |")
 
     compiling(monkeypatch, load)
