@@ -82,6 +82,15 @@ def test_a_policy_of_many_tasks_is_sent_to_its_command():
     assert settings_of(config, of_many_tasks=True).env == "metaworld"
 
 
+def test_results_over_all_tasks_do_not_lie_in_the_folder_of_one():
+    many, one = _compose("policy=metaworld_ten"), _compose("policy=assembly")
+    assert (many.certify.folder, many.tune.results) == (
+        "results/certificates/metaworld-ten",
+        "results/tune/metaworld-ten",
+    )
+    assert (one.certify.folder, one.tune.results) == ("results/certificates/assembly-v3", "results/tune/assembly-v3")
+
+
 def test_the_sweep_is_asked_for_by_name():
     assert settings_of(_compose()).sweep_updates == ()
     swept = settings_of(_compose("sweep=full"))
