@@ -44,7 +44,7 @@ class CountingWorld(gym.Env):
 class NoisyPolicy:
     """Moves by 0.03 plus one row of noise drawn from its own generator; remembers what it saw."""
 
-    config = SimpleNamespace(n_obs_steps=2, n_action_steps=3)
+    config = SimpleNamespace(n_obs_steps=2, n_action_steps=3, image_features={})
 
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []

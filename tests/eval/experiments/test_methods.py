@@ -38,7 +38,7 @@ PAIRS = [
 class Policy(TinyTransformerPolicy):
     """Goes from noise to actions in `num_steps` equal steps, whatever the solver."""
 
-    config = SimpleNamespace(n_obs_steps=2)
+    config = SimpleNamespace(n_obs_steps=2, image_features={})
 
     @property
     def diffusion(self):
