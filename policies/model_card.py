@@ -21,7 +21,7 @@ tags: [robotics, lerobot, {tags}]
 | Held out | the last episodes of every recording, {num_held_out} in all, for the action error only |
 | Command | `{command}` |
 | Steps | {step} of {steps} updates, batch {batch_size}, AdamW + one-cycle, peak learning rate {learning_rate:g} |
-| Precision | {dtype} working weights, float32 master weights; these are the float32 exponential moving average |
+| Precision | {dtype} working weights, float32 masters; these are their moving average in {saved_dtype} |
 | Device | {device}, {num_threads} thread(s), {minutes:.0f} minutes |
 | Held-out action error | {held_out_error:.4f} (mean absolute, in normalised units, {measured_with}) |
 | Dense result | see `results/` |

@@ -2,7 +2,7 @@
 
 import csv
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from diffusers.training_utils import EMAModel
 from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_model
+from safetensors import safe_open
+from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -112,13 +113,20 @@ class Trainer:
 
     def measure(self) -> float:
         """Mean absolute action error of the averaged weights on held-out windows, normalised units."""
-        self.ema.copy_to(self.averaged.parameters())
+        self._average()
         count = min(NUM_HELD_OUT_WINDOWS, len(self.held_out))
         batch = self.held_out.batch(torch.linspace(0, len(self.held_out) - 1, count).long())
         chunk = self.recipe.predict(self.averaged, batch, self.cfg.seed)
         start = self.config.n_obs_steps - 1
         wanted = batch[ACTION][:, start : start + self.config.n_action_steps]
         return (chunk - wanted).abs().mean().item()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Set the averaged policy's weights, rounded as the checkpoint will hold them."""
+        self.ema.copy_to(self.averaged.parameters())
+        for weight in self.averaged.parameters():
+            weight.copy_(weight.to(getattr(torch, self.cfg.saved_dtype)))
 
     def log(self, losses: Sequence[float], held_out_error: float | None) -> None:
         """Add a row: the mean of `losses` since the last row, and the result of `measure` if there is one."""
@@ -163,8 +171,11 @@ class Trainer:
         unfinished = state.with_suffix(".unfinished")
         torch.save(self.state_dict(), unfinished)
         unfinished.replace(state)
-        self.ema.copy_to(self.averaged.parameters())
+        self._average()
         self.averaged.save_pretrained(output)
+        if self.cfg.saved_dtype != "float32":
+            names = {name for name, _ in self.averaged.named_parameters()}
+            _cast(Path(output) / SAFETENSORS_SINGLE_FILE, names, getattr(torch, self.cfg.saved_dtype))
         for processor, side in zip(self.processors, ("pre", "post"), strict=True):
             processor.save_pretrained(output, config_filename=f"policy_{side}processor.json")
         with (Path(output) / "train.csv").open("w", newline="") as file:
@@ -203,6 +214,14 @@ def normalise(demonstrations: Demonstrations, preprocessor: Any, keys: Iterable[
     words = demonstrations.words()
     normalised = preprocessor({**rows, "task": words} if words else rows)
     return {key: value for key, value in normalised.items() if key in rows or key in LANGUAGE}
+
+
+def _cast(path: Path, names: Container[str], dtype: torch.dtype) -> None:
+    """Write a file of weights anew, with those of these names in `dtype`."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    weights = {key: value.to(dtype) if key in names else value for key, value in load_file(path).items()}
+    save_file(weights, path, metadata=metadata)
 
 
 def _groups(parameters: Any) -> list[dict]:

@@ -59,6 +59,17 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_uninterrupted_one_does(options,
         assert torch.equal(parameter, resumed.averaged.state_dict()[name]), name
 
 
+def test_weights_are_saved_in_another_dtype_and_are_what_was_measured(options):
+    whole, halved = (train(options(name, "steps=5", f"saved_dtype={name}")) for name in ("float32", "bfloat16"))
+    sizes = [(Path(run.cfg.output) / "model.safetensors").stat().st_size for run in (whole, halved)]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = policies.load(halved.cfg.output).policy
+    for name, weight in loaded.named_parameters():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, halved.averaged.state_dict()[name]), name
+        assert torch.equal(weight, whole.averaged.state_dict()[name].bfloat16().float()), name
+
+
 @pytest.mark.slow
 def test_a_run_resumed_for_other_steps_takes_the_learning_rate_of_those(options):
     train(options("short", "steps=10"))
