@@ -8,8 +8,10 @@ its products, what is between them, and the addition to the stream. `bac.plan.pa
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,10 +19,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 MOST_ROWS = 32
 _COLUMNS = 16  # of a panel, as in rows.h
 _ONE_AT_A_TIME = threading.Lock()  # a second registration of the operators fails
+
+_PATIENCE = 2  # seconds before a word
+_TOLD = "Inductor tries this processor's instructions and compiles bac's operators: once on a machine, up to a minute"
 
 # Inductor forbids multiply-adds, so that its kernels round as eager ones do; here they save up to a third of the time.
 _FLAGS = ("-ffp-contract=fast",)
@@ -64,7 +70,8 @@ def kernels() -> Kernels:
 def _compiled() -> Kernels:
     try:
         cache = importlib.import_module("torch._inductor.codecache").CppCodeCache
-        cache.load(source(), extra_flags=_FLAGS)
+        with _told_if_slow():
+            cache.load(source(), extra_flags=_FLAGS)
         shapes: dict[str, Callable[..., Any]] = {
             "packed_product": lambda x, packed, added, features: x.new_empty((*x.shape[:-1], features)),
             "packed_norm_product": lambda x, *rest: x.new_empty((*x.shape[:-1], rest[-1].numel())),
@@ -78,6 +85,17 @@ def _compiled() -> Kernels:
         return Kernels(*(getattr(torch.ops.bac, name).default for name in shapes))
     except Exception as error:  # a compiler that is missing or too old raises its own errors
         return Kernels(missing=_reason(error))
+
+
+@contextmanager
+def _told_if_slow() -> Iterator[None]:
+    notice = threading.Timer(_PATIENCE, tqdm.write, [_TOLD], {"file": sys.stderr})
+    notice.daemon = True
+    notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
 
 
 def _reason(error: Exception) -> str:

@@ -186,6 +186,18 @@ def test_threads_that_need_the_operators_at_once_compile_them_once(monkeypatch):
     assert found[0] is found[1] is found[2]
 
 
+@pytest.mark.parametrize(("patience", "told"), [(0.01, 1), (60, 0)])
+def test_a_slow_compilation_is_told(monkeypatch, capsys, patience, told):
+    def load(_, **options):
+        time.sleep(0.3)
+        raise RuntimeError("no working C++ compiler found")
+
+    compiling(monkeypatch, load)
+    monkeypatch.setattr(library, "_PATIENCE", patience)
+    kernels()
+    assert capsys.readouterr().err.count("once on a machine") == told
+
+
 def test_of_a_failed_compilation_the_compilers_own_word_is_kept(monkeypatch):
     def load(_, **options):
         raise RuntimeError("C++ compile error\n\nOutput:\n/tmp/a.cpp:3:10: fatal error: library.h: No such file\n  3 |")
