@@ -4,6 +4,7 @@ from pathlib import Path
 
 _NAMES = (
     "adroit-door",
+    "adroit-hammer",
     "adroit-relocate",
     "assembly-v3",
     "hammer-v3",
