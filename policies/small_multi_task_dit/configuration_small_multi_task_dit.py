@@ -14,7 +14,7 @@ class SmallMultiTaskDiTConfig(MultiTaskDiTConfig):
     """Options of `SmallMultiTaskDiTPolicy`: those of `MultiTaskDiTConfig`, and sizes. The CLIP it names is not used.
 
     The policy sees one observation at a time, and all of its pictures, neither resized nor cropped. Rotary embeddings
-    tell how far two actions are apart, not which is first, so the places of the actions are learned too.
+    tell the distance of two actions; an embedding of each action's place in the chunk is learned besides.
 
     Args:
         sentences: The instructions that the policy was trained on; it knows their words.
