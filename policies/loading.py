@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 CLASSES = {
     "diffusion_transformer": "policies.diffusion_transformer.modeling_diffusion_transformer:DiffusionTransformerPolicy",
     "small_diffusion": "policies.small_diffusion.modeling_small_diffusion:SmallDiffusionPolicy",
+    "small_multi_task_dit": "policies.small_multi_task_dit.modeling_small_multi_task_dit:SmallMultiTaskDiTPolicy",
     "small_pi0": "policies.small_pi0.modeling_small_pi0:SmallPI0Policy",
     "smolvla": "lerobot.policies.smolvla.modeling_smolvla:SmolVLAPolicy",
 }
 EULER = "FlowMatchEuler"
-STEPS = {  # policies with Euler's method only: how they are called, and the option with their number of steps
+STEPS = {  # flows, which take Euler's method only: how they are called, and the option with their number of steps
+    CLASSES["small_multi_task_dit"]: ("a flow of Multi-Task DiT", "num_integration_steps"),
     CLASSES["small_pi0"]: ("pi0", "num_inference_steps"),
     CLASSES["smolvla"]: ("SmolVLA", "num_steps"),
 }
@@ -49,7 +51,7 @@ def load(
 
     Args:
         path: Folder written by LeRobot's trainer, `policies.train` or `policies.convert`.
-        solver: "DDPM", "DDIM" or "DPM-Solver++", of DP-T and the U-Net only; `None` keeps the checkpoint's.
+        solver: "DDPM", "DDIM" or "DPM-Solver++", but not of a flow; `None` keeps the checkpoint's.
         num_inference_steps: Denoising steps per run (K); `None` keeps the checkpoint's.
         device: Device that the policy runs on, such as "cuda".
 
@@ -89,7 +91,8 @@ def set_steps(policy: "PreTrainedPolicy", num_steps: int | None, solver: str | N
     Args:
         policy: A policy that `load` returned.
         num_steps: Denoising steps K; `None` keeps them.
-        solver: Name of a solver; `None` keeps the policy's. pi0 and SmolVLA have Euler's method only.
+        solver: Name of a solver; `None` keeps the policy's. pi0 and SmolVLA have Euler's method only, like
+            any other flow.
         options: ``timestep_spacing``, and further options of DP-T's `use_solver`.
 
     Raises:
@@ -98,14 +101,14 @@ def set_steps(policy: "PreTrainedPolicy", num_steps: int | None, solver: str | N
     any_policy: Any = policy
     config = any_policy.config
     kind = f"{type(policy).__module__}:{type(policy).__name__}"
-    if kind in STEPS:
+    if kind in STEPS and getattr(config, "objective", "flow_matching") == "flow_matching":
         name, option = STEPS[kind]
         if solver not in (None, EULER):
             raise ValueError(f"solver={solver}: {name} takes Euler steps of its flow only, {EULER}")
         setattr(config, option, num_steps or getattr(config, option))
         return
-    sampler = any_policy.diffusion
-    if kind == CLASSES["small_diffusion"]:
+    sampler = any_policy.objective if kind == CLASSES["small_multi_task_dit"] else any_policy.diffusion
+    if kind in (CLASSES["small_diffusion"], CLASSES["small_multi_task_dit"]):
         _use_solver(sampler, solver or config.noise_scheduler_type, num_steps or sampler.num_inference_steps, **options)
         return
     sampler.use_solver(solver or config.noise_scheduler_type, num_steps or sampler.num_inference_steps, **options)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,6 +20,7 @@ from bac.adapters import find_host
 from bac.caching.block import BlockKind
 
 LAYER = re.compile(r"\.decoder\.layers\.\d+$")
+SUBLAYER = re.compile(r"\.transformer_blocks\.\d+\.(attn|multihead_attn|mlp)$")  # of a Multi-Task DiT
 UNIT_PARTS = ("conv1", "cond_encoder", "conv2")  # of a U-Net's residual unit: all but the shortcut
 
 
@@ -73,25 +75,25 @@ def fixed_flops(policy: Any) -> int:
     sample = like.new_zeros(1, *denoiser.chunk_shape)
     condition = like.new_zeros(1, denoiser.cond_pos_emb.shape[1] - 1, denoiser.cond_obs_emb.in_features)
     timestep = torch.zeros(1, dtype=torch.long, device=like.device)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-        denoiser(sample, timestep, condition)
-    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    layers = sum(flop for name, flop in counts.items() if LAYER.search(name))
-    return counter.get_total_flops() - layers
+    counts, total = _measured(denoiser, sample, timestep, condition)
+    return total - sum(flop for name, flop in counts.items() if LAYER.search(name))
 
 
 def policy_flops(policy: Any, schedule: bac.Schedule | None, num_steps: int) -> int:
     """FLOP of one action chunk at batch 1: updated blocks by formula, the rest measured.
 
     Args:
-        policy: A `diffusion_transformer` policy, or another policy whose attribute `diffusion` is its sampler; or a
-            U-Net of LeRobot's, of which all is measured.
+        policy: A `diffusion_transformer` policy, or another policy whose attribute `diffusion` is its sampler; a
+            Multi-Task DiT of LeRobot's; or a U-Net of LeRobot's, of which all is measured.
         schedule: The update steps of every block, or None if all blocks update at every step.
         num_steps: Denoising steps K.
     """
     blocks = blocks_of(policy)
-    if blocks[0].kind is BlockKind.LAYER:
+    kinds = {block.kind for block in blocks}
+    if BlockKind.LAYER in kinds:
         by_block, fixed = unet_flops(policy)
+    elif BlockKind.CROSS_ATTENTION not in kinds:
+        by_block, fixed = multi_task_dit_flops(policy)
     else:
         by_block, fixed = _transformer_blocks_flops(policy, blocks), fixed_flops(policy)
     updates = {name: num_steps if schedule is None else len(schedule.update_steps[name]) for name in by_block}
@@ -104,14 +106,34 @@ def unet_flops(policy: Any) -> tuple[dict[str, int], int]:
     like = unet.final_conv[1].weight
     sample = like.new_zeros(1, config.horizon, config.action_feature.shape[0])
     told = unet.mid_modules[0].cond_encoder[1].in_features - config.diffusion_step_embed_dim
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
-        unet(sample, torch.zeros(1, dtype=torch.long, device=like.device), like.new_zeros(1, told))
-    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    timestep = torch.zeros(1, dtype=torch.long, device=like.device)
+    counts, total = _measured(unet, sample, timestep, like.new_zeros(1, told))
     units = [block.name.removesuffix(".conv2") for block in blocks_of(policy)]
     by_block = {
         f"{unit}.conv2": sum(counts[f"{type(unet).__name__}.{unit}.{part}"] for part in UNIT_PARTS) for unit in units
     }
-    return by_block, counter.get_total_flops() - sum(by_block.values())
+    return by_block, total - sum(by_block.values())
+
+
+def multi_task_dit_flops(policy: Any) -> tuple[dict[str, int], int]:
+    """FLOP of one evaluation of LeRobot's Multi-Task DiT: of every block by formula, and of what no cache saves.
+
+    The rest is measured: the modulation by adaLN, and the embeddings and the head.
+    """
+    denoiser = policy.noise_predictor
+    like = denoiser.input_proj.weight
+    sample = like.new_zeros(1, denoiser.horizon, denoiser.action_dim)
+    counts, total = _measured(denoiser, sample, like.new_zeros(1), like.new_zeros(1, denoiser.conditioning_dim))
+    fixed = total - sum(flop for name, flop in counts.items() if SUBLAYER.search(name))
+    sizes = {"tokens": denoiser.horizon, "width": denoiser.hidden_size, "memory_tokens": 0}
+    return {block.name: block_flops(block.kind, **sizes) for block in blocks_of(policy)}, fixed
+
+
+def _measured(denoiser: nn.Module, *inputs: Tensor) -> tuple[dict[str, int], int]:
+    """FLOP of one evaluation as PyTorch counts them, attention as matrix products: of every module by name, and all."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        denoiser(*inputs)
+    return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}, counter.get_total_flops()
 
 
 def _transformer_blocks_flops(policy: Any, blocks: Sequence[bac.Block]) -> dict[str, int]:

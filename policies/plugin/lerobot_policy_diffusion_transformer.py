@@ -2,4 +2,5 @@
 
 import policies.diffusion_transformer.configuration_diffusion_transformer
 import policies.small_diffusion.configuration_small_diffusion
+import policies.small_multi_task_dit.configuration_small_multi_task_dit
 import policies.small_pi0.configuration_small_pi0  # noqa: F401

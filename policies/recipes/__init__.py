@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "diffusion_transformer": "policies.recipes.diffusion_transformer:DiffusionTransformerRecipe",
+    "multi_task_dit": "policies.recipes.multi_task_dit:MultiTaskDiTRecipe",
     "pi0": "policies.recipes.pi0:PI0Recipe",
     "smolvla": "policies.recipes.smolvla:SmolVLARecipe",
     "unet": "policies.recipes.unet:UNetRecipe",

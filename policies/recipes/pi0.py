@@ -1,11 +1,8 @@
 """LeRobot's pi0, small, from pictures, states and instructions, by flow matching."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub.constants import CONFIG_NAME
 from lerobot.policies.common.vla_utils import make_att_2d_masks, prepare_attention_masks_4d
 from lerobot.utils.constants import (
     ACTION,
@@ -18,7 +15,7 @@ from torch import Tensor
 
 from policies.demonstrations import Demonstrations
 from policies.recipes.flow import Encoded, first_actions, flow_loss
-from policies.recipes.pictures import newest, picture_features, require_pictures_and_words, varied
+from policies.recipes.pictures import known_sentences, newest, picture_features, require_pictures_and_words, varied
 from policies.recipes.where import ANSWER, Where, last_present
 from policies.small_pi0.configuration_small_pi0 import SmallPI0Config
 from policies.small_pi0.modeling_small_pi0 import SmallPI0Policy
@@ -44,7 +41,7 @@ class PI0Recipe:
         require_pictures_and_words(cfg, demonstrations, "pi0", "env=so101 pixels=96 wrist=true")
         self._cfg = cfg
         features, cameras = demonstrations.features(), picture_features(demonstrations)
-        sentences = _sentences(cfg, demonstrations)
+        sentences = known_sentences(cfg, demonstrations)
         told = {*sentences, *demonstrations.instructions}
         prompts = word_tokenizer(sentences)([f"{text}\n" for text in sorted(told)])["input_ids"]
         self.config = SmallPI0Config(
@@ -84,15 +81,6 @@ class PI0Recipe:
         count = len(self.config.image_features)
         sizes = SIZES.replace("{num_cameras}", "one camera" if count == 1 else f"{count} cameras")
         return {"title": "pi0-class policy", "tags": "pi0", "sizes": sizes, "loading": LOADING}
-
-
-def _sentences(cfg: DictConfig, demonstrations: Demonstrations) -> list[str]:
-    """The sentences whose words the policy knows: those that its weights began with, else the demonstrations'."""
-    origin = cfg.output if cfg.resume else cfg.initial
-    if origin is not None and (config := Path(origin) / CONFIG_NAME).is_file():
-        known: list[str] = json.loads(config.read_text())["sentences"]
-        return known
-    return sorted(set(demonstrations.instructions))
 
 
 def encode(policy: SmallPI0Policy, batch: dict[str, Tensor]) -> Encoded:

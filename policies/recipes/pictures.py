@@ -1,8 +1,11 @@
 """What the recipes of policies that see and read have in common."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import CONFIG_NAME
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.utils.constants import OBS_IMAGE
 from omegaconf import DictConfig
@@ -33,6 +36,15 @@ def require_pictures_and_words(cfg: DictConfig, demonstrations: Demonstrations, 
         )
     if cfg.dtype != "float32":
         raise ValueError(f"dtype={cfg.dtype}: {name} adds its noise in float32; train it with dtype=float32")
+
+
+def known_sentences(cfg: DictConfig, demonstrations: Demonstrations) -> list[str]:
+    """The sentences whose words a policy knows: those that its weights began with, else the demonstrations'."""
+    origin = cfg.output if cfg.resume else cfg.initial
+    if origin is not None and (config := Path(origin) / CONFIG_NAME).is_file():
+        known: list[str] = json.loads(config.read_text())["sentences"]
+        return known
+    return sorted(set(demonstrations.instructions))
 
 
 def picture_features(demonstrations: Demonstrations) -> dict[str, PolicyFeature]:

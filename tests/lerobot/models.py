@@ -139,6 +139,23 @@ def multi_task_dit(*, state: int = STATE, **options: Any) -> nn.Module:
     return randomised(policy, "adaLN_modulation")
 
 
+@built_once
+def small_multi_task_dit(**options: Any) -> nn.Module:
+    """This repository's type of policy, which sees a picture and needs no replacing."""
+    from policies.small_multi_task_dit.configuration_small_multi_task_dit import SmallMultiTaskDiTConfig
+    from policies.small_multi_task_dit.modeling_small_multi_task_dit import SmallMultiTaskDiTPolicy
+
+    sizes = {"hidden_dim": 18, "num_layers": 2, "num_heads": 3, "horizon": 7, "timestep_embed_dim": 10}
+    halves = {"patch_size": 14, "vision_width": 6, "vision_layers": 1, "vision_heads": 2, "words_width": 8}
+    config = SmallMultiTaskDiTConfig(
+        **features(),
+        **{"n_action_steps": 5, "device": "cpu", **sizes, **halves, **options},
+        sentences=[" ".join(f"word{number}" for number in range(40))],
+    )
+    torch.manual_seed(3)
+    return randomised(SmallMultiTaskDiTPolicy(config), "adaLN_modulation")
+
+
 def _tiny_gemma(variant: str) -> Any:
     """Stands in for `get_gemma_config`, which knows two sizes, both large."""
     from lerobot.policies.pi0.modeling_pi0 import GemmaConfig

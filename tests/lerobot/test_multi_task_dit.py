@@ -64,6 +64,30 @@ class TestFlowWithRungeKutta(TestDDPM):
         policy.config.num_integration_steps = {7: 1, 8: 2, 9: 3}[num_steps]
 
 
+class TestSmallFlow(TestFlowWithEuler):
+    """This repository's type, which sees a picture and predicts chunks from lone observations and given noise."""
+
+    goes_into_eval_mode = True
+
+    def make_policy(self) -> nn.Module:
+        return models.small_multi_task_dit(**self.options)
+
+    def make_batch(self, batch_size: int) -> dict[str, Tensor]:
+        return models.observation(batch_size)
+
+    def chunk(self, policy: nn.Module, batch: Any) -> Tensor:
+        noise = torch.randn(len(batch["observation.state"]), policy.config.chunk_size, policy.config.max_action_dim)
+        return policy.predict_action_chunk(batch, noise=noise)
+
+
+class TestSmallDDPM(TestSmallFlow):
+    takes_fewer_steps = False
+    options = {"objective": "diffusion", "num_inference_steps": 7}
+
+    def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
+        policy.objective.num_inference_steps = num_steps
+
+
 def test_trap_4_counts_evaluations_not_timesteps():
     euler = models.multi_task_dit(objective="flow_matching", num_integration_steps=3)
     runge_kutta = models.multi_task_dit(objective="flow_matching", num_integration_steps=3, integration_method="rk4")

@@ -90,3 +90,19 @@ def test_the_flops_of_a_u_net_are_measured():
     steps = dict.fromkeys(by_block, (0,)) | {"down_modules.0.0.conv2": (0, 3, 5)}
     extra = 2 * by_block["down_modules.0.0.conv2"]
     assert policy_flops(policy, bac.Schedule(7, steps), 7) == 7 * fixed + sum(by_block.values()) + extra
+
+
+@pytest.mark.slow
+def test_the_flops_of_a_multi_task_dit_are_a_fixed_part_plus_updates():
+    from eval.measure.flops import blocks_of, multi_task_dit_flops, policy_flops
+    from tests.lerobot import models
+
+    policy = models.small_multi_task_dit(num_integration_steps=7)
+    by_block, fixed = multi_task_dit_flops(policy)
+    # 2 layers of 6 modulations of width 18 by 10 + 3 + 6 + 18 numbers; time 10 to 20 to 10; 7 actions of 2 in and out
+    assert fixed == 2 * (2 * 37 * 6 * 18 + 2 * 10 * 20 + 2 * 7 * 2 * 18)
+    assert list(by_block) == [block.name for block in blocks_of(policy)]
+    assert list(by_block.values()) == 2 * [8 * 7 * 18**2 + 2 * 7**2 * 18, 16 * 7 * 18**2]
+    steps = dict.fromkeys(by_block, (0,)) | {list(by_block)[1]: (0, 3, 5)}
+    extra = 2 * 16 * 7 * 18**2
+    assert policy_flops(policy, bac.Schedule(7, steps), 7) == 7 * fixed + sum(by_block.values()) + extra
