@@ -49,7 +49,7 @@ def main(config: Any) -> None:
         None if cell.describe() == dense().describe() else comparison.results(dense()),
         judged_by_score=settings.judged_by_score,
         latency=latency,
-        flops_ratio=comparison.flops(dense()) / comparison.flops(cell),
+        flops_ratio=comparison.flops_ratio(cell),
         sweeps=comparison.sweeps(cell),
     )
     print(plain_table([row], judged_by_score=settings.judged_by_score))

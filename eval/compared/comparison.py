@@ -20,7 +20,7 @@ from bac.tuning.distance import Distance, distance
 from eval.compared.calibrated import Calibrated
 from eval.compared.matching import SpacingChooser, matched_steps, measure_cells
 from eval.measure.action_error import action_chunks, action_error, reference_of
-from eval.measure.flops import policy_flops
+from eval.measure.flops import is_counted, policy_flops
 from eval.measure.latency import Latency
 from eval.play.realtime import think_steps
 from eval.play.records import EpisodeLog
@@ -220,9 +220,13 @@ class Comparison:
         """Control steps that pass while the cell computes a chunk."""
         return think_steps(self.latencies[cell].p50_ms / 1e3, self.control_hz)
 
-    def flops(self, cell: Cell) -> int:
-        """FLOP of one action chunk."""
-        return policy_flops(self.loaded.policy, self.denoising(cell).schedule, cell.steps)
+    def flops_ratio(self, cell: Cell) -> float | None:
+        """FLOP of a chunk of dense DDPM-100 over those of the cell; None for a policy whose FLOP are not counted."""
+        policy = self.loaded.policy
+        if not is_counted(policy):
+            return None
+        all_steps, these = (policy_flops(policy, self.denoising(c).schedule, c.steps) for c in (dense(), cell))
+        return all_steps / these
 
     def sweeps(self, cell: Cell) -> float:
         """Sweeps of one action chunk: block updates / number of blocks."""

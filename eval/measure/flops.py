@@ -79,6 +79,11 @@ def fixed_flops(policy: Any) -> int:
     return total - sum(flop for name, flop in counts.items() if LAYER.search(name))
 
 
+def is_counted(policy: Any) -> bool:
+    """Whether `policy_flops` knows this kind of policy. It does not know pi0 and SmolVLA."""
+    return hasattr(policy, "diffusion") or hasattr(policy, "noise_predictor")
+
+
 def policy_flops(policy: Any, schedule: bac.Schedule | None, num_steps: int) -> int:
     """FLOP of one action chunk at batch 1: updated blocks by formula, the rest measured.
 

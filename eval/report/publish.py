@@ -42,7 +42,7 @@ def build_rows(comparison: Comparison) -> list[Row]:
             None if cell == cells[0] else reference,
             judged_by_score=settings.judged_by_score,
             latency=latencies.get(cell),
-            flops_ratio=comparison.flops(cells[0]) / comparison.flops(cell),
+            flops_ratio=comparison.flops_ratio(cell),
             sweeps=comparison.sweeps(cell),
             action_error=errors[cell],
             distance=distances[cell],

@@ -66,7 +66,7 @@ def make_row(
     *,
     judged_by_score: bool,
     latency: Latency | None,
-    flops_ratio: float,
+    flops_ratio: float | None,
     sweeps: float,
     action_error: float | None = None,
     distance: Distance | None = None,
@@ -80,7 +80,7 @@ def make_row(
         reference: Episodes of dense DDPM-100, paired by seed; None for dense DDPM-100 itself.
         judged_by_score: Whether `paired_diff` compares scores instead of success.
         latency: Latency of the cell; None if not measured.
-        flops_ratio: Dense FLOP over FLOP of the cell.
+        flops_ratio: Dense FLOP over FLOP of the cell; None if they are not counted.
         sweeps: Block updates / number of blocks.
         action_error: Action error against the dense run on the same noise; None if undefined.
         distance: To the policy itself, as distributions of chunks; None if not measured.

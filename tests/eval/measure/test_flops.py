@@ -106,3 +106,13 @@ def test_the_flops_of_a_multi_task_dit_are_a_fixed_part_plus_updates():
     steps = dict.fromkeys(by_block, (0,)) | {list(by_block)[1]: (0, 3, 5)}
     extra = 2 * 16 * 7 * 18**2
     assert policy_flops(policy, bac.Schedule(7, steps), 7) == 7 * fixed + sum(by_block.values()) + extra
+
+
+@pytest.mark.slow
+def test_the_flops_of_pi0_are_not_counted():
+    from eval.measure.flops import is_counted
+    from tests.lerobot import models
+
+    assert is_counted(models.small_diffusion())
+    assert is_counted(models.small_multi_task_dit())
+    assert not is_counted(models.small_pi0())
