@@ -1,7 +1,8 @@
 """Compares ways to be faster on one policy of many tasks: what each costs, what it changes, and what it loses."""
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -76,7 +77,7 @@ class Experiment:
             }
             played = many.all_results(cell)
             row["all"] = closed_loop(many.all_results(first), played, by_score=False)
-            row["jerk"] = asdict(jerk_of(_summed(played, "squares"), _summed(played, "counts")))
+            row["jerk"] = _known(asdict(jerk_of(_summed(played, "squares"), _summed(played, "counts"))))
             rows.append(row)
         return rows
 
@@ -94,6 +95,11 @@ class Experiment:
 def _summed(results: Sequence[MeteredResult], name: str) -> list[Any]:
     """The sum over episodes of a list of numbers that each has."""
     return [sum(numbers) for numbers in zip(*(getattr(result, name) for result in results), strict=True)]
+
+
+def _known(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    """The same numbers, with None for what is not one: chunks of two actions have no third difference inside."""
+    return {name: None if math.isnan(number) else number for name, number in numbers.items()}
 
 
 def _plain(option: Any) -> Any:

@@ -35,6 +35,10 @@ def markdown(table: Sequence[Row]) -> list[str]:
         "chunk p50 / p95 [ms] | Hz | jerk inside / seam |",
         "|---" * 8 + "|",
         *(_line(row) for row in table),
+    ]
+    if len(tasks) == 1:
+        return lines
+    lines += [
         "",
         "| way | " + " | ".join(task.removesuffix("-v3") for task in tasks) + " |",
         "|---" * (1 + len(tasks)) + "|",
@@ -85,7 +89,8 @@ def draw(path: Path, table: Sequence[Row]) -> None:
         by_steps, by_rate = grid[0]
         for axes in grid[0]:
             reference_band(axes, *table[0]["all"]["success"])
-            plain_log_axis(axes)
+        plain_log_axis(by_steps)
+        plain_log_axis(by_rate, _ticks([_rate(row) for row in table]))
         for group in GROUPS:
             rows = sorted((row for row in table if row["group"] == group), key=lambda row: row["evaluations"])
             if not rows:
@@ -109,8 +114,19 @@ def _line(row: Row) -> str:
     return (
         f"| {row['name']} | {row['evaluations']:.3g} | {success} | {lost} | "
         f"{row['error'][0]:.3f} / {row['error'][1]:.3f} | {latency['p50_ms']:.1f} / {latency['p95_ms']:.1f} | "
-        f"{_rate(row):.0f} | {jerk['inside']:.3f} / {jerk['seam']:.3f} |"
+        f"{_rate(row):.0f} | {_number(jerk['inside'])} / {_number(jerk['seam'])} |"
     )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """A few round numbers for a narrow range; none for a wide one, which has enough of its own."""
+    round_numbers = (digit * 10.0**power for power in range(-2, 5) for digit in (1, 1.5, 2, 3, 5, 7))
+    near = [number for number in round_numbers if 0.9 * min(values) <= number <= 1.1 * max(values)]
+    return near if len(near) <= 6 else []
 
 
 def _rate(row: Row) -> float:
