@@ -1,6 +1,6 @@
 """The picture of the README: ``python -m eval.experiments.overview`` draws it from the committed tables.
 
-Two policies, each as it is, with fewer of its own steps, with fitted steps and with BAC: what is left, against chunks
+Three policies, each as it is, with fewer of its own steps, with fitted steps and with BAC: what is left, against chunks
 per second.
 """
 
@@ -12,9 +12,24 @@ from typing import Any
 
 from eval.experiments.flow.rows import EVEN, FITTED, FITTED_TO_OWN
 from eval.experiments.vla.ways import REUSE
-from eval.report.drawing import BLACK, BLUE, GREEN, GREY, Label, picture, place_labels, plain_log_axis, reference_band
+from eval.report.drawing import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    Label,
+    few_ticks,
+    picture,
+    place_labels,
+    plain_log_axis,
+    reference_band,
+)
 
 RESULTS = Path("results")
+FLOWS = {
+    "metaworld-ten": "SmolVLA (flow, 10 steps), ten tasks told in words",
+    "so101-pixels": "pi0 (flow, 10 steps), SO-101, two cameras",
+}
 OWN, FEWER, FEW, CACHE = "as it is", "fewer own steps", "fitted steps", "BAC"
 COLOURS = {OWN: BLACK, FEWER: GREY, FEW: GREEN, CACHE: BLUE}
 
@@ -60,7 +75,7 @@ def of_flow(rows: list[Mapping[str, Any]]) -> Iterator[Point]:
 
 def draw(path: Path, panels: Mapping[tuple[str, str], list[Point]]) -> None:
     """Draw a panel for each policy; a title and the name of what is left, to the points."""
-    with picture(path, 1, len(panels), figsize=(5.6 * len(panels), 4.4)) as (_, grid):
+    with picture(path, 1, len(panels), figsize=(5.0 * len(panels), 4.4)) as (_, grid):
         for axes, ((title, quantity), points) in zip(grid[0], panels.items(), strict=True):
             own = points[0]
             reference_band(axes, own.value, own.low, own.high)
@@ -69,7 +84,7 @@ def draw(path: Path, panels: Mapping[tuple[str, str], list[Point]]) -> None:
                 bars = [[p.value - p.low for p in shown], [p.high - p.value for p in shown]]
                 style = {"fmt": "o-", "ms": 5, "lw": 0.9, "elinewidth": 0.8, "color": colour, "label": group}
                 axes.errorbar([p.hz for p in shown], [p.value for p in shown], bars, **style)
-            plain_log_axis(axes)
+            plain_log_axis(axes, few_ticks([point.hz for point in points]))
             axes.set(title=title, ylabel=quantity, ylim=(0.4, 1.05))
             axes.set_xlabel("action chunks per second, replayed, one thread")
             place_labels(axes, [Label(p.hz, p.value, p.name, COLOURS[p.group], 7) for p in points])
@@ -79,10 +94,10 @@ def draw(path: Path, panels: Mapping[tuple[str, str], list[Point]]) -> None:
 def main() -> None:
     """Draw the picture from the committed tables."""
     diffusion = json.loads((RESULTS / "pusht/table.json").read_text())
-    flow = json.loads((RESULTS / "vla/metaworld-ten/table.json").read_text())["rows"]
+    flow = {name: json.loads((RESULTS / f"vla/{name}/table.json").read_text())["rows"] for name in FLOWS}
     panels = {
         ("DP-T (DDPM, 100 steps), Push-T, from states", "score"): list(of_diffusion(diffusion)),
-        ("SmolVLA (flow, 10 steps), ten tasks, from pictures and words", "success"): list(of_flow(flow)),
+        **{(title, "success"): list(of_flow(flow[name])) for name, title in FLOWS.items()},
     }
     draw(RESULTS / "success_vs_hz.png", panels)
 

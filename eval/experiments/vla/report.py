@@ -7,7 +7,7 @@ from typing import Any
 from bac.files import write_text
 from eval.experiments.vla.measures import rank_correlation
 from eval.experiments.vla.ways import GROUPS
-from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, picture, plain_log_axis, reference_band
+from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, few_ticks, picture, plain_log_axis, reference_band
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
@@ -90,7 +90,7 @@ def draw(path: Path, table: Sequence[Row]) -> None:
         for axes in grid[0]:
             reference_band(axes, *table[0]["all"]["success"])
         plain_log_axis(by_steps)
-        plain_log_axis(by_rate, _ticks([_rate(row) for row in table]))
+        plain_log_axis(by_rate, few_ticks([_rate(row) for row in table]))
         for group in GROUPS:
             rows = sorted((row for row in table if row["group"] == group), key=lambda row: row["evaluations"])
             if not rows:
@@ -120,13 +120,6 @@ def _line(row: Row) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _ticks(values: Sequence[float]) -> list[float]:
-    """A few round numbers for a narrow range; none for a wide one, which has enough of its own."""
-    round_numbers = (digit * 10.0**power for power in range(-2, 5) for digit in (1, 1.5, 2, 3, 5, 7))
-    near = [number for number in round_numbers if 0.9 * min(values) <= number <= 1.1 * max(values)]
-    return near if len(near) <= 6 else []
 
 
 def _rate(row: Row) -> float:
