@@ -174,7 +174,7 @@ class Trainer:
         self._average()
         self.averaged.save_pretrained(output)
         if self.cfg.saved_dtype != "float32":
-            names = {name for name, _ in self.averaged.named_parameters()}
+            names = {name for name, _ in self.averaged.named_parameters(remove_duplicate=False)}
             _cast(Path(output) / SAFETENSORS_SINGLE_FILE, names, getattr(torch, self.cfg.saved_dtype))
         for processor, side in zip(self.processors, ("pre", "post"), strict=True):
             processor.save_pretrained(output, config_filename=f"policy_{side}processor.json")
@@ -221,7 +221,9 @@ def _cast(path: Path, names: Container[str], dtype: torch.dtype) -> None:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     weights = {key: value.to(dtype) if key in names else value for key, value in load_file(path).items()}
-    save_file(weights, path, metadata=metadata)
+    unfinished = path.with_suffix(".unfinished")
+    save_file(weights, unfinished, metadata=metadata)
+    unfinished.replace(path)
 
 
 def _groups(parameters: Any) -> list[dict]:

@@ -94,10 +94,9 @@ def policy_flops(policy: Any, schedule: bac.Schedule | None, num_steps: int) -> 
         num_steps: Denoising steps K.
     """
     blocks = blocks_of(policy)
-    kinds = {block.kind for block in blocks}
-    if BlockKind.LAYER in kinds:
+    if blocks[0].kind is BlockKind.LAYER:
         by_block, fixed = unet_flops(policy)
-    elif BlockKind.CROSS_ATTENTION not in kinds:
+    elif hasattr(policy, "noise_predictor"):
         by_block, fixed = multi_task_dit_flops(policy)
     else:
         by_block, fixed = _transformer_blocks_flops(policy, blocks), fixed_flops(policy)

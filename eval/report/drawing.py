@@ -168,7 +168,7 @@ def few_ticks(values: Sequence[float]) -> list[float]:
     """A few round numbers for a narrow range; none for a wide one, which has enough of its own."""
     round_numbers = (digit * 10.0**power for power in range(-2, 5) for digit in (1, 1.5, 2, 3, 5, 7))
     near = [number for number in round_numbers if 0.9 * min(values) <= number <= 1.1 * max(values)]
-    return near if len(near) <= 6 else []
+    return near if 2 <= len(near) <= 6 else []
 
 
 def key(axes: Any, entries: Sequence[tuple[str, str]], *, y: float = 1.02) -> None:

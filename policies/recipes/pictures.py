@@ -39,10 +39,16 @@ def require_pictures_and_words(cfg: DictConfig, demonstrations: Demonstrations, 
 
 
 def known_sentences(cfg: DictConfig, demonstrations: Demonstrations) -> list[str]:
-    """The sentences whose words a policy knows: those that its weights began with, else the demonstrations'."""
+    """The sentences whose words a policy knows: those that its weights began with, else the demonstrations'.
+
+    Raises:
+        ValueError: The weights to begin with are those of a policy that knows no sentences.
+    """
     origin = cfg.output if cfg.resume else cfg.initial
     if origin is not None and (config := Path(origin) / CONFIG_NAME).is_file():
-        known: list[str] = json.loads(config.read_text())["sentences"]
+        known: list[str] = json.loads(config.read_text()).get("sentences", [])
+        if not known:
+            raise ValueError(f"{origin}: its config.json has no sentences, so it is not a policy of this recipe")
         return known
     return sorted(set(demonstrations.instructions))
 

@@ -33,7 +33,7 @@ def make_small_multi_task_dit_pre_post_processors(
             max_length=config.tokenizer_max_length,
             padding=config.tokenizer_padding,
             padding_side=config.tokenizer_padding_side,
-            truncation=config.tokenizer_truncation,
+            truncation=False,  # CLIP refuses what is too long; cut off, it would read the first word alone
             sentences=config.sentences,
         ),
         steps.to_device,

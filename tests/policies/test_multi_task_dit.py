@@ -97,6 +97,13 @@ def test_the_loss_of_one_draw_is_lerobots_own_and_so_is_its_gradient(trainer_of,
     torch.testing.assert_close(gradient_of(policy, ours), gradient_of(policy, theirs), rtol=1e-4, atol=1e-6)
 
 
+def test_an_instruction_that_is_too_long_is_refused_and_not_cut_off(trainer_of):
+    trainer = trainer_of()
+    told = trainer.processors[0]({**seen_by(1), "task": [" ".join(["open"] * 9)]})
+    with pytest.raises(ValueError, match="less than max_position_embeddings"):
+        trainer.policy.predict_action_chunk({key: v for key, v in told.items() if key.startswith("observation")})
+
+
 @OBJECTIVES
 def test_several_draws_are_those_of_so_many_observations(trainer_of, objective):
     trainer = trainer_of(f"policy.objective={objective}")

@@ -26,7 +26,7 @@ _COLUMNS = 16  # of a panel, as in rows.h
 _ONE_AT_A_TIME = threading.Lock()  # a second registration of the operators fails
 
 _PATIENCE = 2  # seconds before a word
-_TOLD = "Inductor tries this processor's instructions and compiles bac's operators: once on a machine, up to a minute"
+_TOLD = "bac: Inductor tries this processor's instructions and compiles operators, about a minute, once for its cache"
 
 # Inductor forbids multiply-adds, so that its kernels round as eager ones do; here they save up to a third of the time.
 _FLAGS = ("-ffp-contract=fast",)

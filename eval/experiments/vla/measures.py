@@ -47,13 +47,15 @@ def evaluations(cell: Cell) -> float:
     return float(cell.steps if reused is None else reused)
 
 
-def rank_correlation(rows: Sequence[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], float]) -> float | None:
+def rank_correlation(
+    rows: Sequence[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], float | None]
+) -> float | None:
     """Spearman's correlation of a number of each row with the success it loses; None where there are no ranks."""
     from scipy.stats import spearmanr
 
     lost = [-row["all"]["difference"][0] for row in rows]
     numbers = [of(row) for row in rows]
-    if len(rows) < 3 or len(set(lost)) == 1 or len(set(numbers)) == 1:
+    if None in numbers or len(rows) < 3 or len(set(lost)) == 1 or len(set(numbers)) == 1:
         return None
     return float(spearmanr(numbers, lost).statistic)
 

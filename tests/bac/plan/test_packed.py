@@ -195,7 +195,7 @@ def test_a_slow_compilation_is_told(monkeypatch, capsys, patience, told):
     compiling(monkeypatch, load)
     monkeypatch.setattr(library, "_PATIENCE", patience)
     kernels()
-    assert capsys.readouterr().err.count("once on a machine") == told
+    assert capsys.readouterr().err.count("once for its cache") == told
 
 
 def test_of_a_failed_compilation_the_compilers_own_word_is_kept(monkeypatch):
