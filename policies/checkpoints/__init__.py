@@ -15,6 +15,7 @@ _NAMES = (
     "pick-out-of-hole-v3",
     "pusht",
     "pusht-flow",
+    "so101-dit",
     "so101-pixels",
 )
 CHECKPOINTS = {name: Path(__file__).parent / name for name in _NAMES}
