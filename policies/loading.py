@@ -62,7 +62,8 @@ def load(
     path = Path(path)
     if not (path / "config.json").is_file():
         raise FileNotFoundError(
-            f"{path}: no checkpoint here (config.json is missing). Train one: python -m policies.train task={path.name}"
+            f"{path}: no checkpoint here (config.json is missing). Train one: python -m policies.train "
+            f"task={path.name}, with recipe= if it sees; docs/evaluate.md has the lines"
         )
     kind = json.loads((path / "config.json").read_text()).get("type")
     if kind not in CLASSES:
