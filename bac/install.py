@@ -81,6 +81,7 @@ def install(
     if replay is not None:
         attributes = () if solver is None else solver.swaps
         held = [swap.value for swap in attributes if not isinstance(swap.value, int)]
+        held += [] if host.weights is None else [owner]
         swapped = [(swap.owner, swap.attribute) for swap in attributes]
         put_on(
             owner,

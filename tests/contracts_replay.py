@@ -23,14 +23,12 @@ class ReplayLaws:
 
     Attributes:
         not_replayed: Part of the reason why runs cannot be replayed; None if they can.
-        settles_after: Chunks until `bac` ignores what `reset` replaces without effect.
         not_guided: Part of the reason why guided chunks are not replayed; None if they are.
     """
 
     not_replayed: str | None = None
     not_guided: str | None = None
     one_run_per_sample: bool = False
-    settles_after: int = 0
 
     def in_real_time(self, policy: Any) -> list[Options]:
         """Turn real-time chunking on. Returns what LeRobot's engine gives chunk after chunk; empty if there is none."""
@@ -49,7 +47,6 @@ class ReplayLaws:
                 bac.plan.record(policy, self.make_batch(3))  # type: ignore[attr-defined]
             pytest.skip(f"not replayed: {self.not_replayed}")
         bac.wrap(policy, replay=bac.Replay(record="first"))
-        self.chunks(policy, *[3] * self.settles_after)
         return policy
 
     def require_replays(self, policy: Any, least: int) -> None:
@@ -75,8 +72,6 @@ class ReplayLaws:
         policy, interpreted = self.make_policy(), self.make_policy()  # type: ignore[attr-defined]
         bac.wrap(interpreted, in_bf16, replay=False)
         bac.wrap(policy, in_bf16, replay=bac.Replay(record="first"))
-        self.chunks(policy, *[3] * self.settles_after)
-        self.chunks(interpreted, *[3] * self.settles_after)
         assert are_equal(self.chunks(policy, *sizes), self.chunks(interpreted, *sizes))
         self.require_replays(policy, 1)
 
@@ -85,6 +80,14 @@ class ReplayLaws:
         untouched = self.make_policy()  # type: ignore[attr-defined]
         assert are_equal(self.chunks(policy, *sizes), self.chunks(untouched, *sizes))
         assert len(replayer(policy).plans) == (1 if self.one_run_per_sample else 2)
+
+    def test_a_new_episode_records_nothing_anew(self) -> None:
+        policy = self.replayed()
+        self.chunks(policy, 3, 3)
+        recorded = list(replayer(policy).plans)
+        assert recorded
+        self.chunks(policy, 3, 3, 3)  # each after a reset
+        assert list(replayer(policy).plans) == recorded, told(policy)
 
     def test_a_plan_recorded_in_one_thread_is_launched_from_another(self) -> None:
         policy, made = self.replayed(), []

@@ -21,7 +21,6 @@ class TestDDPM(AdapterContract):
     num_steps = 7
     blocks_per_layer = 2
     options: dict[str, Any] = {"num_inference_steps": 7}
-    settles_after = 4  # the sampler's owner is the policy, whose queues are no part of a run
 
     def make_policy(self) -> nn.Module:
         return models.multi_task_dit(**self.options)
@@ -52,6 +51,16 @@ class TestFlowWithEuler(TestDDPM):
 
     def set_num_steps(self, policy: nn.Module, num_steps: int) -> None:
         policy.config.num_integration_steps = num_steps
+
+
+def test_a_setting_of_the_objective_is_seen_though_the_run_is_of_the_denoiser():
+    policy, untouched = (models.multi_task_dit(**TestFlowWithEuler.options) for _ in range(2))
+    bac.wrap(policy, replay=bac.Replay(record="first"))
+    kit = TestFlowWithEuler()
+    for made in (policy, untouched):
+        kit.predict(made)
+        made.objective.config.num_integration_steps = 2
+    assert torch.equal(kit.predict(policy), kit.predict(untouched))
 
 
 class TestFlowWithRungeKutta(TestDDPM):

@@ -38,7 +38,7 @@ def host(policy: Any) -> Host:
         num_steps_at=(objective.config, "num_integration_steps") if solver == "Euler" else None,
         flow=Flow((step,), rising=True) if solver == "Euler" else None,
         why_no_solver=_FOUR if solver == "RK4" else "",
-        weights=policy,
+        weights=denoiser,
         hoists=tuple(_modulation(layer, denoiser.timestep_embed_dim) for layer in denoiser.transformer_blocks),
         uncovered="adaLN modulation; with exact=False only its share of the timestep",
     )
