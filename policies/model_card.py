@@ -29,7 +29,13 @@ tags: [robotics, lerobot, {tags}]
 ```python
 import policies
 
-{loading}
+policy, preprocessor, postprocessor = policies.load("{output}")
+```
+
+With LeRobot's own command, from the folder of this repository{which}:
+
+```bash
+{evaluating}
 ```
 
 ![training curve](training_curve.png)
@@ -41,10 +47,26 @@ def write_model_card(path: str | Path, facts: Mapping[str, object]) -> None:
 
     Args:
         path: The checkpoint folder.
-        facts: A value for every name in `CARD`; ``sizes`` and ``loading`` may name further ones.
+        facts: A value for every name in `CARD`; ``sizes`` may name further ones. ``pixels`` is the size of the pictures
+            that the policy sees, or None, and ``wrist`` whether it sees those of the wrist.
     """
-    filled = {name: str(facts[name]).format_map(facts) for name in ("sizes", "loading")}
+    several = "," in str(facts["task"])
+    filled = {
+        "sizes": str(facts["sizes"]).format_map(facts),
+        "which": "; TASK is one of the tasks above" if several else "",
+        "evaluating": evaluating(facts, "TASK" if several else str(facts["task"])),
+    }
     (Path(path) / "README.md").write_text(CARD.format_map({**facts, **filled}))
+
+
+def evaluating(facts: Mapping[str, object], task: str) -> str:
+    """The line that plays a policy under LeRobot's ``lerobot-eval``, in a world of `envs.for_lerobot`."""
+    seen = "" if facts["pixels"] is None else f" --env.pixels={facts['pixels']}"
+    seen += " --env.wrist=true" if facts["wrist"] else ""
+    return (
+        f"lerobot-eval --policy.path={facts['output']} --env.type=bac_{facts['env']} --env.task={task}{seen} \\\n"
+        "    --eval.n_episodes=10 --eval.batch_size=1"
+    )
 
 
 def draw_training_curve(path: str | Path, rows: Sequence[Mapping[str, float | None]], title: str) -> None:

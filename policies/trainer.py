@@ -17,7 +17,7 @@ from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from policies.demonstrations import Demonstrations
+from policies.demonstrations import OBS_WRIST, Demonstrations
 from policies.master_weights import MasterWeights
 from policies.recipes import recipe_named
 from policies.windows import Windows
@@ -198,7 +198,16 @@ class Trainer:
             "minutes": self.seconds / 60,
             "held_out_error": self.rows[-1]["held_out_error"],
             "measured_with": self.recipe.measured_with,
+            **self._sees(),
             **self.recipe.card(),
+        }
+
+    def _sees(self) -> dict[str, object]:
+        """The pictures that the policy sees: their size, and whether there are any of the wrist."""
+        pictures = self.config.image_features
+        return {
+            "pixels": next((feature.shape[-1] for feature in pictures.values()), None),
+            "wrist": OBS_WRIST in pictures,
         }
 
 

@@ -1,5 +1,9 @@
-"""LeRobot imports this module at the start of its commands; the imports below register the types of policies."""
+"""LeRobot imports this module at the start of its commands.
 
+The imports below register the types of the policies and of the worlds of this repository.
+"""
+
+import envs.for_lerobot  # noqa: F401
 import policies.diffusion_transformer.configuration_diffusion_transformer
 import policies.small_diffusion.configuration_small_diffusion
 import policies.small_multi_task_dit.configuration_small_multi_task_dit

@@ -56,7 +56,7 @@ class Recipe(Protocol):
         """The actions that the policy executes, `[B, Ta, Da]`, normalised; `seed` draws the noise."""
 
     def card(self) -> dict[str, str]:
-        """What the model card says of this kind of policy: ``title``, ``tags``, ``sizes``, ``loading``."""
+        """What the model card says of this kind of policy: ``title``, ``tags``, ``sizes``."""
 
 
 def recipe_named(name: str) -> type[Recipe]:

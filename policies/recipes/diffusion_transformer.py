@@ -60,5 +60,4 @@ class DiffusionTransformerRecipe:
 
     def card(self) -> dict[str, str]:
         """See `Recipe`."""
-        loading = 'policy, preprocessor, postprocessor = policies.load("{output}")'
-        return {"title": "DP-T", "tags": "diffusion_transformer", "sizes": SIZES, "loading": loading}
+        return {"title": "DP-T", "tags": "diffusion_transformer", "sizes": SIZES}

@@ -27,7 +27,6 @@ SIZES = """LeRobot's Multi-Task DiT (arXiv 2507.05331), small, from a random sta
 {num_layers} layers of width {hidden_dim} told by adaLN alone, a vision transformer of width {vision_width} for each
 camera, horizon {horizon}, {n_action_steps} actions executed per chunk, objective {objective}. It sees the pictures of
 {num_cameras}, the arm's own state and the instruction."""
-LOADING = 'policy, preprocessor, postprocessor = policies.load("{output}")'
 PADDING = f"{ACTION}_is_pad"
 
 
@@ -81,7 +80,7 @@ class MultiTaskDiTRecipe:
         """See `Recipe`."""
         count = len(self.config.image_features)
         sizes = SIZES.replace("{num_cameras}", "one camera" if count == 1 else f"{count} cameras")
-        return {"title": "Multi-Task DiT", "tags": "multi_task_dit", "sizes": sizes, "loading": LOADING}
+        return {"title": "Multi-Task DiT", "tags": "multi_task_dit", "sizes": sizes}
 
 
 def _width_seen(config: SmallMultiTaskDiTConfig) -> int:

@@ -25,7 +25,6 @@ from policies.small_vlm import word_tokenizer
 SIZES = """LeRobot's pi0 (Black et al., 2024), small, from a random start: {parameters} parameters, {layers} layers,
 chunk {chunk_size}, {n_action_steps} actions executed per chunk, {num_inference_steps} Euler steps. It sees the pictures
 of {num_cameras}, the arm's own state and the instruction."""
-LOADING = 'policy, preprocessor, postprocessor = policies.load("{output}")'
 
 
 class PI0Recipe:
@@ -80,7 +79,7 @@ class PI0Recipe:
         """See `Recipe`."""
         count = len(self.config.image_features)
         sizes = SIZES.replace("{num_cameras}", "one camera" if count == 1 else f"{count} cameras")
-        return {"title": "pi0-class policy", "tags": "pi0", "sizes": sizes, "loading": LOADING}
+        return {"title": "pi0-class policy", "tags": "pi0", "sizes": sizes}
 
 
 def encode(policy: SmallPI0Policy, batch: dict[str, Tensor]) -> Encoded:

@@ -29,14 +29,6 @@ VLM = "vlm"  # folder of the vision-language model's sizes and tokenizer, in the
 SIZES = """LeRobot's SmolVLA (Shukor et al., 2025), small, from a random start: {parameters} parameters,
 {num_vlm_layers} layers, chunk {chunk_size}, {n_action_steps} actions executed per chunk, {num_steps} Euler steps.
 It sees one picture, the arm's own state and the instruction."""
-LOADING = """policy, preprocessor, postprocessor = policies.load("{output}")
-```
-
-With LeRobot, from the folder of this repository; TASK is one of the tasks above:
-
-```bash
-MUJOCO_GL=egl lerobot-eval --policy.path={output} --policy.device=cpu --env.type={env} --env.task=TASK \\
-    --eval.n_episodes=10 --eval.batch_size=1"""
 
 
 class SmolVLARecipe:
@@ -104,7 +96,7 @@ class SmolVLARecipe:
 
     def card(self) -> dict[str, str]:
         """See `Recipe`."""
-        return {"title": "SmolVLA-class policy", "tags": "smolvla", "sizes": SIZES, "loading": LOADING}
+        return {"title": "SmolVLA-class policy", "tags": "smolvla", "sizes": SIZES}
 
 
 def encode(policy: SmolVLAPolicy, batch: dict[str, Tensor]) -> Encoded:

@@ -20,7 +20,6 @@ MEASURING_STEPS = 10
 SIZES = """LeRobot's Diffusion Policy (Chi et al., RSS 2023), a U-Net, small, from a random start: {parameters}
 parameters, U-Net {down_dims}, a ResNet {vision_widths} for each camera, horizon {horizon}, {n_action_steps} actions
 executed per chunk. It sees the pictures of {num_cameras} and the arm's own state; it is not told the task."""
-LOADING = 'policy, preprocessor, postprocessor = policies.load("{output}")'
 
 
 class UNetRecipe:
@@ -75,7 +74,7 @@ class UNetRecipe:
         """See `Recipe`."""
         count = len(self.config.image_features)
         sizes = SIZES.replace("{num_cameras}", "one camera" if count == 1 else f"{count} cameras")
-        return {"title": "Diffusion Policy (U-Net)", "tags": "diffusion", "sizes": sizes, "loading": LOADING}
+        return {"title": "Diffusion Policy (U-Net)", "tags": "diffusion", "sizes": sizes}
 
 
 def encode(policy: SmallDiffusionPolicy, batch: dict[str, Tensor]) -> Tensor:
