@@ -243,7 +243,7 @@ def guard(
         )  # fmt: skip
         made.save(target)
     typer.echo(f"{made}\nwritten to {target}")
-    typer.echo(f"Next: BAC_GUARD={response} {hints.evaluate(policy_path, imports)}")
+    typer.echo(f"Next: BAC_GUARD={response} {hints.evaluate(policy_path, imports, env, env_option, task)}")
 
 
 @app.command(

@@ -12,7 +12,17 @@ def same_policy(path: Path, imports: Sequence[str]) -> str:
     return " ".join(["--policy-path", shlex.quote(str(path)), *(f"--import {name}" for name in imports)])
 
 
-def evaluate(path: Path, imports: Sequence[str]) -> str:
-    """The command that plays episodes with the policy. LeRobot takes an import as an option of its own."""
-    places = (f" --own{index}.discover_packages_path={name}" for index, name in enumerate(imports, 1))
-    return f"lerobot-eval --policy.path={shlex.quote(str(path))}{''.join(places)} --env.type=ENV"
+def evaluate(path: Path, imports: Sequence[str], env: str | None, given: Sequence[str], task: str | None) -> str:
+    """The command that plays episodes with the policy. LeRobot takes an import as an option of its own.
+
+    Args:
+        path: The policy's folder.
+        imports: Modules that register its type.
+        env: LeRobot's name of the environment that was used; None leaves ENV to be filled in.
+        given: Its settings, NAME=VALUE each.
+        task: Its task, if one was named.
+    """
+    words = [f"--own{index}.discover_packages_path={name}" for index, name in enumerate(imports, 1)]
+    words.append(f"--env.type={env or 'ENV'}")
+    words += [f"--env.{setting}" for setting in ([] if task is None else [f"task={task}"]) + list(given)]
+    return " ".join(["lerobot-eval", f"--policy.path={shlex.quote(str(path))}", *map(shlex.quote, words)])

@@ -122,7 +122,8 @@ def tune(
             )
         picture = measure.pictured(tuned, target.with_name(PICTURE_NAME))
     typer.echo(f"{tuned.denoising}\n{picture}\nwritten to {target}")
-    typer.echo(f"Next: bac bench {hints.same_policy(policy_path, imports)}; {hints.evaluate(policy_path, imports)}")
+    played = hints.evaluate(policy_path, imports, env, env_option, task)
+    typer.echo(f"Next: bac bench {hints.same_policy(policy_path, imports)}; {played}")
 
 
 def _batches(
