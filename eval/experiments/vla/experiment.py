@@ -23,7 +23,7 @@ from eval.setup.files import write_json
 from eval.setup.keys import comparison_key
 from eval.setup.settings import CALIBRATION_SEED, FIDELITY_SEED, Settings
 
-DECIDES = ("own", "fitted", "fitted_to_own", "bac", "num_fit")  # options that make other ways
+DECIDES = ("own", "files", "fitted", "fitted_to_own", "bac", "published", "num_fit")  # options that make other ways
 
 
 class Experiment:

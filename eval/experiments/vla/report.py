@@ -7,11 +7,22 @@ from typing import Any
 from bac.files import write_text
 from eval.experiments.vla.measures import rank_correlation
 from eval.experiments.vla.ways import GROUPS
-from eval.report.drawing import BLUE, GREEN, GREY, ORANGE, few_ticks, picture, plain_log_axis, reference_band
+from eval.report.drawing import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    few_ticks,
+    picture,
+    plain_log_axis,
+    reference_band,
+)
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
-COLOURS = dict(zip(GROUPS, (GREY, GREEN, BLUE, ORANGE), strict=True))
+COLOURS = dict(zip(GROUPS, (GREY, GREEN, BLUE, ORANGE, PINK, BLACK), strict=True))
 Row = Mapping[str, Any]
 NOTE = """Success rates; 95 % intervals of Wilson, and of Newcombe for paired differences over all episodes. NFE:
 evaluations of the action expert. Action error: to the first row, root mean square / geometric mean, in normalised

@@ -1,6 +1,9 @@
 """The ways to be faster that are compared on a flow-matching policy, each made from the policy's own observations."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import bac
@@ -8,12 +11,18 @@ from bac.adapters import find_host
 from bac.solvers.flow_fitting import FlowFitter
 from eval.compared.many_tasks import predict
 from eval.experiments.flow.rows import EVEN, FITTED, FITTED_TO_OWN, fitted, holding_on_own, own
+from eval.experiments.methods.catalogue import Catalogue
+from eval.experiments.vla.measures import errors
 from eval.setup.batches import Batch
 from eval.setup.cells import Cell, running
 from eval.setup.settings import CALIBRATION_SEED
 
-REUSE = "BAC on its own steps"
-GROUPS = (EVEN, FITTED, FITTED_TO_OWN, REUSE)
+REUSE, PUBLISHED, CHOSEN = "BAC on its own steps", "best published cache", "a file's, such as bac.tune's"
+GROUPS = (EVEN, FITTED, FITTED_TO_OWN, REUSE, PUBLISHED, CHOSEN)
+SCHEDULERS = ("uniform", "unified", "acs", "bac_all", "matched", "global_budget")
+ESTIMATORS = (
+    "hold", "taylor-1", "newton-2", "adams_bashforth-1", "rescale", "scale_shift", "affine_residual", "fitted_forecast",
+)  # fmt: skip
 
 
 def ways(policy: Any, options: Any, observations: Callable[[], Batch]) -> Iterator[Cell]:
@@ -25,7 +34,9 @@ def ways(policy: Any, options: Any, observations: Callable[[], Batch]) -> Iterat
         observations: Gives the preprocessed observations to fit on; called only if something is fitted.
     """
     yield from (own(count) for count in options.own)
-    if not (options.fitted or options.fitted_to_own or options.bac):
+    for file in map(Path, options.files):
+        yield holding_on_own(bac.load(file), f"{file.parent.name}/{file.stem}", CHOSEN)
+    if not (options.fitted or options.fitted_to_own or options.bac or options.published):
         return
     batch = observations()
     for group, counts in ((FITTED, options.fitted), (FITTED_TO_OWN, options.fitted_to_own)):
@@ -41,3 +52,33 @@ def ways(policy: Any, options: Any, observations: Callable[[], Batch]) -> Iterat
         for updates, bubbled in options.bac:
             schedule = bac.adaptive_schedule(calibration, updates, num_bubbled=bubbled)
             yield holding_on_own(bac.Denoising(schedule=schedule), f"BAC S={updates} n={bubbled}", REUSE)
+    if options.published:
+        catalogue = Catalogue(partial(running, policy, own()), [batch])
+        for sweeps in options.published:
+            yield best_published(policy, catalogue, batch, sweeps)
+
+
+def best_published(policy: Any, catalogue: Catalogue, batch: Batch, sweeps: float) -> Cell:
+    """The published cache that stays closest to the policy's own steps, of all that update no more.
+
+    Args:
+        policy: Unwrapped.
+        catalogue: Makes the schedules and the estimators.
+        batch: Observations to measure the action error on.
+        sweeps: Updates of all blocks that a run may make.
+
+    Raises:
+        ValueError: No schedule makes so few.
+    """
+    made = []
+    for scheduler, estimator in product(SCHEDULERS, ESTIMATORS):
+        schedules = (catalogue.schedule(scheduler, estimator, updates) for updates in range(int(sweeps), 0, -1))
+        schedule = next((found for found in schedules if bac.Denoising(schedule=found).sweeps <= sweeps), None)
+        if schedule is not None:
+            denoising = catalogue.estimated(schedule, estimator)
+            name = f"{scheduler}, {denoising.estimator_name}, {denoising.sweeps:.3g} sweeps"
+            made.append(holding_on_own(denoising, name, PUBLISHED))
+    if not made:
+        raise ValueError(f"vla.published: no schedule makes {sweeps} sweeps or fewer; ask for 1 or more")
+    _, *typical = (error for _, error in errors(policy, [own(), *made], batch).values())
+    return min(zip(typical, made, strict=True), key=lambda pair: pair[0])[1]

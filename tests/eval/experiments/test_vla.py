@@ -18,7 +18,7 @@ from eval.setup.settings import Settings
 from policies.train import train
 from tests.policies.smolvla import options_for, write_recordings
 
-FITS = {"fitted_to_own": [1], "bac": [[1, 1]], "rounds": 1, "only": None}
+FITS = {"fitted_to_own": [1], "bac": [[1, 1]], "published": [2], "files": [], "rounds": 1, "only": None}
 TASKS = ["reach-v3", "drawer-open-v3"]
 
 
@@ -48,22 +48,23 @@ def test_every_way_plays_every_task_once_and_the_table_says_so(many, tmp_path):
     first = many()
     first.play()
     lines = first.many.log.path.read_text().splitlines()
-    assert len(lines) == 5 * 2 * 3  # ways, tasks, seeds
+    assert len(lines) == 6 * 2 * 3  # ways, tasks, seeds
     again = many()
     again.play()
     assert again.many.log.path.read_text().splitlines() == lines
     table = again.table()
     names = ["Euler-2", "Euler-1", "fitted-1", "fitted-1 to own", "BAC S=1 n=1"]
-    assert [row["name"] for row in table] == names
+    assert [row["name"] for row in table[:5]] == names
+    assert table[5]["group"] == "best published cache" and table[5]["evaluations"] <= 2
     assert table[0]["all"]["n"] == 6 and table[0]["error"][0] == 0 and table[1]["error"][0] > 0
-    assert [row["tasks"]["reach-v3"]["n"] for row in table] == [3] * 5
+    assert [row["tasks"]["reach-v3"]["n"] for row in table] == [3] * 6
     assert [row["evaluations"] for row in table[:4]] == [2, 1, 1, 1] and 1 <= table[4]["evaluations"] < 10
     assert all(row["jerk"]["all"] > 0 for row in table)
     assert markdown(table)[0].startswith("| way | NFE | success, 2 x 3 episodes | difference to Euler-2 |")
     assert "| way | reach | drawer-open |" in markdown(table)
     publish(tmp_path, table, again.latencies_ms()[EAGER])
     written = (tmp_path / "table.md").read_text()
-    assert "The untouched policy, run by PyTorch, takes" in written and "over 4 rows" in written
+    assert "The untouched policy, run by PyTorch, takes" in written and "over 5 rows" in written
     assert (tmp_path / "steps.png").stat().st_size > 10_000
 
 
@@ -125,3 +126,20 @@ def test_what_cannot_be_played_is_said_before_anything_is(many, tmp_path):
     with pytest.raises(ValueError, match="must be a JSON list of"):
         recorded(str(tmp_path / "wrong.json"))
     assert recorded(None) == []
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_a_file_is_a_way_named_after_its_folder_and_too_few_sweeps_are_refused(many, tmp_path):
+    experiment = many()
+    fitted = next(cell for cell in experiment.cells if cell.name == "fitted-1")
+    fitted.denoising.save(tmp_path / "bac.json")
+    chosen = {**experiment.options, "fitted": [], "fitted_to_own": [], "bac": [], "published": []}
+    experiment.options = OmegaConf.create({**chosen, "files": [str(tmp_path / "bac.json")]})
+    del experiment.cells
+    assert [cell.name for cell in experiment.cells] == ["Euler-2", "Euler-1", f"{tmp_path.name}/bac"]
+    assert experiment.cells[2].denoising.timesteps == fitted.denoising.timesteps
+    experiment.options = OmegaConf.create({**chosen, "published": [0.5]})
+    del experiment.cells
+    with pytest.raises(ValueError, match="no schedule makes 0.5 sweeps or fewer; ask for 1 or more"):
+        _ = experiment.cells
