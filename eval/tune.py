@@ -39,7 +39,7 @@ REPORT_NAME = "bac.tuned.json"  # as `bac tune` calls it
 
 
 def ready(
-    settings: Settings, cell: Cell, denoising: bac.Denoising, batch: Batch, *, told: bool = False
+    settings: Settings, cell: Cell, denoising: bac.Denoising, batch: Batch, *, sees: bool = False
 ) -> Callable[[], Any]:
     """Load the policy, put the Denoising on it, and return the call that makes one action chunk.
 
@@ -48,12 +48,12 @@ def ready(
         cell: The policy's configuration.
         denoising: The Denoising to put on.
         batch: One observation, `[1, To, D]` each.
-        told: The policy is told its task in words; such policies take no generator.
+        sees: The policy sees pictures; such policies take no generator.
     """
     policy = settings.load_policy().policy
     configure(policy, cell)
     bac.wrap(policy, denoising)
-    if told:
+    if sees:
         return partial(policy.predict_action_chunk, batch)
     return partial(policy.predict_action_chunk, batch, generator=torch.Generator().manual_seed(0))
 
@@ -96,7 +96,8 @@ def main(config: Any) -> None:
     configure(loaded.policy, cell)
     tuned = bac.tune(loaded.policy, in_parts(batch, min(BATCH, count // 2)), rounds=rounds, **options)
     print(tuned)
-    make = partial(ready, settings, cell, tuned.denoising, one_of(batch), told=bool(tasks))
+    sees = bool(loaded.policy.config.image_features)
+    make = partial(ready, settings, cell, tuned.denoising, one_of(batch), sees=sees)
     again = fresh_latency(make, rounds=5 * rounds)
     print(f"again: p50 {again['p50_ms']:.1f} ms, p95 {again['p95_ms']:.1f} ms; {tuned.budget}")
     publish(folder, tuned, again)

@@ -203,9 +203,10 @@ class Trainer:
         }
 
     def _sees(self) -> dict[str, object]:
-        """The pictures that the policy sees: their size, and whether there are any of the wrist."""
+        """The pictures that the policy sees: of how many cameras, their size, and whether one is on the wrist."""
         pictures = self.config.image_features
         return {
+            "num_cameras": "one camera" if len(pictures) == 1 else f"{len(pictures)} cameras",
             "pixels": next((feature.shape[-1] for feature in pictures.values()), None),
             "wrist": OBS_WRIST in pictures,
         }

@@ -78,9 +78,7 @@ class MultiTaskDiTRecipe:
 
     def card(self) -> dict[str, str]:
         """See `Recipe`."""
-        count = len(self.config.image_features)
-        sizes = SIZES.replace("{num_cameras}", "one camera" if count == 1 else f"{count} cameras")
-        return {"title": "Multi-Task DiT", "tags": "multi_task_dit", "sizes": sizes}
+        return {"title": "Multi-Task DiT", "tags": "multi_task_dit", "sizes": SIZES}
 
 
 def _width_seen(config: SmallMultiTaskDiTConfig) -> int:

@@ -77,9 +77,7 @@ class PI0Recipe:
 
     def card(self) -> dict[str, str]:
         """See `Recipe`."""
-        count = len(self.config.image_features)
-        sizes = SIZES.replace("{num_cameras}", "one camera" if count == 1 else f"{count} cameras")
-        return {"title": "pi0-class policy", "tags": "pi0", "sizes": sizes}
+        return {"title": "pi0-class policy", "tags": "pi0", "sizes": SIZES}
 
 
 def encode(policy: SmallPI0Policy, batch: dict[str, Tensor]) -> Encoded:

@@ -72,9 +72,7 @@ class UNetRecipe:
 
     def card(self) -> dict[str, str]:
         """See `Recipe`."""
-        count = len(self.config.image_features)
-        sizes = SIZES.replace("{num_cameras}", "one camera" if count == 1 else f"{count} cameras")
-        return {"title": "Diffusion Policy (U-Net)", "tags": "diffusion", "sizes": sizes}
+        return {"title": "Diffusion Policy (U-Net)", "tags": "diffusion", "sizes": SIZES}
 
 
 def encode(policy: SmallDiffusionPolicy, batch: dict[str, Tensor]) -> Tensor:
