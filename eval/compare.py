@@ -3,9 +3,15 @@
 Phases (`phase=`): ``calibrate`` collects observations, calibrations and schedules. ``latency`` chooses rivals that
 match BAC's latency and times every cell; it needs an idle machine. ``episodes`` plays in `workers=` processes and is
 resumable. ``report`` writes into the folder `results=`. ``all`` runs every phase and computes only what is missing.
+
+A policy that was trained by flow matching has other ways to be fast. Its table is that of `eval.experiments.flow`, or
+of `eval.experiments.vla` if it sees pictures; the command says so, and becomes that command.
 """
 
+import json
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +21,22 @@ from eval.compared.comparison import PHASES, Comparison
 from eval.report.narrative import verdict
 from eval.report.publish import publish
 from eval.report.table import plain_table
+from eval.setup.cells import FLOW
 from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 
 logger = logging.getLogger(__name__)
+
+SEEING, OF_STATES = "eval.experiments.vla", "eval.experiments.flow"
+
+
+def maker_of_flow(config: Any) -> str | None:
+    """The module that makes the table of a flow-matching policy; None for any other policy."""
+    if config.solver.name != FLOW:
+        return None
+    written = settings_of(config, of_many_tasks=True).checkpoint / "config.json"
+    features = json.loads(written.read_text())["input_features"] if written.is_file() else {}
+    sees = any(feature["type"] == "VISUAL" for feature in features.values())
+    return SEEING if sees or config.get("tasks") else OF_STATES
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
@@ -26,6 +45,9 @@ def main(config: Any) -> None:
     log_to_terminal()
     if config.phase not in ("all", *PHASES):
         raise SystemExit(f"phase: must be one of all, {', '.join(PHASES)}, got {config.phase!r}")
+    if (maker := maker_of_flow(config)) is not None:
+        logger.info("flow matching: the table of this policy is made by python -m %s %s", maker, " ".join(sys.argv[1:]))
+        os.execv(sys.executable, [sys.executable, "-m", maker, *sys.argv[1:]])
     comparison = Comparison(settings_of(config))
     wanted = PHASES if config.phase == "all" else (config.phase,)
     if "calibrate" in wanted:
