@@ -1,17 +1,19 @@
 """The page of `eval.experiments.vla.late`: success by delay, and by control rate on several machines."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from bac.files import write_text
-from eval.report.drawing import BLACK, GREEN, ORANGE, PINK, picture
+from eval.report.drawing import BLACK, GREEN, ORANGE, PINK, picture, plain_log_axis
 from eval.setup.files import write_json
 from eval.setup.provenance import provenance
 
 NOTE = """Success rates with Wilson's 95 % intervals, all tasks together. The robot acts on one chunk while the next is
 computed, by the rule of `bac.ControlLoop`. A delay is the number of control steps that a chunk takes; a rate and a
 latency give it, and success is read at the least played delay that is as long."""
+COLOURS = BLACK, GREEN, ORANGE, PINK
 
 
 def markdown(late: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -39,16 +41,34 @@ def publish(folder: Path, late: Sequence[Mapping[str, Any]], machines: Sequence[
     write_text(
         folder / "late.md", "\n".join([*markdown(late, machines), "", NOTE, "", f"`{provenance()['command']}`", ""])
     )
-    with picture(folder / "late.png", figsize=(6.4, 4.2)) as (_, grid):
-        axes, names = grid[0, 0], dict.fromkeys(row["name"] for row in late)
-        for name, colour in zip(names, (BLACK, GREEN, ORANGE, PINK), strict=False):
+    draw(folder / "late.png", late, machines)
+
+
+def draw(path: Path, late: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, Any]]) -> None:
+    """Draw success against the control steps that a chunk takes; and, read off that, against every machine's rate."""
+    names = list(dict.fromkeys(row["name"] for row in late))
+    colours = dict(zip(names, COLOURS, strict=False))
+    lines = dict(zip(dict.fromkeys(row["machine"] for row in machines), cycle((":", "-", "-.", "--"))))
+    with picture(path, 1, 2, figsize=(11.0, 4.4), sharey=True) as (_, grid):
+        by_delay, by_rate = grid[0]
+        for name in names:
             rows = [row for row in late if row["name"] == name]
             values = [row["all"]["success"] for row in rows]
             bars = [[v - low for v, low, _ in values], [high - v for v, _, high in values]]
-            delays = [row["delay"] for row in rows]
-            axes.errorbar(delays, [v for v, _, _ in values], bars, fmt="o-", ms=4, lw=0.9, color=colour, label=name)
-        axes.set(xlabel="control steps that a chunk takes", ylabel="success over all tasks", ylim=(0, 1))
-        axes.legend(fontsize=8, frameon=False)
+            style = {"fmt": "o-", "ms": 4, "lw": 0.9, "color": colours[name], "label": name}
+            by_delay.errorbar([row["delay"] for row in rows], [v for v, _, _ in values], bars, **style)
+        for row in machines:
+            seen = [0.0 if cell["success"] is None else cell["success"][0] for cell in row["rates"]]
+            label = f"{row['machine']}, {row['way']}: {row['ms']:.0f} ms"
+            style = {"ls": lines[row["machine"]], "lw": 1.3, "color": colours[row["way"]], "label": label}
+            by_rate.plot([cell["control_hz"] for cell in row["rates"]], seen, **style)
+        by_delay.set(xlabel="control steps that a chunk takes", ylabel="success over all tasks", ylim=(0, 1))
+        plain_log_axis(by_rate, [cell["control_hz"] for cell in machines[0]["rates"]])
+        by_rate.set(xlabel="control steps per second [Hz]")
+        by_delay.legend(fontsize=8, frameon=False)
+        by_rate.legend(
+            fontsize=6.5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=3
+        )
 
 
 def _at(cell: Mapping[str, Any]) -> str:
