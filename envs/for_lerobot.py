@@ -1,10 +1,11 @@
 """The worlds under LeRobot's commands: ``lerobot-eval --env.type=bac_adroit --env.task=adroit-door``.
 
-LeRobot's own ``metaworld`` and ``so101`` lack what the policies here see: the simulator's state, and a camera on the
-wrist. Importing this module registers one type of environment for each row of `envs.ENVIRONMENTS`.
+LeRobot's own ``metaworld`` does not observe the state of the simulator, and ``so101`` of lerobot-env-so101 neither
+the goal nor what a camera on the wrist sees. The policies here do. Importing this module registers one type of
+environment for each row of `envs.ENVIRONMENTS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGE, OBS_IMAGES
 import envs
 
 FRONT, WRIST = "front", "wrist"
+CAMERAS = {FRONT: "pixels", WRIST: "pixels_wrist"}
 KINDS = {"agent_pos": FeatureType.STATE, "environment_state": FeatureType.ENV}
 POLICY_KEYS = {
     ACTION: ACTION,
@@ -39,10 +41,12 @@ class AsLeRobotSees(gym.ObservationWrapper[dict[str, Any], np.ndarray, dict[str,
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
-        names = env.observation_space.spaces
-        self._cameras = {FRONT: "pixels", WRIST: "pixels_wrist"}
-        self._cameras = {camera: name for camera, name in self._cameras.items() if name in names}
-        self.observation_space = gym.spaces.Dict(self._named(names))
+        spaces = env.observation_space.spaces
+        self._cameras = {camera: name for camera, name in CAMERAS.items() if name in spaces}
+        seen = self._named(spaces)
+        if self._cameras:
+            seen["pixels"] = gym.spaces.Dict(seen["pixels"])
+        self.observation_space = gym.spaces.Dict(seen)
         self.metadata = {**env.metadata, "render_fps": round(env.unwrapped.control_hz)}
 
     @property
@@ -54,17 +58,19 @@ class AsLeRobotSees(gym.ObservationWrapper[dict[str, Any], np.ndarray, dict[str,
         """The observation under LeRobot's names."""
         return self._named(observation)
 
-    def _named(self, found: Any) -> dict[str, Any]:
+    def _named(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Arrays or spaces of the world, under LeRobot's names."""
         if not self._cameras:
             return dict(found)
-        pictures = {camera: found[name] for camera, name in self._cameras.items()}
-        pixels = gym.spaces.Dict(pictures) if isinstance(found["agent_pos"], gym.Space) else pictures
+        pixels = {camera: found[name] for camera, name in self._cameras.items()}
         return {"agent_pos": found["agent_pos"], "pixels": pixels}
 
 
 @dataclass
 class World(EnvConfig):
-    """One world of `envs`, as a LeRobot environment.
+    """One world of `envs`, as a LeRobot environment; its sub-classes say which one.
+
+    The world itself decides ``fps`` and ``features``, whatever they are set to.
 
     Args:
         task: A task of the world.
@@ -86,7 +92,7 @@ class World(EnvConfig):
     features_map: dict[str, str] = field(default_factory=lambda: dict(POLICY_KEYS))
 
     def __post_init__(self) -> None:
-        world = self._make()
+        world = self._maker()
         self.fps = round(world.unwrapped.control_hz)
         self.features = {ACTION: PolicyFeature(FeatureType.ACTION, world.action_space.shape)}
         for name, space in world.observation_space.spaces.items():
@@ -105,7 +111,7 @@ class World(EnvConfig):
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, VectorEnv]]:
         """`n_envs` copies that step together, each in a process of its own if they are to be asynchronous."""
-        makers: list[Callable[[], gym.Env]] = [self._make] * n_envs
+        makers: list[Callable[[], gym.Env]] = [self._maker] * n_envs
         if use_async_envs and n_envs > 1:
             vector = AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP, context="forkserver")
         else:
@@ -113,17 +119,17 @@ class World(EnvConfig):
         return {self.type: {0: vector}}
 
     def get_env_processors(self) -> tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]:
-        """The first camera is called ``observation.image`` by the policies here; LeRobot's names say which it is."""
+        """Rename ``observation.images.front`` to ``observation.image``, its name in the policies here."""
         rename = RenameObservationsProcessorStep({f"{OBS_IMAGES}.{FRONT}": OBS_IMAGE})
         return PolicyProcessorPipeline(steps=[rename]), PolicyProcessorPipeline(steps=[])
 
     @property
-    def _make(self) -> Callable[[], AsLeRobotSees]:
+    def _maker(self) -> Callable[[], AsLeRobotSees]:
+        """What builds the world, in whichever process is to have it."""
         return partial(_make, self.name, self.gym_kwargs)
 
 
 def _make(name: str, kwargs: dict[str, Any]) -> AsLeRobotSees:
-    """Build a world, in whichever process is to have it."""
     return AsLeRobotSees(envs.make(name, **kwargs))
 
 

@@ -5,13 +5,14 @@ match BAC's latency and times every cell; it needs an idle machine. ``episodes``
 resumable. ``report`` writes into the folder `results=`. ``all`` runs every phase and computes only what is missing.
 
 A policy that was trained by flow matching has other ways to be fast. Its table is that of `eval.experiments.flow`, or
-of `eval.experiments.vla` if it sees pictures; the command says so, and becomes that command.
+of `eval.experiments.vla` if it sees pictures; the command says so, and becomes that command, whose options hold.
 """
 
 import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,39 @@ from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 
 logger = logging.getLogger(__name__)
 
-SEEING, OF_STATES = "eval.experiments.vla", "eval.experiments.flow"
+OF_PICTURES, OF_STATES = "eval.experiments.vla", "eval.experiments.flow"
 
 
-def maker_of_flow(config: Any) -> str | None:
-    """The module that makes the table of a flow-matching policy; None for any other policy."""
+OWN_OPTIONS = "phase", "results", "tuned", "video", "realtime_n", "few_steps", "executor"
+
+
+def maker_of_flow(config: Any, typed: Sequence[str] = ()) -> str | None:
+    """The module that makes the table of a flow-matching policy; None for any other policy.
+
+    Args:
+        config: ``configs/eval.yaml``, composed.
+        typed: The options as they were typed.
+
+    Raises:
+        SystemExit: There is no checkpoint, or an option was typed that the other command has not.
+    """
     if config.solver.name != FLOW:
         return None
     written = settings_of(config, of_many_tasks=True).checkpoint / "config.json"
-    features = json.loads(written.read_text())["input_features"] if written.is_file() else {}
+    if not written.is_file():
+        raise SystemExit(
+            f"{config.checkpoint}: no checkpoint here. docs/evaluate.md has the lines that record and train one; a "
+            "checkpoint elsewhere: checkpoint=FOLDER"
+        )
+    features = json.loads(written.read_text())["input_features"]
     sees = any(feature["type"] == "VISUAL" for feature in features.values())
-    return SEEING if sees or config.get("tasks") else OF_STATES
+    maker = OF_PICTURES if sees or config.get("tasks") else OF_STATES
+    if lost := [word for word in typed if word.startswith(tuple(f"{name}=" for name in OWN_OPTIONS)) or word == "-m"]:
+        raise SystemExit(
+            f"{' '.join(lost)}: this policy's table is made by python -m {maker}, which has not this option; its own "
+            f"are under {maker.rpartition('.')[2]} in configs/eval.yaml"
+        )
+    return maker
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="eval")
@@ -45,7 +68,7 @@ def main(config: Any) -> None:
     log_to_terminal()
     if config.phase not in ("all", *PHASES):
         raise SystemExit(f"phase: must be one of all, {', '.join(PHASES)}, got {config.phase!r}")
-    if (maker := maker_of_flow(config)) is not None:
+    if (maker := maker_of_flow(config, sys.argv[1:])) is not None:
         logger.info("flow matching: the table of this policy is made by python -m %s %s", maker, " ".join(sys.argv[1:]))
         os.execv(sys.executable, [sys.executable, "-m", maker, *sys.argv[1:]])
     comparison = Comparison(settings_of(config))

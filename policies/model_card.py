@@ -47,8 +47,9 @@ def write_model_card(path: str | Path, facts: Mapping[str, object]) -> None:
 
     Args:
         path: The checkpoint folder.
-        facts: A value for every name in `CARD`; ``sizes`` may name further ones. ``pixels`` is the size of the pictures
-            that the policy sees, or None, and ``wrist`` whether it sees those of the wrist.
+        facts: A value for every name in `CARD` and in its ``sizes``, but for ``which`` and ``evaluating``, which are
+            made here of ``pixels``, the size of the pictures that the policy sees or None, and ``wrist``, whether it
+            sees those of the wrist.
     """
     several = "," in str(facts["task"])
     filled = {

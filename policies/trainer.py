@@ -198,15 +198,15 @@ class Trainer:
             "minutes": self.seconds / 60,
             "held_out_error": self.rows[-1]["held_out_error"],
             "measured_with": self.recipe.measured_with,
-            **self._sees(),
+            **self._picture_facts(),
             **self.recipe.card(),
         }
 
-    def _sees(self) -> dict[str, object]:
+    def _picture_facts(self) -> dict[str, object]:
         """The pictures that the policy sees: of how many cameras, their size, and whether one is on the wrist."""
         pictures = self.config.image_features
         return {
-            "num_cameras": "one camera" if len(pictures) == 1 else f"{len(pictures)} cameras",
+            "cameras": "one camera" if len(pictures) == 1 else f"{len(pictures)} cameras",
             "pixels": next((feature.shape[-1] for feature in pictures.values()), None),
             "wrist": OBS_WRIST in pictures,
         }

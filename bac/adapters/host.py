@@ -49,8 +49,8 @@ class Host:
         in_place: The policy writes into a block's output, so reuse hands out copies.
         evaluation: The call that is one evaluation of the denoiser, if a run also calls its blocks at other times.
         update_last: Blocks that must update at the last step, because the policy keeps more of it than their output.
-        weights: Module that holds every weight a run reads, if `sampler_owner` does not. A replay watches both, and
-            nothing else of the policy: what `reset` replaces there is no change of a run.
+        weights: Module that holds every weight a run reads, if `sampler_owner` does not. A replay watches
+            `sampler_owner` and this, and nothing else of the policy: what `reset` replaces there changes no run.
         constants: Calls that compute the same at every evaluation of a run; computed once.
         hoists: Parts of calls that compute the same. Computing them once rounds differently, so only ``exact=False``
             uses them.

@@ -233,7 +233,8 @@ def worlds_of(env: str, options: Mapping[str, Any], num_worlds: int, config: Any
         settings = make_config(env, **options)
         suites = make(settings, n_envs=num_worlds)
     except ImportError as error:
-        raise BacError(f"--env {env}: {error}; install its simulator: pip install 'lerobot[{env}]'") from error
+        extra = "" if env.startswith("bac_") else f": pip install 'lerobot[{env}]'"  # the worlds of this repository
+        raise BacError(f"--env {env}: {error}; install its simulator{extra}") from error
     except (TypeError, ValueError) as error:
         raise BacError(f"--env {env}, --env-option {dict(options)}: LeRobot refuses them: {error}") from error
     worlds = [world for group in suites.values() for world in group.values()]
@@ -250,5 +251,6 @@ def naming_what_is_missing(env: str, config: Any) -> Iterator[None]:
             raise
         raise BacError(
             f"--env {env}: gives no {error.args[0]}, which the policy takes; choose its observations with "
-            "--env-option (Push-T: --env-option obs_type=environment_state_agent_pos), or give --dataset"
+            "--env-option (Push-T: --env-option obs_type=environment_state_agent_pos; the worlds bac_*: --env-option "
+            "pixels=96, and wrist=true), or give --dataset"
         ) from error

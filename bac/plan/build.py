@@ -129,7 +129,7 @@ def build(
 
     Args:
         sampler: Makes one denoising run, with the interceptors on.
-        owner: Module whose method it is.
+        owner: Module whose weights it reads.
         args: Arguments of this call. Its generators advance as in any call.
         options: Keyword arguments of this call.
         replay: Options of replay.

@@ -46,12 +46,13 @@ class Replayer(Interceptor):
     """Replays a denoising run if it has a plan, records one if it may, and interprets otherwise.
 
     Args:
-        owner: Module whose method is the sampler.
+        owner: Module whose weights a run reads, mostly that whose method is the sampler.
         blocks: The policy's blocks. A run is interpreted while anything other than `bac` intercepts one of them.
         run: The sampler's run. A probed run is interpreted; a run that falls back has plans of its own.
         replay: Options of replay.
         warn: Warn when a run cannot be replayed; otherwise log it.
-        held: Objects besides the owner's modules that a run reads: the solver's noise scheduler.
+        held: Objects besides the owner's modules that a run reads: the solver's noise scheduler, and the module whose
+            method is the sampler if it is not the owner.
         swapped: Attributes that a solver's interceptor replaces during a run: object and name.
         has_fallback: A guard may order runs to fall back.
 

@@ -56,8 +56,8 @@ class Staleness:
     """Remembers what a sampler reads.
 
     Args:
-        owner: Module whose method is the sampler.
-        held: Other objects that a run reads: the noise scheduler of a solver's interceptor.
+        owner: Module whose weights a run reads.
+        held: Other objects that a run reads: the noise scheduler of a solver's interceptor, for one.
         swapped: Attributes whose own value a run does not read, because a solver's interceptor replaces it meanwhile:
             object and name.
         reads: What the code of a run names.

@@ -72,7 +72,7 @@ class Walk:
         Args:
             path: The module, in words.
             module: The module.
-            is_part: It is a registered part of the sampler's owner, so the replayer looks at its hooks itself.
+            is_part: It is a registered part of the owner, so the replayer looks at its hooks itself.
 
         Raises:
             Refusal: A module is compiled by TorchScript, or holds an object of TorchScript: packed, quantised weights.

@@ -66,7 +66,7 @@ def of_diffusion(rows: list[Mapping[str, Any]]) -> Iterator[Point]:
 
 
 def of_flow(rows: list[Mapping[str, Any]]) -> Iterator[Point]:
-    """Points of a table of `eval.experiments.vla`: success over all tasks."""
+    """Points of a table of `eval.experiments.vla`: success over all tasks; other caches and files are left out."""
     groups = {EVEN: FEWER, FITTED: FEW, FITTED_TO_OWN: FEW, REUSE: CACHE}
     for row in (row for row in rows if row["group"] in groups):
         group = OWN if row is rows[0] else groups[row["group"]]

@@ -26,7 +26,7 @@ MEASURING_STEPS = 10
 SIZES = """LeRobot's Multi-Task DiT (arXiv 2507.05331), small, from a random start: {parameters} parameters,
 {num_layers} layers of width {hidden_dim} told by adaLN alone, a vision transformer of width {vision_width} for each
 camera, horizon {horizon}, {n_action_steps} actions executed per chunk, objective {objective}. It sees the pictures of
-{num_cameras}, the arm's own state and the instruction."""
+{cameras}, the arm's own state and the instruction."""
 PADDING = f"{ACTION}_is_pad"
 
 

@@ -24,7 +24,7 @@ from policies.small_vlm import word_tokenizer
 
 SIZES = """LeRobot's pi0 (Black et al., 2024), small, from a random start: {parameters} parameters, {layers} layers,
 chunk {chunk_size}, {n_action_steps} actions executed per chunk, {num_inference_steps} Euler steps. It sees the pictures
-of {num_cameras}, the arm's own state and the instruction."""
+of {cameras}, the arm's own state and the instruction."""
 
 
 class PI0Recipe:

@@ -19,7 +19,7 @@ from policies.small_diffusion.processor_small_diffusion import make_small_diffus
 MEASURING_STEPS = 10
 SIZES = """LeRobot's Diffusion Policy (Chi et al., RSS 2023), a U-Net, small, from a random start: {parameters}
 parameters, U-Net {down_dims}, a ResNet {vision_widths} for each camera, horizon {horizon}, {n_action_steps} actions
-executed per chunk. It sees the pictures of {num_cameras} and the arm's own state; it is not told the task."""
+executed per chunk. It sees the pictures of {cameras} and the arm's own state; it is not told the task."""
 
 
 class UNetRecipe:

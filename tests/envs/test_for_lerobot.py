@@ -74,6 +74,18 @@ def test_success_is_told_where_lerobot_looks_for_it():
     assert info["final_info"]["is_success"].tolist() == [False]
 
 
+def test_worlds_in_processes_of_their_own_see_and_end_one_by_one():
+    config = for_lerobot.SO101(pixels=24, wrist=True, max_episode_steps=2)
+    vector = make_env(config, n_envs=2, use_async_envs=True)["bac_so101"][0]
+    observed, _ = vector.reset(seed=[0, 1])
+    assert observed["pixels"]["wrist"].shape == (2, 24, 24, 3) and observed["pixels"]["wrist"].any()
+    assert vector.call("_max_episode_steps") == (2, 2)
+    for ended in (False, True):
+        *_, truncated, info = vector.step(np.zeros((2, 4), np.float32))
+        assert truncated.tolist() == [ended, ended] and ("final_info" in info) == ended
+    vector.close()
+
+
 def test_an_unknown_task_and_a_missing_camera_are_told_in_the_world_s_words():
     with pytest.raises(ValueError, match="adroit task 'adroit-dor': no such task. Did you mean adroit-door"):
         for_lerobot.Adroit(task="adroit-dor")

@@ -29,6 +29,13 @@ def test_a_flow_policy_has_a_table_of_its_own(policy):
     assert compare.maker_of_flow(configuration(f"policy={policy}")) == MAKERS[policy]
 
 
+def test_what_the_other_command_cannot_do_is_refused():
+    with pytest.raises(SystemExit, match="phase=report: this policy's table is made by python -m eval.experiments"):
+        compare.maker_of_flow(configuration("policy=pusht_flow"), ["policy=pusht_flow", "phase=report"])
+    with pytest.raises(SystemExit, match="nowhere: no checkpoint here"):
+        compare.maker_of_flow(configuration("policy=so101_pixels", "checkpoint=nowhere"))
+
+
 def test_the_command_becomes_the_one_that_makes_the_table(monkeypatch):
     became = []
     monkeypatch.setattr(sys, "argv", ["eval/compare.py", "policy=so101_dit", "n=3"])

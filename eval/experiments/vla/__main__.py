@@ -1,11 +1,13 @@
 """``python -m eval.experiments.vla policy=metaworld_ten n=20`` plays every way on every task, and writes the table."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 
+from eval.experiments.flow.rows import FITTED, FITTED_TO_OWN
 from eval.experiments.vla import late_report
 from eval.experiments.vla.experiment import Experiment
 from eval.experiments.vla.late import Late, by_rate
@@ -26,25 +28,29 @@ def main(config: Any) -> None:
             "lines that record and train one; a checkpoint elsewhere: checkpoint=FOLDER"
         ) from None
     late = Late(found.many, found.cells, config.vla.late) if config.vla.late.n else None
-    others = recorded(config.vla.late.latencies)
+    others = recorded(config.vla.late.latencies, config.vla.late.ways)
     found.play()
     if config.vla.only:
         return
     table, folder = found.table(), Path(config.vla.results) / found.many.settings.checkpoint.name
     publish(folder, table, found.latencies_ms()[EAGER])
     for cell in found.cells:
-        if cell.denoising is not None and cell.denoising.solver is not None:  # as a bac.json each
+        if cell.family in (FITTED, FITTED_TO_OWN):  # as a bac.json each
             cell.denoising.save(folder / f"{cell.name.replace(' ', '-')}.json")
     print("\n".join(markdown(table)))
     if late is not None:
         tell_late(found, late, others, folder)
 
 
-def recorded(path: str | None) -> list[dict[str, Any]]:
+def recorded(path: str | None, ways: Sequence[str]) -> list[dict[str, Any]]:
     """Latencies of other machines from a file, or none.
 
+    Args:
+        path: The file.
+        ways: The ways that are played late.
+
     Raises:
-        ValueError: There is no such file, or it holds something else.
+        ValueError: There is no such file, it holds something else, or a way that is not played late.
     """
     if path is None:
         return []
@@ -54,6 +60,8 @@ def recorded(path: str | None) -> list[dict[str, Any]]:
     rows = json.loads(Path(path).read_text())
     if not isinstance(rows, list) or any(set(row) != {"machine", "way", "ms"} for row in rows):
         raise ValueError(f"vla.late.latencies: {path} {rule}")
+    if unknown := {row["way"] for row in rows} - set(ways):
+        raise ValueError(f"vla.late.latencies: {path} has {', '.join(sorted(unknown))}; name it in vla.late.ways, too")
     return rows
 
 
@@ -62,9 +70,11 @@ def tell_late(found: Experiment, late: Late, others: list[dict[str, Any]], folde
     late.play()
     times = {name: latency["p50_ms"] for name, latency in found.latencies_ms().items()}
     here = [{"machine": "this one, replayed", "way": cell.name, "ms": times[cell.name]} for cell in late.cells]
-    eager = {"machine": "this one, by PyTorch", "way": found.cells[0].name, "ms": times[EAGER]}
+    first = found.cells[0].name
+    if first in late.options.ways:
+        here.insert(0, {"machine": "this one, by PyTorch", "way": first, "ms": times[EAGER]})
     rows = late.table()
-    machines = by_rate(rows, [eager, *here, *others], late.options.control_hz)
+    machines = by_rate(rows, [*here, *others], late.options.control_hz)
     late_report.publish(folder, rows, machines)
     print("\n".join(late_report.markdown(rows, machines)))
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
+from bac.certificate import file_hash
 from bac.control import jerk_of
 from eval.compared.many_tasks import ManyTasks
 from eval.experiments.flow.rows import own
@@ -23,7 +24,7 @@ from eval.setup.files import write_json
 from eval.setup.keys import comparison_key
 from eval.setup.settings import CALIBRATION_SEED, FIDELITY_SEED, Settings
 
-DECIDES = ("own", "files", "fitted", "fitted_to_own", "bac", "published", "num_fit")  # options that make other ways
+DECIDES = ("own", "fitted", "fitted_to_own", "bac", "caches", "num_fit")  # options that make other ways
 
 
 class Experiment:
@@ -41,13 +42,18 @@ class Experiment:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Every way; the policy itself first. What was fitted is kept, since episodes are found by what was played."""
+        """Every way; the policy itself first. What was fitted is kept, since episodes are found by what was played.
+
+        Raises:
+            ValueError: Two ways have the same name.
+        """
         decides = {name: _plain(self.options[name]) for name in DECIDES}
+        decides["files"] = [file_hash(file) for file in self.options.files]
         path = self.many.folder / f"cells-{comparison_key({'tasks': list(self.many.worlds), **decides})}.json"
         if not path.exists():
             found = ways(self._policy, self.options, lambda: self._observations(CALIBRATION_SEED))
             bar = tqdm(found, "fit", unit="way", disable=not self.many.settings.progress)
-            write_json(path, [cell.to_document() for cell in bar])
+            write_json(path, [cell.to_document() for cell in _apart(bar)])
         return [Cell.from_document(document) for document in json.loads(path.read_text())]
 
     def play(self) -> None:
@@ -90,6 +96,16 @@ class Experiment:
         if not path.exists():
             write_json(path, find(self._observations(FIDELITY_SEED)))
         return dict(json.loads(path.read_text()))
+
+
+def _apart(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells, whose names must differ: what is measured is found by them."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.name in found:
+            raise ValueError(f"vla: two ways are called {cell.name!r}; leave one of them out")
+        found[cell.name] = cell
+    return list(found.values())
 
 
 def _summed(results: Sequence[MeteredResult], name: str) -> list[Any]:

@@ -1,5 +1,6 @@
 """The page of `eval.experiments.vla.late`: success by delay, and by control rate on several machines."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -12,7 +13,8 @@ from eval.setup.provenance import provenance
 
 NOTE = """Success rates with Wilson's 95 % intervals, all tasks together. The robot acts on one chunk while the next is
 computed, by the rule of `bac.ControlLoop`. A delay is the number of control steps that a chunk takes; a rate and a
-latency give it, and success is read at the least played delay that is as long."""
+latency give it, and success is read at the least played delay that is as long.
+Never in time: a chunk takes longer than any delay that was played."""
 COLOURS = BLACK, GREEN, ORANGE, PINK
 
 
@@ -47,7 +49,7 @@ def publish(folder: Path, late: Sequence[Mapping[str, Any]], machines: Sequence[
 def draw(path: Path, late: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, Any]]) -> None:
     """Draw success against the control steps that a chunk takes; and, read off that, against every machine's rate."""
     names = list(dict.fromkeys(row["name"] for row in late))
-    colours = dict(zip(names, COLOURS, strict=False))
+    colours = dict(zip(names, cycle(COLOURS)))
     lines = dict(zip(dict.fromkeys(row["machine"] for row in machines), cycle((":", "-", "-.", "--"))))
     with picture(path, 1, 2, figsize=(11.0, 4.4), sharey=True) as (_, grid):
         by_delay, by_rate = grid[0]
@@ -58,7 +60,7 @@ def draw(path: Path, late: Sequence[Mapping[str, Any]], machines: Sequence[Mappi
             style = {"fmt": "o-", "ms": 4, "lw": 0.9, "color": colours[name], "label": name}
             by_delay.errorbar([row["delay"] for row in rows], [v for v, _, _ in values], bars, **style)
         for row in machines:
-            seen = [0.0 if cell["success"] is None else cell["success"][0] for cell in row["rates"]]
+            seen = [math.nan if cell["success"] is None else cell["success"][0] for cell in row["rates"]]
             label = f"{row['machine']}, {row['way']}: {row['ms']:.0f} ms"
             style = {"ls": lines[row["machine"]], "lw": 1.3, "color": colours[row["way"]], "label": label}
             by_rate.plot([cell["control_hz"] for cell in row["rates"]], seen, **style)

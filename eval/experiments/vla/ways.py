@@ -1,9 +1,9 @@
 """The ways to be faster that are compared on a flow-matching policy, each made from the policy's own observations."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import bac
@@ -17,8 +17,8 @@ from eval.setup.batches import Batch
 from eval.setup.cells import Cell, running
 from eval.setup.settings import CALIBRATION_SEED
 
-REUSE, PUBLISHED, CHOSEN = "BAC on its own steps", "best published cache", "a file's, such as bac.tune's"
-GROUPS = (EVEN, FITTED, FITTED_TO_OWN, REUSE, PUBLISHED, CHOSEN)
+REUSE, CACHES, CHOSEN = "BAC on its own steps", "best of all caches", "from a file (bac.tune)"
+GROUPS = (EVEN, FITTED, FITTED_TO_OWN, REUSE, CACHES, CHOSEN)
 SCHEDULERS = ("uniform", "unified", "acs", "bac_all", "matched", "global_budget")
 ESTIMATORS = (
     "hold", "taylor-1", "newton-2", "adams_bashforth-1", "rescale", "scale_shift", "affine_residual", "fitted_forecast",
@@ -34,9 +34,10 @@ def ways(policy: Any, options: Any, observations: Callable[[], Batch]) -> Iterat
         observations: Gives the preprocessed observations to fit on; called only if something is fitted.
     """
     yield from (own(count) for count in options.own)
-    for file in map(Path, options.files):
-        yield holding_on_own(bac.load(file), f"{file.parent.name}/{file.stem}", CHOSEN)
-    if not (options.fitted or options.fitted_to_own or options.bac or options.published):
+    for file in options.files:
+        denoising = replace(bac.load(file), measured=None)
+        yield holding_on_own(denoising, f"tuned: {denoising.name}", CHOSEN)
+    if not (options.fitted or options.fitted_to_own or options.bac or options.caches):
         return
     batch = observations()
     for group, counts in ((FITTED, options.fitted), (FITTED_TO_OWN, options.fitted_to_own)):
@@ -52,20 +53,20 @@ def ways(policy: Any, options: Any, observations: Callable[[], Batch]) -> Iterat
         for updates, bubbled in options.bac:
             schedule = bac.adaptive_schedule(calibration, updates, num_bubbled=bubbled)
             yield holding_on_own(bac.Denoising(schedule=schedule), f"BAC S={updates} n={bubbled}", REUSE)
-    if options.published:
+    if options.caches:
         catalogue = Catalogue(partial(running, policy, own()), [batch])
-        for sweeps in options.published:
-            yield best_published(policy, catalogue, batch, sweeps)
+        best = [best_cache(policy, catalogue, batch, sweeps) for sweeps in options.caches]
+        yield from {cell.name: cell for cell in best}.values()  # two budgets may have the same best one
 
 
-def best_published(policy: Any, catalogue: Catalogue, batch: Batch, sweeps: float) -> Cell:
-    """The published cache that stays closest to the policy's own steps, of all that update no more.
+def best_cache(policy: Any, catalogue: Catalogue, batch: Batch, sweeps: float) -> Cell:
+    """The cache that stays closest to the policy's own steps: each scheduler here with each estimator here.
 
     Args:
         policy: Unwrapped.
         catalogue: Makes the schedules and the estimators.
         batch: Observations to measure the action error on.
-        sweeps: Updates of all blocks that a run may make.
+        sweeps: Most sweeps of a run (block updates / number of blocks).
 
     Raises:
         ValueError: No schedule makes so few.
@@ -77,8 +78,8 @@ def best_published(policy: Any, catalogue: Catalogue, batch: Batch, sweeps: floa
         if schedule is not None:
             denoising = catalogue.estimated(schedule, estimator)
             name = f"{scheduler}, {denoising.estimator_name}, {denoising.sweeps:.3g} sweeps"
-            made.append(holding_on_own(denoising, name, PUBLISHED))
+            made.append(holding_on_own(denoising, name, CACHES))
     if not made:
-        raise ValueError(f"vla.published: no schedule makes {sweeps} sweeps or fewer; ask for 1 or more")
+        raise ValueError(f"vla.caches: no schedule makes {sweeps} sweeps or fewer; ask for 1 or more")
     _, *typical = (error for _, error in errors(policy, [own(), *made], batch).values())
     return min(zip(typical, made, strict=True), key=lambda pair: pair[0])[1]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
+import bac
 from bac.certificate import Certificate
 from eval.certify import Subject, certify
 from eval.experiments.vla import late_report
@@ -18,7 +19,7 @@ from eval.setup.settings import Settings
 from policies.train import train
 from tests.policies.smolvla import options_for, write_recordings
 
-FITS = {"fitted_to_own": [1], "bac": [[1, 1]], "published": [2], "files": [], "rounds": 1, "only": None}
+FITS = {"fitted_to_own": [1], "bac": [[1, 1]], "caches": [2], "files": [], "rounds": 1, "only": None}
 TASKS = ["reach-v3", "drawer-open-v3"]
 
 
@@ -55,7 +56,7 @@ def test_every_way_plays_every_task_once_and_the_table_says_so(many, tmp_path):
     table = again.table()
     names = ["Euler-2", "Euler-1", "fitted-1", "fitted-1 to own", "BAC S=1 n=1"]
     assert [row["name"] for row in table[:5]] == names
-    assert table[5]["group"] == "best published cache" and table[5]["evaluations"] <= 2
+    assert table[5]["group"] == "best of all caches" and table[5]["evaluations"] <= 2
     assert table[0]["all"]["n"] == 6 and table[0]["error"][0] == 0 and table[1]["error"][0] > 0
     assert [row["tasks"]["reach-v3"]["n"] for row in table] == [3] * 6
     assert [row["evaluations"] for row in table[:4]] == [2, 1, 1, 1] and 1 <= table[4]["evaluations"] < 10
@@ -121,25 +122,48 @@ def test_what_cannot_be_played_is_said_before_anything_is(many, tmp_path):
     with pytest.raises(ValueError, match=r"reach-v4: no such task here. Known: reach-v3, drawer-open-v3"):
         experiment.many.play(experiment.cells, ["reach-v4"])
     with pytest.raises(ValueError, match="there is no file .*must be a JSON list of"):
-        recorded(str(tmp_path / "none.json"))
+        recorded(str(tmp_path / "none.json"), ["Euler-2"])
     (tmp_path / "wrong.json").write_text('[{"way": "Euler-2"}]')
     with pytest.raises(ValueError, match="must be a JSON list of"):
-        recorded(str(tmp_path / "wrong.json"))
-    assert recorded(None) == []
+        recorded(str(tmp_path / "wrong.json"), ["Euler-2"])
+    (tmp_path / "other.json").write_text('[{"machine": "a robot", "way": "Euler-1", "ms": 9}]')
+    with pytest.raises(ValueError, match="has Euler-1; name it in vla.late.ways, too"):
+        recorded(str(tmp_path / "other.json"), ["Euler-2"])
+    assert recorded(None, []) == []
 
 
 @pytest.mark.sim
 @pytest.mark.slow
-def test_a_file_is_a_way_named_after_its_folder_and_too_few_sweeps_are_refused(many, tmp_path):
+def test_a_file_is_a_way_that_follows_what_the_file_holds_now(many, tmp_path):
     experiment = many()
-    fitted = next(cell for cell in experiment.cells if cell.name == "fitted-1")
-    fitted.denoising.save(tmp_path / "bac.json")
-    chosen = {**experiment.options, "fitted": [], "fitted_to_own": [], "bac": [], "published": []}
-    experiment.options = OmegaConf.create({**chosen, "files": [str(tmp_path / "bac.json")]})
-    del experiment.cells
-    assert [cell.name for cell in experiment.cells] == ["Euler-2", "Euler-1", f"{tmp_path.name}/bac"]
-    assert experiment.cells[2].denoising.timesteps == fitted.denoising.timesteps
-    experiment.options = OmegaConf.create({**chosen, "published": [0.5]})
-    del experiment.cells
-    with pytest.raises(ValueError, match="no schedule makes 0.5 sweeps or fewer; ask for 1 or more"):
-        _ = experiment.cells
+    fitted = next(cell.denoising for cell in experiment.cells if cell.name == "fitted-1")
+    chosen = {**experiment.options, "fitted": [], "fitted_to_own": [], "bac": [], "caches": []}
+    for denoising in (fitted, bac.Denoising(num_steps=2)):
+        denoising.save(tmp_path / "bac.json")
+        experiment.options = OmegaConf.create({**chosen, "files": [str(tmp_path / "bac.json")]})
+        del experiment.cells
+        *first, last = experiment.cells
+        assert [cell.name for cell in first] == ["Euler-2", "Euler-1"]
+        assert last.name == f"tuned: {denoising.name}" and last.denoising.num_steps == denoising.num_steps
+
+
+@pytest.mark.sim
+@pytest.mark.slow
+def test_two_ways_of_one_name_and_too_few_sweeps_are_refused(many, tmp_path):
+    experiment = many()
+    chosen = {**experiment.options, "fitted": [], "fitted_to_own": [], "bac": []}
+    for wrong, sentence in (
+        ({"own": [2, 2]}, "two ways are called 'Euler-2'; leave one of them out"),
+        ({"caches": [0.5]}, "no schedule makes 0.5 sweeps or fewer; ask for 1 or more"),
+    ):
+        experiment.options = OmegaConf.create({**chosen, **wrong})
+        with pytest.raises(ValueError, match=sentence):
+            _ = experiment.cells
+
+
+def test_a_machine_of_any_way_is_drawn_and_what_was_not_played_is_left_out(tmp_path):
+    late = [{"name": f"Euler-{k}", "delay": 0, "all": {"n": 4, "success": [0.5, 0.2, 0.8]}} for k in range(1, 7)]
+    machines = by_rate(late, [{"machine": "a robot", "way": "Euler-6", "ms": 50.0}], [10, 80])
+    assert [cell["success"] for cell in machines[0]["rates"]] == [None, None]
+    late_report.draw(tmp_path / "late.png", late, machines)
+    assert (tmp_path / "late.png").stat().st_size > 10_000
