@@ -127,10 +127,13 @@ class Comparison:
 
     @property
     def realtime_cells(self) -> tuple[Cell, ...]:
-        """Dense, BAC as published, and the few-step rivals at BAC's latency; empty before latency is known."""
+        """Dense, BAC as published, its few-step rivals at its latency, and what was tuned.
+
+        Empty before latency is known.
+        """
         if not self.settings.realtime_n or not self.latencies:
             return ()
-        return (dense(), self.published, *self.few_step_cells[: len(SOLVERS)])
+        return (dense(), self.published, *self.few_step_cells[: len(SOLVERS)], *self.tuned_cells)
 
     @cached_property
     def control_hz(self) -> float:
