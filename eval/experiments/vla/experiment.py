@@ -13,7 +13,7 @@ from tqdm import tqdm
 from bac.certificate import file_hash
 from bac.control import jerk_of
 from eval.compared.many_tasks import ManyTasks
-from eval.experiments.flow.rows import own
+from eval.experiments.flow.rows import EVEN, own
 from eval.experiments.vla.measures import errors, evaluations, latencies
 from eval.experiments.vla.ways import ways
 from eval.measure.closed_loop import closed_loop
@@ -69,7 +69,10 @@ class Experiment:
         return self._kept("latency", lambda batch: latencies(self._policy, self.cells, batch, self.options.rounds))
 
     def table(self) -> list[dict[str, Any]]:
-        """One row for each way: success on every task and over all, the difference to the first way, and its cost."""
+        """One row for each way: success on every task and over all, the difference to the first way, and its cost.
+
+        ``rival`` is the paired difference to the policy's own steps, as many as the way's evaluations allow.
+        """
         many, first = self.many, self.cells[0]
         wrong, times = self.errors(), self.latencies_ms()
         rows = []
@@ -83,9 +86,19 @@ class Experiment:
             }
             played = many.all_results(cell)
             row["all"] = closed_loop(many.all_results(first), played, by_score=False)
+            row["rival"] = self._against_own(cell, row["evaluations"])
             row["jerk"] = _known(asdict(jerk_of(_summed(played, "squares"), _summed(played, "counts"))))
             rows.append(row)
         return rows
+
+    def _against_own(self, cell: Cell, evaluations: float) -> dict[str, Any] | None:
+        """The honest rival's name, and the success minus its, with its 95 % interval; None for own steps themselves."""
+        fewer = [other for other in self.cells if other.family == EVEN and other.steps <= evaluations]
+        if cell.family == EVEN or not fewer:
+            return None
+        rival = max(fewer, key=lambda other: other.steps)
+        found = closed_loop(self.many.all_results(rival), self.many.all_results(cell), by_score=False)
+        return {"name": rival.name, "difference": found["difference"]}
 
     def _observations(self, first_seed: int) -> Batch:
         return self.many.observations(first_seed, self.options.num_fit, own())

@@ -25,7 +25,8 @@ from eval.setup.provenance import provenance
 COLOURS = dict(zip(GROUPS, (GREY, GREEN, BLUE, ORANGE, PINK, BLACK), strict=True))
 Row = Mapping[str, Any]
 NOTE = """Success rates; 95 % intervals of Wilson, and of Newcombe for paired differences over all episodes. NFE:
-evaluations of the action expert. Action error: to the first row, root mean square / geometric mean, in normalised
+evaluations of the action expert. Difference to own steps: to the policy's own steps, as many as these evaluations
+allow. Action error: to the first row, root mean square / geometric mean, in normalised
 units. A chunk is timed replayed, at batch 1 on one thread, with vision and language. Jerk: root of the mean squared
 third difference of the executed actions, inside chunks / across their seams, in the action's units per control
 step^3."""
@@ -42,9 +43,9 @@ def markdown(table: Sequence[Row]) -> list[str]:
     tasks = list(table[0]["tasks"])
     n = table[0]["tasks"][tasks[0]]["n"]
     lines = [
-        f"| way | NFE | success, {len(tasks)} x {n} episodes | difference to {table[0]['name']} | action error | "
-        "chunk p50 / p95 [ms] | Hz | jerk inside / seam |",
-        "|---" * 8 + "|",
+        f"| way | NFE | success, {len(tasks)} x {n} episodes | difference to {table[0]['name']} "
+        "| difference to own steps | action error | chunk p50 / p95 [ms] | Hz | jerk inside / seam |",
+        "|---" * 9 + "|",
         *(_line(row) for row in table),
     ]
     if len(tasks) == 1:
@@ -120,13 +121,18 @@ def draw(path: Path, table: Sequence[Row]) -> None:
 
 
 def _line(row: Row) -> str:
-    success, lost = ("{:.3f} [{:.3f}, {:.3f}]".format(*row["all"][name]) for name in ("success", "difference"))
-    latency, jerk = row["latency"], row["jerk"]
+    success, lost = "{:.3f} [{:.3f}, {:.3f}]".format(*row["all"]["success"]), _signed(row["all"]["difference"])
+    latency, jerk, rival = row["latency"], row["jerk"], row.get("rival")
+    against = "" if rival is None else f"{_signed(rival['difference'])} ({rival['name']})"
     return (
-        f"| {row['name']} | {row['evaluations']:.3g} | {success} | {lost} | "
+        f"| {row['name']} | {row['evaluations']:.3g} | {success} | {lost} | {against} | "
         f"{row['error'][0]:.3f} / {row['error'][1]:.3f} | {latency['p50_ms']:.1f} / {latency['p95_ms']:.1f} | "
         f"{_rate(row):.0f} | {_number(jerk['inside'])} / {_number(jerk['seam'])} |"
     )
+
+
+def _signed(difference: Sequence[float]) -> str:
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference)
 
 
 def _number(value: float | None) -> str:
