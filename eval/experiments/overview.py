@@ -5,6 +5,7 @@ per second.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from eval.report.drawing import (
 RESULTS = Path("results")
 FLOWS = {
     "metaworld-ten": "SmolVLA (flow, 10 steps), ten tasks told in words",
+    "two-precise-tasks/metaworld-ten": "the same, its two most precise tasks",
     "so101-pixels": "pi0 (flow, 10 steps), SO-101, two cameras",
 }
 OWN, FEWER, FEW, CACHE = "as it is", "fewer own steps", "fitted steps", "BAC"
@@ -74,9 +76,9 @@ def of_flow(rows: list[Mapping[str, Any]]) -> Iterator[Point]:
 
 
 def draw(path: Path, panels: Mapping[tuple[str, str], list[Point]]) -> None:
-    """Draw a panel for each policy; a title and the name of what is left, to the points."""
-    with picture(path, 1, len(panels), figsize=(5.0 * len(panels), 4.4)) as (_, grid):
-        for axes, ((title, quantity), points) in zip(grid[0], panels.items(), strict=True):
+    """Draw a panel for each policy, two to a row; a title and the name of what is left, to the points."""
+    with picture(path, math.ceil(len(panels) / 2), 2, figsize=(10.4, 4.2 * math.ceil(len(panels) / 2))) as (_, grid):
+        for axes, ((title, quantity), points) in zip(grid.flat, panels.items(), strict=True):
             own = points[0]
             reference_band(axes, own.value, own.low, own.high)
             for group, colour in COLOURS.items():
