@@ -77,7 +77,7 @@ def of_flow(rows: list[Mapping[str, Any]]) -> Iterator[Point]:
 
 def draw(path: Path, panels: Mapping[tuple[str, str], list[Point]]) -> None:
     """Draw a panel for each policy, two to a row; a title and the name of what is left, to the points."""
-    with picture(path, math.ceil(len(panels) / 2), 2, figsize=(10.4, 4.2 * math.ceil(len(panels) / 2))) as (_, grid):
+    with picture(path, math.ceil(len(panels) / 2), 2, figsize=(10.4, 4.6 * math.ceil(len(panels) / 2))) as (_, grid):
         for axes, ((title, quantity), points) in zip(grid.flat, panels.items(), strict=True):
             own = points[0]
             reference_band(axes, own.value, own.low, own.high)
@@ -87,7 +87,7 @@ def draw(path: Path, panels: Mapping[tuple[str, str], list[Point]]) -> None:
                 style = {"fmt": "o-", "ms": 5, "lw": 0.9, "elinewidth": 0.8, "color": colour, "label": group}
                 axes.errorbar([p.hz for p in shown], [p.value for p in shown], bars, **style)
             plain_log_axis(axes, few_ticks([point.hz for point in points]))
-            axes.set(title=title, ylabel=quantity, ylim=(0.4, 1.05))
+            axes.set(title=title, ylabel=quantity, ylim=(0.35, 1.05))
             axes.set_xlabel("action chunks per second, replayed, one thread")
             place_labels(axes, [Label(p.hz, p.value, p.name, COLOURS[p.group], 7) for p in points])
         grid[0, 0].legend(fontsize=8, frameon=False, loc="lower left")
