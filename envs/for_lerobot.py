@@ -78,8 +78,7 @@ class World(EnvConfig):
         wrist: It sees the picture of the camera on the wrist, too.
         max_episode_steps: Control steps until truncation; None for the world's own.
 
-    Raises:
-        ValueError: The world has no such task, or no such camera.
+    `create_envs` raises a ValueError if the world has no such task, or no such camera.
     """
 
     name: ClassVar[str]
@@ -92,7 +91,10 @@ class World(EnvConfig):
     features_map: dict[str, str] = field(default_factory=lambda: dict(POLICY_KEYS))
 
     def __post_init__(self) -> None:
-        world = self._maker()
+        try:
+            world = self._maker()
+        except ValueError:  # told by `create_envs`: the parser of commands would put its own error on top
+            return
         self.fps = round(world.unwrapped.control_hz)
         self.features = {ACTION: PolicyFeature(FeatureType.ACTION, world.action_space.shape)}
         for name, space in world.observation_space.spaces.items():

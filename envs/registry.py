@@ -39,8 +39,8 @@ def make(name: str, *, pixels: int | None = None, wrist: bool = False, **kwargs:
         raise ValueError(f"env {name!r}: no such environment. {suggest(name, ENVIRONMENTS)}")
     if wrist and (pixels is None or name not in WITH_WRIST):
         raise ValueError(
-            f"wrist: {', '.join(WITH_WRIST)} has a camera on the wrist, and pixels is the size of its pictures, "
-            f"got env {name!r} and pixels={pixels}"
+            f"wrist: {', '.join(WITH_WRIST)} has a camera on the wrist, and pixels is the size of its pictures; give "
+            f"pixels=96, too. Got env {name!r} and pixels={pixels}"
         )
     module, _, cls = ENVIRONMENTS[name].partition(":")
     make_world = getattr(importlib.import_module(module), cls)

@@ -25,4 +25,5 @@ def evaluate(path: Path, imports: Sequence[str], env: str | None, given: Sequenc
     words = [f"--own{index}.discover_packages_path={name}" for index, name in enumerate(imports, 1)]
     words.append(f"--env.type={env or 'ENV'}")
     words += [f"--env.{setting}" for setting in ([] if task is None else [f"task={task}"]) + list(given)]
+    words += ["--eval.n_episodes=10", "--eval.batch_size=1"]
     return " ".join(["lerobot-eval", f"--policy.path={shlex.quote(str(path))}", *map(shlex.quote, words)])

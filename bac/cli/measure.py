@@ -243,14 +243,16 @@ def worlds_of(env: str, options: Mapping[str, Any], num_worlds: int, config: Any
 
 @contextmanager
 def naming_what_is_missing(env: str, config: Any) -> Iterator[None]:
-    """Turn the KeyError of a policy whose observation the environment does not give into a sentence."""
+    """Turn the error of a policy whose observation the environment does not give into a sentence."""
     try:
         yield
-    except KeyError as error:
-        if error.args[0] not in config.input_features:
+    except (KeyError, ValueError) as error:
+        told = str(error.args[0]) if error.args else ""
+        missing = next((name for name in config.input_features if name in told), None)
+        if missing is None or (isinstance(error, KeyError) and missing != told):
             raise
         raise BacError(
-            f"--env {env}: gives no {error.args[0]}, which the policy takes; choose its observations with "
+            f"--env {env}: gives no {missing}, which the policy takes; choose its observations with "
             "--env-option (Push-T: --env-option obs_type=environment_state_agent_pos; the worlds bac_*: --env-option "
             "pixels=96, and wrist=true), or give --dataset"
         ) from error

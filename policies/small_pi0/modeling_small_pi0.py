@@ -8,7 +8,7 @@ from lerobot.policies.pi0.modeling_pi0 import PaliGemmaWithExpertModel, PI0Polic
 from lerobot.policies.pi_gemma import PaliGemmaForConditionalGenerationWithPiGemma, PiGemmaForCausalLM
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
-from torch import nn
+from torch import Tensor, nn
 from transformers import GemmaConfig, PaliGemmaConfig
 
 from policies.small_pi0 import processor_small_pi0  # noqa: F401  registers the step that checkpoints name
@@ -37,6 +37,20 @@ class SmallPI0Policy(PI0Policy):
         self.model = SmallPI0(config, self.rtc_processor)
         self.model.to(config.device)
         self.reset()
+
+    def _preprocess_images(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """As PI0Policy does, which would go on without the picture of a camera that it was trained with.
+
+        Raises:
+            ValueError: A camera's pictures are missing.
+        """
+        if missing := [key for key in self.config.image_features if key not in batch]:
+            raise ValueError(
+                f"{', '.join(missing)}: this policy sees it, and the observation has none. In the worlds of this "
+                "repository: lerobot-eval --env.pixels=96 --env.wrist=true, bac --env-option pixels=96 --env-option "
+                "wrist=true"
+            )
+        return super()._preprocess_images(batch)
 
     # PI0Policy's own converts names of published weights, and goes on with random weights if it cannot load.
     from_pretrained = classmethod(PreTrainedPolicy.from_pretrained.__func__)

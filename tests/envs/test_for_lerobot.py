@@ -88,6 +88,6 @@ def test_worlds_in_processes_of_their_own_see_and_end_one_by_one():
 
 def test_an_unknown_task_and_a_missing_camera_are_told_in_the_world_s_words():
     with pytest.raises(ValueError, match="adroit task 'adroit-dor': no such task. Did you mean adroit-door"):
-        for_lerobot.Adroit(task="adroit-dor")
+        make_env(for_lerobot.Adroit(task="adroit-dor"))
     with pytest.raises(ValueError, match="wrist: so101 has a camera on the wrist"):
-        for_lerobot.PushT(pixels=24, wrist=True)
+        make_env(for_lerobot.PushT(pixels=24, wrist=True))

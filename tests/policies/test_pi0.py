@@ -132,6 +132,15 @@ def test_the_steps_of_a_loaded_policy_can_be_set_and_its_solver_cannot(options, 
 
 
 @pytest.mark.slow
+def test_a_camera_that_is_missing_is_named_and_not_made_up(options, tmp_path):
+    trainer = Trainer(options("run"), demonstrations(tmp_path))
+    batch = newest(trainer.windows.batch(torch.tensor([0])))
+    del batch[OBS_WRIST]
+    with pytest.raises(ValueError, match=f"{OBS_WRIST}: this policy sees it, and the observation has none"):
+        trainer.policy.predict_action_chunk(batch)
+
+
+@pytest.mark.slow
 def test_weights_of_other_sizes_are_refused(options, tmp_path):
     train(options("run", "steps=2"))
     config = PreTrainedConfig.from_pretrained(tmp_path / "run")

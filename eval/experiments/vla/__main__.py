@@ -27,6 +27,7 @@ def main(config: Any) -> None:
             f"{config.checkpoint}: no checkpoint here. docs/evaluate.md, A vision-language-action policy, has the "
             "lines that record and train one; a checkpoint elsewhere: checkpoint=FOLDER"
         ) from None
+    check_names(config.vla)
     late = Late(found.many, found.cells, config.vla.late) if config.vla.late.n else None
     others = recorded(config.vla.late.latencies, config.vla.late.ways)
     found.play()
@@ -40,6 +41,26 @@ def main(config: Any) -> None:
     print("\n".join(markdown(table)))
     if late is not None:
         tell_late(found, late, others, folder)
+
+
+def check_names(options: Any) -> None:
+    """Refuse, before minutes of fitting, files that are not there and ways that no option makes.
+
+    Raises:
+        ValueError: As said; `Late` checks the rest.
+    """
+    if missing := [file for file in options.files if not Path(file).is_file()]:
+        raise ValueError(f"vla.files: there is no file {', '.join(missing)}; bac tune and eval.tune write one")
+    known = [f"Euler-{count}" for count in options.own] + [f"fitted-{count}" for count in options.fitted]
+    known += [f"fitted-{count} to own" for count in options.fitted_to_own]
+    known += [f"BAC S={updates} n={bubbled}" for updates, bubbled in options.bac]
+    found_later = ("sweeps", "steps")  # the ends of names that caches and files get
+    late = options.late.ways if options.late.n else ()
+    if unknown := [way for way in late if way not in known and not way.endswith(found_later)]:
+        raise ValueError(
+            f"vla.late.ways: {', '.join(unknown)}: no such way here. Known: {', '.join(known)}; type "
+            f"vla.late.ways=[{known[0]}], for example"
+        )
 
 
 def recorded(path: str | None, ways: Sequence[str]) -> list[dict[str, Any]]:
