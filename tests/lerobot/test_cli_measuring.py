@@ -127,7 +127,7 @@ def test_guard_watches_the_cached_policy_in_an_environment_and_lies_beside_the_s
     guard = check_guard(result, dit / "guard.json", dit, runs=6)  # of three episodes, since every second chunk counts
     assert (guard.response, guard.cooldown) == ("dense", 20)
     assert "Next: BAC_GUARD=dense lerobot-eval" in result.output
-    assert "--env.type=pusht --env.obs_type=environment_state_agent_pos" in result.output
+    assert "--env.type=pusht --env.episode_length=10 --env.obs_type=environment_state_agent_pos" in result.output
     assert "guard.json fits: BAC_GUARD=" in run("doctor", "--policy-path", dit).output
     (dit / "guard.json").unlink()
 
