@@ -37,8 +37,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         epilog="Interrupted? Run it again, it goes on where it stopped. One way: python -m eval.run --help. The full "
         "comparison: python -m eval.compare --help.",
     )
-    parser.add_argument("-n", "--episodes", type=int, default=50, help="paired episodes of each way (default 50)")
-    parser.add_argument("--late", type=int, default=20, help="episodes in the world that does not wait (default 20)")
+    parser.add_argument("-n", "--episodes", type=int, default=40, help="paired episodes of each way (default 40)")
+    parser.add_argument("--late", type=int, default=15, help="episodes in the world that does not wait (default 15)")
     parser.add_argument("--told", type=int, default=2, help="paired episodes of each task told in words (default 2)")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each (default 2)")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), help="folder of the report")
