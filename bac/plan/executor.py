@@ -51,8 +51,7 @@ class Replayer(Interceptor):
         run: The sampler's run. A probed run is interpreted; a run that falls back has plans of its own.
         replay: Options of replay.
         warn: Warn when a run cannot be replayed; otherwise log it.
-        held: Objects besides the owner's modules that a run reads: the solver's noise scheduler, and the module whose
-            method is the sampler if it is not the owner.
+        held: What else a run reads: the solver's noise scheduler; the sampler's own module, if it is not the owner.
         swapped: Attributes that a solver's interceptor replaces during a run: object and name.
         has_fallback: A guard may order runs to fall back.
 
