@@ -241,6 +241,9 @@ def worlds_of(env: str, options: Mapping[str, Any], num_worlds: int, config: Any
     return worlds, make_steps(settings, config)
 
 
+_MISSING = "are missing from", "has none"  # what errors of policies say of an observation without a picture
+
+
 @contextmanager
 def naming_what_is_missing(env: str, config: Any) -> Iterator[None]:
     """Turn the error of a policy whose observation the environment does not give into a sentence."""
@@ -248,8 +251,9 @@ def naming_what_is_missing(env: str, config: Any) -> Iterator[None]:
         yield
     except (KeyError, ValueError) as error:
         told = str(error.args[0]) if error.args else ""
-        missing = next((name for name in config.input_features if name in told), None)
-        if missing is None or (isinstance(error, KeyError) and missing != told):
+        missing = max((name for name in config.input_features if name in told), key=len, default=None)
+        is_it = missing == told if isinstance(error, KeyError) else any(word in told for word in _MISSING)
+        if missing is None or not is_it:
             raise
         raise BacError(
             f"--env {env}: gives no {missing}, which the policy takes; choose its observations with "
