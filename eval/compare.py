@@ -28,8 +28,6 @@ from eval.setup.config import CONFIGS, log_to_terminal, settings_of
 logger = logging.getLogger(__name__)
 
 OF_PICTURES, OF_STATES = "eval.experiments.vla", "eval.experiments.flow"
-
-
 OWN_OPTIONS = "phase", "results", "tuned", "video", "realtime_n", "few_steps", "executor"
 
 
@@ -54,7 +52,7 @@ def maker_of_flow(config: Any, typed: Sequence[str] = ()) -> str | None:
     features = json.loads(written.read_text())["input_features"]
     sees = any(feature["type"] == "VISUAL" for feature in features.values())
     maker = OF_PICTURES if sees or config.get("tasks") else OF_STATES
-    if lost := [word for word in typed if word.startswith(tuple(f"{name}=" for name in OWN_OPTIONS)) or word == "-m"]:
+    if lost := [word for word in typed if word.partition("=")[0] in (*OWN_OPTIONS, "-m", "--multirun")]:
         raise SystemExit(
             f"{' '.join(lost)}: this policy's table is made by python -m {maker}, which has not this option; its own "
             f"are under {maker.rpartition('.')[2]} in configs/eval.yaml"

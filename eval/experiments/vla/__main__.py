@@ -28,8 +28,8 @@ def main(config: Any) -> None:
             "lines that record and train one; a checkpoint elsewhere: checkpoint=FOLDER"
         ) from None
     check_names(config.vla)
-    late = Late(found.many, found.cells, config.vla.late) if config.vla.late.n else None
     others = recorded(config.vla.late.latencies, config.vla.late.ways)
+    late = Late(found.many, found.cells, config.vla.late) if config.vla.late.n else None
     found.play()
     if config.vla.only:
         return
