@@ -103,5 +103,5 @@ def test_a_picture_has_a_pixel():
 
 @pytest.mark.parametrize(("name", "pixels"), [("pusht", 20), ("so101", None)])
 def test_a_camera_on_the_wrist_needs_a_wrist_and_a_size(name, pixels):
-    with pytest.raises(ValueError, match=f"so101 has a camera on the wrist, .* got env '{name}' and pixels={pixels}"):
+    with pytest.raises(ValueError, match=f"so101 has a camera on the wrist, .* Got env '{name}' and pixels={pixels}"):
         envs.make(name, pixels=pixels, wrist=True)

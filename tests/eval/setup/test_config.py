@@ -97,9 +97,9 @@ def test_the_sweep_is_asked_for_by_name():
     assert (swept.sweep_updates, swept.sweep_bubbled) == ((5, 10, 15, 20, 30), (0, 2, 5, 12, 24))
 
 
-def test_the_demo_plays_at_least_fifty_episodes_and_calibrates_on_sixteen_observations():
+def test_the_demo_plays_forty_episodes_and_calibrates_on_sixteen_observations():
     settings = demo_settings(parse([]))
-    assert (settings.n, settings.num_observations, settings.num_draws) == (50, 16, 2)
+    assert (settings.n, settings.num_observations, settings.num_draws) == (40, 16, 2)
     assert settings.task == "assembly-v3"
     assert demo_settings(parse(["--quick"])).n == 2
 
