@@ -29,6 +29,7 @@ from eval.setup.batches import Batch, one_of
 from eval.setup.cells import Cell, configure
 from eval.setup.config import CONFIGS, cell_of, log_to_terminal, settings_of
 from eval.setup.files import write_json
+from eval.setup.noise import paired_chunk
 from eval.setup.provenance import provenance
 from eval.setup.settings import CALIBRATION_SEED, Settings
 
@@ -38,9 +39,7 @@ ASKED = ("target_latency_s", "target_hz", "max_action_error", "control_hz", "n_a
 REPORT_NAME = "bac.tuned.json"  # as `bac tune` calls it
 
 
-def ready(
-    settings: Settings, cell: Cell, denoising: bac.Denoising, batch: Batch, *, sees: bool = False
-) -> Callable[[], Any]:
+def ready(settings: Settings, cell: Cell, denoising: bac.Denoising, batch: Batch) -> Callable[[], Any]:
     """Load the policy, put the Denoising on it, and return the call that makes one action chunk.
 
     Args:
@@ -48,14 +47,11 @@ def ready(
         cell: The policy's configuration.
         denoising: The Denoising to put on.
         batch: One observation, `[1, To, D]` each.
-        sees: The policy sees pictures; such policies take no generator.
     """
     policy = settings.load_policy().policy
     configure(policy, cell)
     bac.wrap(policy, denoising)
-    if sees:
-        return partial(policy.predict_action_chunk, batch)
-    return partial(policy.predict_action_chunk, batch, generator=torch.Generator().manual_seed(0))
+    return partial(paired_chunk, policy, batch, [torch.Generator().manual_seed(0)])
 
 
 def seen(settings: Settings, cell: Cell, count: int, tasks: Sequence[str] | None, pixels: int) -> tuple[Any, Batch]:
@@ -96,8 +92,7 @@ def main(config: Any) -> None:
     configure(loaded.policy, cell)
     tuned = bac.tune(loaded.policy, in_parts(batch, min(BATCH, count // 2)), rounds=rounds, **options)
     print(tuned)
-    sees = bool(loaded.policy.config.image_features)
-    make = partial(ready, settings, cell, tuned.denoising, one_of(batch), sees=sees)
+    make = partial(ready, settings, cell, tuned.denoising, one_of(batch))
     again = fresh_latency(make, rounds=5 * rounds)
     print(f"again: p50 {again['p50_ms']:.1f} ms, p95 {again['p95_ms']:.1f} ms; {tuned.budget}")
     publish(folder, tuned, again)

@@ -14,7 +14,7 @@ from eval.play.rollout import EnvPool, take_turns
 from eval.setup.batches import Batch, kept, spread
 from eval.setup.cells import Cell, running
 from eval.setup.keys import comparison_key
-from eval.setup.noise import chunk_generator
+from eval.setup.noise import chunk_generator, paired_chunk
 from eval.setup.settings import CALIBRATION_SEED, Settings
 
 VISITED_EPISODES = 2  # of every task, for observations
@@ -121,14 +121,10 @@ class ManyTasks:
 
 def predict(policy: Any, batch: Batch, draw: int = 0) -> torch.Tensor:
     """One chunk for every observation, `[B, T, Da]`, from noise that depends on the row and on `draw` alone."""
-    config = policy.config
-    shape = config.chunk_size, config.max_action_dim
     rows = range(len(next(iter(batch.values()))))
-    noise = torch.stack([torch.randn(shape, generator=chunk_generator(CALIBRATION_SEED + row, draw)) for row in rows])
     policy.reset()
     with torch.no_grad():
-        chunk: torch.Tensor = policy.predict_action_chunk(dict(batch), noise=noise)
-    return chunk
+        return paired_chunk(policy, batch, [chunk_generator(CALIBRATION_SEED + row, draw) for row in rows])
 
 
 _WORDS = "observation.language.tokens"

@@ -14,6 +14,7 @@ from eval.measure.action_error import action_chunks, action_error, best_spacing,
 from eval.measure.latency import Latency, measure, steps_within
 from eval.setup.batches import Batch
 from eval.setup.cells import FLOW, SOLVERS, Cell, configure, dense, itself, running
+from eval.setup.noise import paired_chunk
 
 logger = logging.getLogger(__name__)
 PROBES = (6, 24)
@@ -54,7 +55,7 @@ def caller(
     if replay or denoising != bac.Denoising():
         bac.wrap(policy, denoising, replay=replay)
     generator = torch.Generator().manual_seed(0)
-    return lambda: policy.predict_action_chunk(batch, generator=generator)
+    return lambda: paired_chunk(policy, batch, [generator])
 
 
 def measure_cells(

@@ -20,7 +20,7 @@ from bac.tuning.bench import typical
 from bac.tuning.distance import energy_distances
 from eval.setup.batches import Batch
 from eval.setup.cells import FLOW, SPACINGS, Cell, dense, running
-from eval.setup.noise import chunk_generator
+from eval.setup.noise import chunk_generator, paired_chunk
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,7 @@ def action_chunks(policy: Any, batch: Batch, *, num_draws: int, first_draw: int 
     policy.reset()
     with torch.inference_mode():
         chunks = [
-            policy.predict_action_chunk(
-                batch, generator=[chunk_generator(FIRST_NOISE_SEED + row, draw) for row in range(num_rows)]
-            )
+            paired_chunk(policy, batch, [chunk_generator(FIRST_NOISE_SEED + row, draw) for row in range(num_rows)])
             for draw in range(first_draw, first_draw + num_draws)
         ]
     return torch.stack(chunks).float().cpu()

@@ -12,6 +12,7 @@ from lerobot.utils.constants import OBS_IMAGE, OBS_STATE
 
 from eval.play.rollout import Seat, predict_chunks
 from eval.setup.batches import Batch
+from eval.setup.noise import paired_chunk
 from policies.demonstrations import OBS_WRIST
 
 
@@ -25,7 +26,7 @@ def predict_from_pictures(
 ) -> np.ndarray:
     """Predict the next chunk of every seat in one batch, `[B, Ta, Da]` float32 in the environment's units.
 
-    It is `eval.play.rollout.predict_chunks` for LeRobot's policies that take ``noise``.
+    It is `eval.play.rollout.predict_chunks` for LeRobot's own policies.
 
     Args:
         loaded: Policy with its processors, as `policies.load` returns it.
@@ -47,7 +48,7 @@ def predict_from_pictures(
         seen = {key: value for key, value in batch.items() if key.startswith("observation.")}
         if observe is not None:
             observe(seen)
-        chunk = loaded.policy.predict_action_chunk(seen, noise=paired_noise(config, seats))
+        chunk = paired_chunk(loaded.policy, seen, [seat.generator() for seat in seats])
         rows = config.chunk_size if whole else config.n_action_steps
         return loaded.postprocessor(chunk[:, :rows]).float().cpu().numpy()
 
@@ -55,9 +56,3 @@ def predict_from_pictures(
 def _pictures(drawn: Iterable[np.ndarray]) -> torch.Tensor:
     """Pictures as LeRobot has them, `[B, C, H, W]`, in [0, 1]."""
     return torch.from_numpy(np.stack(list(drawn))).movedim(-1, 1).float() / 255
-
-
-def paired_noise(config: Any, seats: Sequence[Seat]) -> torch.Tensor:
-    """Noise of every seat's next chunk, `[B, T, Da]`, the same for every method."""
-    shape = config.chunk_size, config.max_action_dim
-    return torch.stack([torch.randn(shape, generator=seat.generator()) for seat in seats])

@@ -1,6 +1,9 @@
 """The noise that all methods share: every chunk of every episode has a generator seeded by a fixed hash."""
 
 import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -9,3 +12,23 @@ def chunk_generator(seed: int, chunk_index: int) -> torch.Generator:
     """The generator of one chunk's noise, seeded by a fixed hash of (seed, chunk_index)."""
     digest = hashlib.sha256(f"bac-eval:{seed}:{chunk_index}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def paired_chunk(policy: Any, batch: Mapping[str, Any], generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """Predict one chunk for every row, `[B, T or Ta, Da]`; row i draws all of its noise from generator i.
+
+    A policy that takes a ``generator`` draws the noise of every step from it, too. Any other gets the noise that the
+    denoising run begins with, which is all the noise of a flow.
+
+    Args:
+        policy: A policy that `policies.load` returned, wrapped or not.
+        batch: Preprocessed observations of B rows.
+        generators: B generators, as `chunk_generator` makes them.
+    """
+    if "generator" in inspect.signature(type(policy).predict_action_chunk).parameters:
+        chunk: torch.Tensor = policy.predict_action_chunk(dict(batch), generator=list(generators))
+        return chunk
+    shape = policy.config.chunk_size, policy.config.max_action_dim
+    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    chunk = policy.predict_action_chunk(dict(batch), noise=noise)
+    return chunk

@@ -5,8 +5,10 @@ sets what the inherited methods read, and inherits everything else.
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from lerobot.policies.diffusion.modeling_diffusion import (
     DiffusionConditionalUnet1d,
     DiffusionModel,
@@ -22,6 +24,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from policies.small_diffusion.configuration_small_diffusion import SmallDiffusionConfig
+
+Generators = torch.Generator | list[torch.Generator]
 
 
 class SmallDiffusionPolicy(DiffusionPolicy):
@@ -41,11 +45,20 @@ class SmallDiffusionPolicy(DiffusionPolicy):
         self.diffusion = SmallDiffusion(config)
         self.reset()
 
-    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
-        """LeRobot's own, which wants an axis of time in states; a lone observation, `[B, ...]`, gets one here."""
+    def predict_action_chunk(
+        self, batch: dict[str, Tensor], noise: Tensor | None = None, generator: Generators | None = None
+    ) -> Tensor:
+        """LeRobot's own, which wants an axis of time in states; a lone observation, `[B, ...]`, gets one here.
+
+        Args:
+            batch: Observations, with or without the axis of time.
+            noise: Where the denoising run begins, `[B, T, Da]`; None draws it.
+            generator: Draws this and the noise of every step: one, or one for each row. None is PyTorch's own.
+        """
         if OBS_STATE in batch and batch[OBS_STATE].ndim == 2:
             batch = {**batch, OBS_STATE: batch[OBS_STATE].unsqueeze(1)}
-        return super().predict_action_chunk(batch, noise=noise)
+        # LeRobot hands `noise` to the sampler as it is, and has no argument for a generator.
+        return super().predict_action_chunk(batch, noise=noise if generator is None else Draws(noise, generator))
 
 
 class SmallDiffusion(DiffusionModel):
@@ -74,6 +87,29 @@ class SmallDiffusion(DiffusionModel):
             prediction_type=config.prediction_type,
         )
         self.num_inference_steps = config.num_inference_steps or config.num_train_timesteps
+
+    def conditional_sample(
+        self,
+        batch_size: int,
+        global_cond: Tensor | None = None,
+        generator: Generators | None = None,
+        noise: "Tensor | Draws | None" = None,
+    ) -> Tensor:
+        """Make a denoising run: LeRobot's own, which may begin and step with the noise of `Draws`."""
+        if isinstance(noise, Draws):
+            generator, noise = noise.generator, noise.start
+        if noise is None and generator is not None:
+            size = batch_size, self.config.horizon, self.config.action_feature.shape[0]
+            weight = next(self.parameters())
+            noise = randn_tensor(size, generator=generator, device=weight.device, dtype=weight.dtype)
+        return super().conditional_sample(batch_size, global_cond, generator, noise)
+
+
+class Draws(NamedTuple):
+    """All noise of a denoising run: where it begins, or None, and what draws the rest."""
+
+    start: Tensor | None
+    generator: Generators
 
 
 class SmallRgbEncoder(DiffusionRgbEncoder):

@@ -8,6 +8,7 @@ take it as an argument, so that chunks of two policies can begin with the same n
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from lerobot.policies.multi_task_dit.modeling_multi_task_dit import (
     CLIPTextEncoder,
     CLIPVisionEncoder,
@@ -25,6 +26,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 from policies.small_multi_task_dit import processor_small_multi_task_dit  # noqa: F401  registers a checkpoint's step
 from policies.small_multi_task_dit.configuration_small_multi_task_dit import WORDS_HEADS, SmallMultiTaskDiTConfig
 from policies.small_vlm import word_tokenizer
+
+Generators = torch.Generator | list[torch.Generator]
 
 
 class SmallMultiTaskDiTPolicy(MultiTaskDiTPolicy):
@@ -53,7 +56,9 @@ class SmallMultiTaskDiTPolicy(MultiTaskDiTPolicy):
         self.reset()
 
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
+    def predict_action_chunk(
+        self, batch: dict[str, Tensor], noise: Tensor | None = None, generator: Generators | None = None
+    ) -> Tensor:
         """Predict the actions to execute, `[B, Ta, Da]`.
 
         LeRobot's own reads its queues. The policy sees one observation at a time, so those hold no more than `batch`.
@@ -61,13 +66,20 @@ class SmallMultiTaskDiTPolicy(MultiTaskDiTPolicy):
         Args:
             batch: States `[B, D]` and pictures `[B, C, H, W]` of every camera, or both `[B, 1, ...]`, and tokens.
             noise: Where the denoising run begins, `[B, T, Da]`; None draws it.
+            generator: Draws this and the noise of every step: one, or one for each row. None is PyTorch's own.
         """
         self.eval()
-        return self._generate_actions(self._prepare_batch(batch), noise)
+        return self._generate_actions(self._prepare_batch(batch), noise, generator)
 
-    def _generate_actions(self, batch: dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
+    def _generate_actions(
+        self, batch: dict[str, Tensor], noise: Tensor | None = None, generator: Generators | None = None
+    ) -> Tensor:
         told = self.observation_encoder.encode(batch)
-        actions = self.objective.conditional_sample(self.noise_predictor, len(told), told, noise=noise)
+        if noise is None and generator is not None:
+            size = len(told), self.config.horizon, self.config.action_feature.shape[0]
+            noise = randn_tensor(size, generator=generator, device=told.device, dtype=told.dtype)
+        steps = {"generator": generator} if self.config.is_diffusion else {}  # a flow draws nothing later
+        actions = self.objective.conditional_sample(self.noise_predictor, len(told), told, noise=noise, **steps)
         return actions[:, : self.config.n_action_steps]
 
     def _prepare_batch(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -95,17 +107,22 @@ class Diffusion(DiffusionObjective):
     """DDPM, or another noise scheduler of diffusers, which takes the noise that a run begins with."""
 
     def conditional_sample(
-        self, model: nn.Module, batch_size: int, conditioning_vec: Tensor, noise: Tensor | None = None
+        self,
+        model: nn.Module,
+        batch_size: int,
+        conditioning_vec: Tensor,
+        noise: Tensor | None = None,
+        generator: Generators | None = None,
     ) -> Tensor:
-        """Make a denoising run: LeRobot's own, from `noise` `[B, T, Da]` if it is given."""
+        """Make a denoising run: LeRobot's own, from `noise` `[B, T, Da]` if it is given, with `generator`'s draws."""
         if noise is None:
             return super().conditional_sample(model, batch_size, conditioning_vec)
-        sample = noise
+        sample, draws = noise, {} if generator is None else {"generator": generator}
         self.noise_scheduler.set_timesteps(self.num_inference_steps)
         for timestep in self.noise_scheduler.timesteps:
             times = torch.full((batch_size,), timestep, dtype=torch.long, device=noise.device)
             predicted = model(sample, times, conditioning_vec=conditioning_vec)
-            sample = self.noise_scheduler.step(predicted, timestep, sample).prev_sample
+            sample = self.noise_scheduler.step(predicted, timestep, sample, **draws).prev_sample
         return sample
 
 

@@ -1,0 +1,61 @@
+"""Noise is paired: a chunk's draws depend on its own generator, whoever sits beside it and however it is run."""
+
+import pytest
+import torch
+
+import bac
+from bac.adapters import find_host
+from eval.setup.noise import chunk_generator, paired_chunk
+from tests.lerobot import models
+
+DIFFUSION = {"objective": "diffusion", "noise_scheduler_type": "DDPM", "num_inference_steps": 5}
+POLICIES = {
+    "U-Net, DDPM": lambda: models.small_diffusion(noise_scheduler_type="DDPM", num_inference_steps=5),
+    "Multi-Task DiT, DDPM": lambda: models.small_multi_task_dit(**DIFFUSION),
+    "Multi-Task DiT, flow": lambda: models.small_multi_task_dit(objective="flow_matching", num_integration_steps=5),
+    "SmolVLA": models.smolvla,
+}
+DRAWS_LATER = [name for name in POLICIES if "DDPM" in name]
+
+
+def generators(*seeds):
+    return [chunk_generator(seed, 0) for seed in seeds]
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request):
+    return POLICIES[request.param]()
+
+
+def test_a_row_has_the_same_chunk_alone_and_beside_others(policy):
+    both = models.observation(2)
+    second = {key: value[1:] for key, value in both.items()}
+    together, alone = paired_chunk(policy, both, generators(7, 8)), paired_chunk(policy, second, generators(8))
+    torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(alone, paired_chunk(policy, second, generators(9)), atol=1e-3)
+
+
+def test_pytorchs_own_generator_is_left_alone(policy):
+    batch, before = models.observation(2), torch.get_rng_state()
+    paired_chunk(policy, batch, generators(7, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("replay", [False, bac.Replay(record="first")])
+def test_a_wrapped_policy_draws_the_same_noise(policy, replay):
+    batch, draws = models.observation(2), [(7, 8), (9, 10), (11, 12)]
+    dense = [paired_chunk(policy, batch, generators(*seeds)) for seeds in draws]
+    names = [block.name for block in find_host(policy).blocks]
+    everywhere = bac.Schedule(find_host(policy).num_steps, {name: range(find_host(policy).num_steps) for name in names})
+    bac.wrap(policy, bac.Denoising() if replay else everywhere, replay=replay)
+    for seeds, expected in zip(draws, dense, strict=True):
+        assert torch.equal(paired_chunk(policy, batch, generators(*seeds)), expected)
+
+
+@pytest.mark.parametrize("name", DRAWS_LATER)
+def test_ddpm_draws_from_the_generator_at_every_step_too(name):
+    policy, batch = POLICIES[name](), models.observation(1)
+    config = policy.config
+    start = torch.randn(1, config.horizon, config.action_feature.shape[0], generator=chunk_generator(7, 0))
+    later = [policy.predict_action_chunk(dict(batch), noise=start, generator=generators(seed)) for seed in (7, 8)]
+    assert not torch.allclose(*later, atol=1e-3)
