@@ -16,6 +16,7 @@ _NAMES = (
     "pusht",
     "pusht-flow",
     "so101-dit",
+    "so101-dit-ddpm",
     "so101-pixels",
 )
 CHECKPOINTS = {name: Path(__file__).parent / name for name in _NAMES}
