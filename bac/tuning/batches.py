@@ -71,5 +71,6 @@ def split(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
 def notes_of_few(batches: Sequence[Batch]) -> list[str]:
     """A warning if there are few observations to fit on."""
     count = sum(map(num_rows, batches))
-    words = f"WARNING: only {count} observations to fit on, so the errors are uncertain; take {ENOUGH} or more"
+    enough = f"take {ENOUGH} or more (bac tune: --runs {2 * ENOUGH})"
+    words = f"WARNING: only {count} observations to fit on, so the errors are uncertain; {enough}"
     return [words] if count < ENOUGH else []

@@ -42,6 +42,9 @@ class Comparison:
 
     Args:
         settings: Settings of the comparison.
+
+    Raises:
+        ScheduleError: There is no file `settings.tuned`, or it cannot be read.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -50,6 +53,7 @@ class Comparison:
         self.calibrated = Calibrated(settings, self.loaded)
         self.log = EpisodeLog(settings.folder / "episodes.jsonl")
         self._denoisings: dict[Cell, bac.Denoising] = {}
+        _ = self.tuned_cells  # refuses a missing file before minutes of work
 
     @property
     def published(self) -> Cell:
