@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,10 +26,15 @@ def paired_chunk(policy: Any, batch: Mapping[str, Any], generators: Sequence[tor
         batch: Preprocessed observations of B rows.
         generators: B generators, as `chunk_generator` makes them.
     """
-    if "generator" in inspect.signature(type(policy).predict_action_chunk).parameters:
+    if _takes_generator(type(policy)):
         chunk: torch.Tensor = policy.predict_action_chunk(dict(batch), generator=list(generators))
         return chunk
     shape = policy.config.chunk_size, policy.config.max_action_dim
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     chunk = policy.predict_action_chunk(dict(batch), noise=noise)
     return chunk
+
+
+@cache
+def _takes_generator(policy_class: Any) -> bool:
+    return "generator" in inspect.signature(policy_class.predict_action_chunk).parameters
