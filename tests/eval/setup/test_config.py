@@ -91,6 +91,12 @@ def test_results_over_all_tasks_do_not_lie_in_the_folder_of_one():
     assert (one.certify.folder, one.tune.results) == ("results/certificates/assembly-v3", "results/tune/assembly-v3")
 
 
+def test_two_policies_of_one_world_write_their_tables_into_folders_of_their_own():
+    names = {_compose(f"policy={name}").results for name in ("so101_dit_ddpm", "so101_unet")}
+    assert names == {"results/so101-dit-ddpm", "results/so101-unet"}
+    assert _compose().results == "results/assembly-v3"
+
+
 def test_the_sweep_is_asked_for_by_name():
     assert settings_of(_compose()).sweep_updates == ()
     swept = settings_of(_compose("sweep=full"))
