@@ -113,14 +113,14 @@ def schedule_grid(path: Path, blocks: Sequence[bac.Block], before: bac.Schedule,
             place = (after.num_steps + 0.8, len(blocks) - row - 0.5)
             axes.text(*place, str(int(mask[row].sum())), va="center", fontsize=7, color=KINDS[block.kind][1])
         axes.set_title(f"{after.num_updates_total} of {mask.size} updates = {after.num_sweeps:.1f} sweeps")
-        key(axes, [*KINDS.values(), ("added by BUA", BLACK)])
+        key(axes, [*(KINDS[kind] for kind in _kinds(blocks)), ("added by BUA", BLACK)])
 
 
 def similarity_matrices(path: Path, calibration: Calibration, schedule: bac.Schedule) -> None:
     """Draw the similarity between steps for the first, middle and last layer. Dots are update steps."""
     layers = sorted({block.layer for block in calibration.blocks})
     layers = [layers[0], layers[len(layers) // 2], layers[-1]]
-    kinds = [kind for kind in KINDS if any(block.kind == kind for block in calibration.blocks)]
+    kinds = _kinds(calibration.blocks)
     low = float(np.quantile(calibration.similarity, 0.01))
     size = {"figsize": (7.6, 7.4), "sharex": True, "sharey": True}
     with picture(path, len(kinds), len(layers), **size) as (figure, grid):
@@ -147,9 +147,11 @@ def caching_error_over_steps(path: Path, blocks: Sequence[bac.Block], errors: Ma
         blocks: Blocks in order of evaluation.
         errors: Title to mean |cached - dense| / mean |dense| of each block at each step, `[N, K]`.
     """
+    kinds = _kinds(blocks)
     with picture(path, 1, len(errors), figsize=(8.4, 3.8), sharey=True) as (_, grid):
         for axes, (title, values) in zip(grid[0], errors.items(), strict=True):
-            for kind, (_, colour) in KINDS.items():
+            for kind in kinds:
+                colour = KINDS[kind][1]
                 rows = [row for row, block in enumerate(blocks) if block.kind == kind]
                 axes.plot(values[rows].T, color=colour, linewidth=0.6, alpha=0.35)
                 axes.plot(values[rows].mean(axis=0), color=colour, linewidth=2.2)
@@ -157,7 +159,7 @@ def caching_error_over_steps(path: Path, blocks: Sequence[bac.Block], errors: Ma
             axes.set_xlabel("denoising step")
         grid[0, 0].set_ylabel("relative L1 error to dense\n(thick: mean over layers)")
         grid[0, 0].set_ylim(bottom=0)
-        key(grid[0, -1], list(KINDS.values()), y=0.94)
+        key(grid[0, -1], [KINDS[kind] for kind in kinds], y=0.94)
 
 
 def sweep_lines(path: Path, points: Sequence[Point], *, title: str, quantity: str) -> None:
@@ -190,6 +192,11 @@ def sweep_lines(path: Path, points: Sequence[Point], *, title: str, quantity: st
         axes.margins(x=0.1)
         axes.set_title(title)
         place_labels(axes, labels)
+
+
+def _kinds(blocks: Sequence[bac.Block]) -> list[BlockKind]:
+    """The kinds of block that the policy has, in the order of `KINDS`."""
+    return [kind for kind in KINDS if any(block.kind == kind for block in blocks)]
 
 
 def _label(point: Point, points: Sequence[Point]) -> Label:

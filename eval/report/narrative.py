@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.compared.comparison import Comparison
+from eval.measure.intervals import Estimate
 from eval.report.table import paired_difference
 from eval.setup.cells import SOLVERS, Cell, dense
+from eval.setup.settings import Settings
 
 CAPTIONS = {
     "success_vs_hz.png": "Success against inference rate. Lines: solvers with fewer dense steps; numbers: steps.",
@@ -40,30 +42,59 @@ NOTES = """
 """
 
 
+def heading(settings: Settings) -> str:
+    """What a report and its pictures are headed: the policy, and its task unless the policy is named after it."""
+    policy = settings.checkpoint.name
+    return policy if policy == settings.task else f"{policy} on {settings.task}"
+
+
 def verdict(comparison: Comparison) -> list[str]:
     """The verdict, one sentence per comparison.
 
-    BAC is compared with dense and with the few-step rivals at its latency. Tuned cells are compared with dense and with
-    rivals that have the same number of steps.
+    First the fastest way that is not told to be worse than dense. Then BAC is compared with dense and with the few-step
+    rivals at its latency, and tuned cells with dense and with rivals that have the same number of steps.
     """
     rivals, published = comparison.few_step_cells, comparison.published
     pairs = [(published, rival) for rival in (dense(), *rivals[: len(SOLVERS)])]
     for tuned in comparison.tuned_cells:
         pairs += [(tuned, rival) for rival in (dense(), *(r for r in rivals if r.steps == tuned.steps))]
-    return [sentence for pair in pairs if (sentence := _compared(comparison, *pair))]
+    sentences = [_fastest(comparison), *(_compared(comparison, *pair) for pair in pairs)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _fastest(comparison: Comparison) -> str:
+    """The fastest cell whose paired interval does not lie below dense."""
+    latencies = comparison.latencies
+    timed = sorted((cell for cell in latencies if cell != dense()), key=lambda cell: latencies[cell].p50_ms)
+    for cell in timed:
+        difference = _difference(comparison, cell, dense())
+        if difference is not None and difference.high >= 0:
+            return (
+                f"Fastest that is not told to be worse than {dense().name}: {cell.name}, "
+                f"{latencies[cell].speedup:.1f} times faster than {dense().name} by PyTorch; "
+                f"{_in_words(comparison, cell, difference)}."
+            )
+    return ""
 
 
 def _compared(comparison: Comparison, cell: Cell, rival: Cell) -> str:
-    judged_by_score = comparison.settings.judged_by_score
-    results = comparison.results(cell)
-    difference = paired_difference(results, comparison.results(rival), judged_by_score=judged_by_score)
+    difference = _difference(comparison, cell, rival)
     if difference is None:
         return ""
     word = "below" if difference.high < 0 else "above" if difference.low > 0 else "not told apart from"
-    what = "score" if judged_by_score else "success"
+    return f"{cell.name} is {word} {rival.name}: {_in_words(comparison, cell, difference)}."
+
+
+def _difference(comparison: Comparison, cell: Cell, rival: Cell) -> Estimate | None:
+    pair = comparison.results(cell), comparison.results(rival)
+    return paired_difference(*pair, judged_by_score=comparison.settings.judged_by_score)
+
+
+def _in_words(comparison: Comparison, cell: Cell, difference: Estimate) -> str:
+    what = "score" if comparison.settings.judged_by_score else "success"
     return (
-        f"{cell.name} is {word} {rival.name}: {what} {difference.value:+.3f} "
-        f"[{difference.low:+.3f}, {difference.high:+.3f}] on {len(results)} paired episodes."
+        f"{what} {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] on "
+        f"{len(comparison.results(cell))} paired episodes"
     )
 
 
@@ -113,5 +144,5 @@ def report_text(comparison: Comparison, table: str, source: dict[str, Any], fold
         f"{calibration['acs_updates']} ACS updates differ between schedules of the two halves."
     )
     made = f"Made by `{source['command']}` on {source['date']}, {source['device']}; see provenance.json."
-    parts = [f"# {settings.task}", *verdict(comparison), table, notes.strip(), spread, *pictures, made]
+    parts = [f"# {heading(settings)}", *verdict(comparison), table, notes.strip(), spread, *pictures, made]
     return "\n\n".join(parts) + "\n"

@@ -18,7 +18,7 @@ from eval.play.rollout import EpisodeResult
 from eval.report import figures
 from eval.report.figures import Point
 from eval.report.film import film_cells
-from eval.report.narrative import EXECUTION, report_text
+from eval.report.narrative import EXECUTION, heading, report_text
 from eval.report.table import Row, make_row, markdown_table, table_json
 from eval.setup.cells import Cell, adaptive, dense, running
 from eval.setup.files import write_json
@@ -107,7 +107,7 @@ def draw(comparison: Comparison, folder: Path) -> None:
     settings = comparison.settings
     judged_by_score = settings.judged_by_score
     quantity = "score" if judged_by_score else "success rate"
-    title = f"{settings.task}, n = {settings.n} paired episodes"
+    title = f"{heading(settings)}, n = {settings.n} paired episodes"
     points = [
         Point(cell, _quality(results, judged_by_score), _hz(comparison, cell), comparison.sweeps(cell))
         for cell in comparison.cells
