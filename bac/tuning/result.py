@@ -12,7 +12,7 @@ from bac.tuning.budget import Budget
 from bac.tuning.distance import Distance
 from bac.tuning.machine import Machine
 from bac.tuning.reference import ReferenceName
-from bac.tuning.trial import Trial
+from bac.tuning.trial import DENSE, Trial
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Tuned:
         lines = []
         if self.deterministic is not None:
             lines.append(f"deterministic path at all timesteps: energy distance {self.deterministic}")
+        if self.chosen.family == DENSE:
+            lines.append("the policy meets the budget as it is: the choice changes none of its actions")
         measured = self.denoising.measured
         if measured is not None:
             lines.append(f"choice: {measured}")

@@ -9,6 +9,8 @@ from typing import Any
 from bac.caching.schedule import Schedule
 from bac.denoising import Denoising
 
+DENSE = "dense"  # the family of the policy as it is
+
 
 @dataclass(frozen=True)
 class Trial:

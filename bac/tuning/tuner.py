@@ -20,7 +20,7 @@ from bac.tuning.flow import FITTED, FlowWays
 from bac.tuning.machine import Machine
 from bac.tuning.result import Tuned
 from bac.tuning.stopwatch import Stopwatch
-from bac.tuning.trial import Trial
+from bac.tuning.trial import DENSE, Trial
 from bac.version import __version__
 
 PESSIMISTIC = 0.75  # of the expected latency; a choice below it shows that the expectation was too high
@@ -97,7 +97,7 @@ class Tuner:
         if self.budget.num_steps is None:
             return
         for trial in list(self.trials.values()):
-            if trial.p95_s is None and (trial.family in (chosen.family, "dense")):
+            if trial.p95_s is None and (trial.family in (chosen.family, DENSE)):
                 self._timed(trial)
 
     def _neighbours(self, chosen: Trial) -> tuple[Trial, ...]:
@@ -168,7 +168,7 @@ class Tuner:
                 for name, way in self.flow_ways(count).items():
                     self._add(name, way)
         if self._affordable(self.bench.dense):
-            self._add("dense", self.bench.dense)
+            self._add(DENSE, self.bench.dense)
 
     def _searched(self, calibration: Calibration) -> list[Trial]:
         """Search the steps of every family at the sweeps that the budget allows. Returns trials, the best first."""

@@ -76,3 +76,11 @@ def test_the_report_says_how_far_the_policy_s_own_steps_are_from_the_flow():
     choice = trial(3, 0.01)
     tuned = Tuned(choice, (choice,), BUDGET, MACHINE, own_from_flow=0.0211)
     assert "own steps are 0.0211 from the flow" in str(tuned)
+
+
+def test_a_policy_that_meets_the_budget_as_it_is_hears_so():
+    dense = Trial("dense", bac.Denoising(num_steps=10), 0.0, 0.0, error=0.0, p50_s=0.030, p95_s=0.031)
+    faster = trial(2, 0.04, p50_s=0.020)
+    words = "the policy meets the budget as it is: the choice changes none of its actions"
+    assert words in str(Tuned(dense, (faster, dense), BUDGET, MACHINE)).splitlines()
+    assert words not in str(Tuned(faster, (faster, dense), BUDGET, MACHINE))
