@@ -14,7 +14,7 @@ from bac.certificate import file_hash
 from bac.control import jerk_of
 from eval.compared.many_tasks import ManyTasks
 from eval.experiments.flow.rows import EVEN, own
-from eval.experiments.vla.measures import errors, evaluations, latencies
+from eval.experiments.vla.measures import errors, evaluations, latencies, spreads
 from eval.experiments.vla.ways import ways
 from eval.measure.closed_loop import closed_loop
 from eval.play.metered import MeteredResult
@@ -64,6 +64,10 @@ class Experiment:
         """Action errors of every way by name, on observations that nothing was fitted on; see `measures.errors`."""
         return self._kept("errors", lambda batch: errors(self._policy, self.cells, batch))
 
+    def spreads(self) -> dict[str, float]:
+        """Spread of every way by name, on the same observations; see `measures.spreads`."""
+        return self._kept("spread", lambda batch: spreads(self._policy, self.cells, batch))
+
     def latencies_ms(self) -> dict[str, dict[str, Any]]:
         """Latency of every way by name, at batch 1; see `measures.latencies`."""
         return self._kept("latency", lambda batch: latencies(self._policy, self.cells, batch, self.options.rounds))
@@ -74,12 +78,13 @@ class Experiment:
         ``rival`` is the paired difference to the policy's own steps, as many as the way's evaluations allow.
         """
         many, first = self.many, self.cells[0]
-        wrong, times = self.errors(), self.latencies_ms()
+        wrong, spread, times = self.errors(), self.spreads(), self.latencies_ms()
         rows = []
         for cell in self.cells:
             row: dict[str, Any] = {"name": cell.name, "group": cell.family, "steps": cell.steps}
             row["times"] = [] if cell.denoising is None else list(cell.denoising.timesteps)
-            row |= {"evaluations": evaluations(cell), "error": wrong[cell.name], "latency": times[cell.name]}
+            row |= {"evaluations": evaluations(cell), "error": wrong[cell.name], "spread": spread[cell.name]}
+            row["latency"] = times[cell.name]
             row["tasks"] = {
                 task: closed_loop(many.results(first, task), many.results(cell, task), by_score=False)
                 for task in many.worlds

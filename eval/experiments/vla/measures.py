@@ -1,4 +1,4 @@
-"""What a way costs and what it changes on single observations: latency, evaluations, action error."""
+"""What a way costs and what it changes on single observations: latency, evaluations, action error, spread."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ from eval.setup.batches import Batch, one_of
 from eval.setup.cells import Cell, configure, running
 
 EAGER = "eager"
+DRAWS = 8  # draws of noise for the spread
 
 
 def errors(policy: Any, cells: Sequence[Cell], batch: Batch) -> dict[str, list[float]]:
@@ -28,6 +29,28 @@ def errors(policy: Any, cells: Sequence[Cell], batch: Batch) -> dict[str, list[f
         each = (chunks - reference).square().flatten(1).mean(1).sqrt()
         found[cell.name] = [float(each.square().mean().sqrt()), typical(each)]
     return found
+
+
+def spreads(policy: Any, cells: Sequence[Cell], batch: Batch) -> dict[str, float]:
+    """Spread of every way's chunks over that of the first way's, by name.
+
+    Below 1 a way makes more alike what the policy itself makes in several ways: its modes collapse.
+    """
+    found: dict[str, float] = {}
+    for cell in cells:
+        with running(policy, cell):
+            found[cell.name] = spread(torch.stack([predict(policy, batch, draw) for draw in range(DRAWS)]))
+    own = found[cells[0].name]
+    return {name: value / own for name, value in found.items()}
+
+
+def spread(chunks: torch.Tensor) -> float:
+    """How far the noise alone moves a chunk: standard deviation over draws, root mean square over all else.
+
+    Args:
+        chunks: `[draws, B, T, Da]`, at least two draws of noise for each observation.
+    """
+    return float(chunks.double().var(dim=0).mean().sqrt())
 
 
 def latencies(policy: Any, cells: Sequence[Cell], batch: Batch, rounds: int) -> dict[str, dict[str, Any]]:

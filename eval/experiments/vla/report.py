@@ -26,13 +26,14 @@ COLOURS = dict(zip(GROUPS, (GREY, GREEN, BLUE, ORANGE, PINK, BLACK), strict=True
 Row = Mapping[str, Any]
 NOTE = """Success rates; 95 % intervals of Wilson, and of Newcombe for paired differences over all episodes. NFE:
 evaluations of the action expert. Difference to own steps: to the policy's own steps, as many as these evaluations
-allow. Action error: to the first row, root mean square / geometric mean, in normalised
-units. A chunk is timed replayed, at batch 1 on one thread, with vision and language. Jerk: root of the mean squared
-third difference of the executed actions, inside chunks / across their seams, in the action's units per control
-step^3."""
+allow. Action error: to the first row, root mean square / geometric mean, in normalised units. Spread: how far other
+noise moves a chunk, over how far it moves the first row's. A chunk is timed replayed, at batch 1 on one thread, with
+vision and language. Jerk: root of the mean squared third difference of the executed actions, inside chunks / across
+their seams, in the action's units per control step^3."""
 NUMBERS = {  # what may foretell the loss
     "action error, rms": lambda row: row["error"][0],
     "action error, typical": lambda row: row["error"][1],
+    "spread, least first": lambda row: -row["spread"],
     "jerk at seams": lambda row: row["jerk"]["seam"],
     "evaluations, fewest first": lambda row: -row["evaluations"],
 }
@@ -44,8 +45,8 @@ def markdown(table: Sequence[Row]) -> list[str]:
     n = table[0]["tasks"][tasks[0]]["n"]
     lines = [
         f"| way | NFE | success, {len(tasks)} x {n} episodes | difference to {table[0]['name']} "
-        "| difference to own steps | action error | chunk p50 / p95 [ms] | Hz | jerk inside / seam |",
-        "|---" * 9 + "|",
+        "| difference to own steps | action error | spread | chunk p50 / p95 [ms] | Hz | jerk inside / seam |",
+        "|---" * 10 + "|",
         *(_line(row) for row in table),
     ]
     if len(tasks) == 1:
@@ -126,7 +127,8 @@ def _line(row: Row) -> str:
     against = "" if rival is None else f"{_signed(rival['difference'])} ({rival['name']})"
     return (
         f"| {row['name']} | {row['evaluations']:.3g} | {success} | {lost} | {against} | "
-        f"{row['error'][0]:.3f} / {row['error'][1]:.3f} | {latency['p50_ms']:.1f} / {latency['p95_ms']:.1f} | "
+        f"{row['error'][0]:.3f} / {row['error'][1]:.3f} | {row['spread']:.2f} | "
+        f"{latency['p50_ms']:.1f} / {latency['p95_ms']:.1f} | "
         f"{_rate(row):.0f} | {_number(jerk['inside'])} / {_number(jerk['seam'])} |"
     )
 
