@@ -109,8 +109,9 @@ class Experiment:
         return self.many.observations(first_seed, self.options.num_fit, own())
 
     def _kept(self, name: str, find: Callable[[Batch], dict[str, Any]]) -> dict[str, Any]:
-        """What is measured of all ways on held-out observations, kept on disk."""
-        path = self.many.folder / f"{name}-{comparison_key(*(cell.describe() for cell in self.cells))}.json"
+        """What is measured of all ways on held-out observations, kept on disk for these tasks and options."""
+        of = {"tasks": list(self.many.worlds), "num_fit": self.options.num_fit, "rounds": self.options.rounds}
+        path = self.many.folder / f"{name}-{comparison_key(of, *(cell.describe() for cell in self.cells))}.json"
         if not path.exists():
             write_json(path, find(self._observations(FIDELITY_SEED)))
         return dict(json.loads(path.read_text()))

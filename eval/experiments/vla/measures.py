@@ -8,6 +8,7 @@ import torch
 
 import bac
 from bac.tuning.bench import typical
+from bac.tuning.distance import spread_ratio
 from bac.tuning.timing import WARM_UP
 from eval.compared.many_tasks import predict
 from eval.measure.latency import measure
@@ -15,7 +16,7 @@ from eval.setup.batches import Batch, one_of
 from eval.setup.cells import Cell, configure, running
 
 EAGER = "eager"
-DRAWS = 8  # draws of noise for the spread
+DRAWS = 8  # of noise, for the spread
 
 
 def errors(policy: Any, cells: Sequence[Cell], batch: Batch) -> dict[str, list[float]]:
@@ -32,25 +33,19 @@ def errors(policy: Any, cells: Sequence[Cell], batch: Batch) -> dict[str, list[f
 
 
 def spreads(policy: Any, cells: Sequence[Cell], batch: Batch) -> dict[str, float]:
-    """Spread of every way's chunks over that of the first way's, by name.
+    """How far other noise moves a way's chunks, over how far it moves those of the first way, by name.
 
-    Below 1 a way makes more alike what the policy itself makes in several ways: its modes collapse.
+    Below 1 a way makes more alike what the policy itself makes in several ways: its modes collapse. NaN where noise
+    moves nothing.
     """
     found: dict[str, float] = {}
+    own = None
     for cell in cells:
         with running(policy, cell):
-            found[cell.name] = spread(torch.stack([predict(policy, batch, draw) for draw in range(DRAWS)]))
-    own = found[cells[0].name]
-    return {name: value / own for name, value in found.items()}
-
-
-def spread(chunks: torch.Tensor) -> float:
-    """How far the noise alone moves a chunk: standard deviation over draws, root mean square over all else.
-
-    Args:
-        chunks: `[draws, B, T, Da]`, at least two draws of noise for each observation.
-    """
-    return float(chunks.double().var(dim=0).mean().sqrt())
+            chunks = torch.stack([predict(policy, batch, draw) for draw in range(DRAWS)])
+        own = chunks if own is None else own
+        found[cell.name] = spread_ratio(chunks, own)
+    return found
 
 
 def latencies(policy: Any, cells: Sequence[Cell], batch: Batch, rounds: int) -> dict[str, dict[str, Any]]:

@@ -27,12 +27,13 @@ Row = Mapping[str, Any]
 NOTE = """Success rates; 95 % intervals of Wilson, and of Newcombe for paired differences over all episodes. NFE:
 evaluations of the action expert. Difference to own steps: to the policy's own steps, as many as these evaluations
 allow. Action error: to the first row, root mean square / geometric mean, in normalised units. Spread: how far other
-noise moves a chunk, over how far it moves the first row's. A chunk is timed replayed, at batch 1 on one thread, with
-vision and language. Jerk: root of the mean squared third difference of the executed actions, inside chunks / across
-their seams, in the action's units per control step^3."""
+noise (8 draws) moves a chunk, over how far it moves the first row's. A chunk is timed replayed, at batch 1 on one
+thread, with vision and language. Jerk: root of the mean squared third difference of the executed actions, inside
+chunks / across their seams, in the action's units per control step^3."""
 NUMBERS = {  # what may foretell the loss
     "action error, rms": lambda row: row["error"][0],
     "action error, typical": lambda row: row["error"][1],
+    "spread off 1": lambda row: abs(row["spread"] - 1),
     "spread, least first": lambda row: -row["spread"],
     "jerk at seams": lambda row: row["jerk"]["seam"],
     "evaluations, fewest first": lambda row: -row["evaluations"],
