@@ -4,6 +4,7 @@ A picture is drawn only when a chunk is wanted. Drawing takes ten times as long 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,17 @@ from eval.setup.noise import paired_chunk
 from policies.demonstrations import OBS_WRIST
 
 
-def predictor(loaded: Any) -> Callable[..., np.ndarray]:
-    """What predicts the chunks of a policy in `eval.play.rollout.play`: from pictures if it sees any."""
-    return predict_from_pictures if loaded.policy.config.image_features else predict_chunks
+def predictor(loaded: Any, *, whole: bool = False) -> Callable[..., np.ndarray]:
+    """What predicts the chunks of a policy in `eval.play.rollout.take_turns`: from pictures if it sees any.
+
+    Args:
+        loaded: Policy with its processors, as `policies.load` returns it.
+        whole: As for `predict_from_pictures`. Of a policy that sees no pictures `eval.play.realtime.whole_chunks`
+            decides.
+    """
+    if not loaded.policy.config.image_features:
+        return predict_chunks
+    return partial(predict_from_pictures, whole=whole)
 
 
 def predict_from_pictures(

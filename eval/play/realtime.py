@@ -24,6 +24,7 @@ import gymnasium as gym
 import numpy as np
 
 from bac.control import JerkMeter, Timeline
+from eval.play.pictures import predictor
 from eval.play.rollout import EnvPool, EpisodeResult, HoldAction, Seat, take_turns
 
 MODES = ("act", "stand_still")
@@ -224,4 +225,5 @@ def play_realtime(
         loaded.policy.reset()
         num_obs_steps = loaded.policy.config.n_obs_steps
         seats = [LiveSeat(pool[i], num_obs_steps, pace, hold, execute_steps) for i in range(min(pool_size, len(seeds)))]
-        yield from take_turns(loaded, seats, seeds, LiveSeat.live)
+        predict = predictor(loaded, whole=pace.mode == "act")
+        yield from take_turns(loaded, seats, seeds, LiveSeat.live, predict=predict)

@@ -8,8 +8,8 @@ import gymnasium as gym
 import torch
 
 from eval.compared.comparison import Comparison
+from eval.play.pictures import predictor
 from eval.play.realtime import LiveSeat, Pace, hold_of, whole_chunks
-from eval.play.rollout import predict_chunks
 from eval.report.camera import Camera
 from eval.report.video import Clip, write_video
 from eval.setup.cells import Cell, running
@@ -52,6 +52,7 @@ def _clip(comparison: Comparison, env: gym.Env, cell: Cell, latency_s: float, mo
     clip = Clip(cell.name, latency_s, control_hz / stride)
     camera = Camera(env, settings.env)
     pace = Pace.of([1e3 * latency_s], control_hz, mode)
+    predict = predictor(loaded, whole=mode == "act")
 
     def shoot(thinking: bool) -> None:
         clip.frames.append(camera.picture(seat.newest))
@@ -68,7 +69,7 @@ def _clip(comparison: Comparison, env: gym.Env, cell: Cell, latency_s: float, mo
         shoot(True)
         with torch.inference_mode():
             while not seat.done:
-                seat.live(predict_chunks(loaded, [seat])[0])
+                seat.live(predict(loaded, [seat])[0])
     result = seat.result()
     shoot(False)
     clip.success, clip.duration_s = result.success, result.num_control_steps / control_hz

@@ -71,8 +71,6 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
     comparison.denoising(comparison.published).save(folder / "bac_schedule.json")
     _write_episodes(comparison, folder / "episodes.csv")
     draw(comparison, folder)
-    if video and comparison.latencies:
-        film_pair(comparison, folder)
     realtime = {
         cell.name: f"{_quality(results, settings.judged_by_score)} (n = {len(results)})"
         for cell in comparison.realtime_cells
@@ -85,6 +83,8 @@ def publish(comparison: Comparison, folder: Path, *, video: bool = True) -> list
         realtime=realtime,
     )
     write_text(folder / "table.md", table)
+    if video and comparison.latencies:
+        film_pair(comparison, folder)
     write_text(folder / "report.md", report_text(comparison, table, source, folder))
     return rows
 
