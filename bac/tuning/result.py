@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bac.denoising import Denoising
 from bac.files import write_json
+from bac.precision import AS_LOADED
 from bac.tuning import report
 from bac.tuning.budget import Budget
 from bac.tuning.distance import Distance
@@ -70,8 +71,8 @@ class Tuned:
         lines = []
         if self.deterministic is not None:
             lines.append(f"deterministic path at all timesteps: energy distance {self.deterministic}")
-        if self.chosen.family == DENSE:
-            lines.append("the policy meets the budget as it is: the choice changes none of its actions")
+        if self.chosen.family == DENSE and self.denoising.precision == AS_LOADED:
+            lines.append("the choice is the policy's own run: no action changes")
         measured = self.denoising.measured
         if measured is not None:
             lines.append(f"choice: {measured}")

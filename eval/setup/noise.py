@@ -25,10 +25,18 @@ def paired_chunk(policy: Any, batch: Mapping[str, Any], generators: Sequence[tor
         policy: A policy that `policies.load` returned, wrapped or not.
         batch: Preprocessed observations of B rows.
         generators: B generators, as `chunk_generator` makes them.
+
+    Raises:
+        TypeError: The policy takes no generator and is no flow, so the noise of its steps cannot be paired.
     """
     if _takes_generator(type(policy)):
         chunk: torch.Tensor = policy.predict_action_chunk(dict(batch), generator=list(generators))
         return chunk
+    if not hasattr(policy.config, "chunk_size"):  # LeRobot's flows have it, its diffusions have a horizon
+        raise TypeError(
+            f"{type(policy).__name__}: takes no generator=, so the noise of its steps cannot be the same for two "
+            "methods; small_diffusion and small_multi_task_dit here take one"
+        )
     shape = policy.config.chunk_size, policy.config.max_action_dim
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     chunk = policy.predict_action_chunk(dict(batch), noise=noise)

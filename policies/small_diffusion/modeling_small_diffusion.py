@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from lerobot.policies.diffusion.modeling_diffusion import (
     DiffusionConditionalUnet1d,
     DiffusionModel,
@@ -23,9 +22,8 @@ from lerobot.utils.constants import OBS_STATE
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from policies.noise import Generators, starting_noise
 from policies.small_diffusion.configuration_small_diffusion import SmallDiffusionConfig
-
-Generators = torch.Generator | list[torch.Generator]
 
 
 class SmallDiffusionPolicy(DiffusionPolicy):
@@ -99,9 +97,7 @@ class SmallDiffusion(DiffusionModel):
         if isinstance(noise, Draws):
             generator, noise = noise.generator, noise.start
         if noise is None and generator is not None:
-            size = batch_size, self.config.horizon, self.config.action_feature.shape[0]
-            weight = next(self.parameters())
-            noise = randn_tensor(size, generator=generator, device=weight.device, dtype=weight.dtype)
+            noise = starting_noise(self.config, batch_size, next(self.parameters()), generator)
         return super().conditional_sample(batch_size, global_cond, generator, noise)
 
 

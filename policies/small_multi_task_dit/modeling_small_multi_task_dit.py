@@ -8,7 +8,6 @@ take it as an argument, so that chunks of two policies can begin with the same n
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from lerobot.policies.multi_task_dit.modeling_multi_task_dit import (
     CLIPTextEncoder,
     CLIPVisionEncoder,
@@ -23,11 +22,10 @@ from lerobot.utils.constants import OBS_STATE
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
+from policies.noise import Generators, starting_noise
 from policies.small_multi_task_dit import processor_small_multi_task_dit  # noqa: F401  registers a checkpoint's step
 from policies.small_multi_task_dit.configuration_small_multi_task_dit import WORDS_HEADS, SmallMultiTaskDiTConfig
 from policies.small_vlm import word_tokenizer
-
-Generators = torch.Generator | list[torch.Generator]
 
 
 class SmallMultiTaskDiTPolicy(MultiTaskDiTPolicy):
@@ -75,10 +73,9 @@ class SmallMultiTaskDiTPolicy(MultiTaskDiTPolicy):
         self, batch: dict[str, Tensor], noise: Tensor | None = None, generator: Generators | None = None
     ) -> Tensor:
         told = self.observation_encoder.encode(batch)
-        if noise is None and generator is not None:
-            size = len(told), self.config.horizon, self.config.action_feature.shape[0]
-            noise = randn_tensor(size, generator=generator, device=told.device, dtype=told.dtype)
-        steps = {"generator": generator} if self.config.is_diffusion else {}  # a flow draws nothing later
+        steps = {"generator": generator} if self.config.is_diffusion else {}
+        if not steps and noise is None and generator is not None:  # all that a flow draws
+            noise = starting_noise(self.config, len(told), told, generator)
         actions = self.objective.conditional_sample(self.noise_predictor, len(told), told, noise=noise, **steps)
         return actions[:, : self.config.n_action_steps]
 
@@ -115,9 +112,12 @@ class Diffusion(DiffusionObjective):
         generator: Generators | None = None,
     ) -> Tensor:
         """Make a denoising run: LeRobot's own, from `noise` `[B, T, Da]` if it is given, with `generator`'s draws."""
-        if noise is None:
+        if noise is None and generator is None:
             return super().conditional_sample(model, batch_size, conditioning_vec)
-        sample, draws = noise, {} if generator is None else {"generator": generator}
+        draws = {} if generator is None else {"generator": generator}
+        if noise is None:
+            noise = starting_noise(self.config, batch_size, conditioning_vec, **draws)
+        sample = noise
         self.noise_scheduler.set_timesteps(self.num_inference_steps)
         for timestep in self.noise_scheduler.timesteps:
             times = torch.full((batch_size,), timestep, dtype=torch.long, device=noise.device)

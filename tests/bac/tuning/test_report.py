@@ -1,5 +1,7 @@
 """The report of a tuning: names that differ, a legend, and the cliff beside the choice."""
 
+from dataclasses import replace
+
 import pytest
 
 import bac
@@ -78,9 +80,11 @@ def test_the_report_says_how_far_the_policy_s_own_steps_are_from_the_flow():
     assert "own steps are 0.0211 from the flow" in str(tuned)
 
 
-def test_a_policy_that_meets_the_budget_as_it_is_hears_so():
+def test_a_choice_that_changes_no_action_says_so():
     dense = Trial("dense", bac.Denoising(num_steps=10), 0.0, 0.0, error=0.0, p50_s=0.030, p95_s=0.031)
+    coarser = replace(dense, denoising=bac.Denoising(num_steps=10, precision="bf16"))
     faster = trial(2, 0.04, p50_s=0.020)
-    words = "the policy meets the budget as it is: the choice changes none of its actions"
-    assert words in str(Tuned(dense, (faster, dense), BUDGET, MACHINE)).splitlines()
-    assert words not in str(Tuned(faster, (faster, dense), BUDGET, MACHINE))
+    told = {way: str(Tuned(way, (faster, dense, coarser), BUDGET, MACHINE)) for way in (dense, coarser, faster)}
+    words = "the choice is the policy's own run: no action changes"
+    assert words in told[dense].splitlines()
+    assert words not in told[coarser] + told[faster]

@@ -50,12 +50,29 @@ def test_a_wrapped_policy_draws_the_same_noise(policy, replay):
     bac.wrap(policy, bac.Denoising() if replay else everywhere, replay=replay)
     for seeds, expected in zip(draws, dense, strict=True):
         assert torch.equal(paired_chunk(policy, batch, generators(*seeds)), expected)
+    if replay:
+        assert bac.describe(policy).num_replays == 2 and not bac.describe(policy).refusals
 
 
 @pytest.mark.parametrize("name", DRAWS_LATER)
-def test_ddpm_draws_from_the_generator_at_every_step_too(name):
+def test_ddpm_draws_its_start_and_the_noise_of_every_step_but_the_last(name):
+    policy, (used,), expected = POLICIES[name](), generators(7), chunk_generator(7, 0)
+    paired_chunk(policy, models.observation(1), [used])
+    chunk = 1, policy.config.horizon, policy.config.action_feature.shape[0]
+    for _ in range(5):  # the start, and four of five steps
+        torch.randn(chunk, generator=expected)
+    assert torch.equal(used.get_state(), expected.get_state())
+
+
+@pytest.mark.parametrize("name", DRAWS_LATER)
+def test_the_sampler_itself_begins_with_the_generators_noise(name):
     policy, batch = POLICIES[name](), models.observation(1)
     config = policy.config
-    start = torch.randn(1, config.horizon, config.action_feature.shape[0], generator=chunk_generator(7, 0))
-    later = [policy.predict_action_chunk(dict(batch), noise=start, generator=generators(seed)) for seed in (7, 8)]
-    assert not torch.allclose(*later, atol=1e-3)
+    start = torch.randn(1, config.horizon, config.action_feature.shape[0], generator=(given := chunk_generator(7, 0)))
+    expected = policy.predict_action_chunk(dict(batch), noise=start, generator=[given])
+    assert torch.equal(policy.predict_action_chunk(dict(batch), generator=generators(7)), expected)
+
+
+def test_a_policy_whose_later_noise_cannot_be_paired_is_refused():
+    with pytest.raises(TypeError, match="DiffusionPolicy: takes no generator="):
+        paired_chunk(models.diffusion(), models.observation(1), generators(7))
