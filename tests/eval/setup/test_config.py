@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,9 +93,15 @@ def test_results_over_all_tasks_do_not_lie_in_the_folder_of_one():
 
 
 def test_two_policies_of_one_world_write_their_tables_into_folders_of_their_own():
-    names = {_compose(f"policy={name}").results for name in ("so101_dit_ddpm", "so101_unet")}
-    assert names == {"results/so101-dit-ddpm", "results/so101-unet"}
-    assert _compose().results == "results/assembly-v3"
+    for policy, name in (
+        ("so101_dit_ddpm", "so101-dit-ddpm"),
+        ("so101_unet", "so101-unet"),
+        ("assembly", "assembly-v3"),
+    ):
+        config = _compose(f"policy={policy}")
+        below = [config[key].results for key in ("realtime", "methods", "reference", "tune", "joint") if key in config]
+        assert config.results == f"results/{name}"
+        assert {Path(folder).name for folder in below} == {name}, below
 
 
 def test_the_sweep_is_asked_for_by_name():
