@@ -52,7 +52,7 @@ LINES = {
     "BAC, S = 20, n = 5": Line("BAC S=20 n=5"),
     "rival: DDIM, the steps that BAC's latency buys": Line("DDIM", bought=True),
     "rival: DDIM-4": Line("DDIM-4"),
-    "**four fitted steps** (`bac.tune`)": Line("fitted multistep-4"),
+    "**four fitted steps**, searched timesteps": Line("fitted multistep-4"),
 }
 
 
