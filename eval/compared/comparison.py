@@ -49,11 +49,11 @@ class Comparison:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        _ = self.tuned_cells  # refuses a missing file before minutes of work
         self.loaded = settings.load_policy()
         self.calibrated = Calibrated(settings, self.loaded)
         self.log = EpisodeLog(settings.folder / "episodes.jsonl")
         self._denoisings: dict[Cell, bac.Denoising] = {}
-        _ = self.tuned_cells  # refuses a missing file before minutes of work
 
     @property
     def published(self) -> Cell:
