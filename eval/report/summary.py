@@ -83,19 +83,20 @@ def load(results: Path = RESULTS) -> dict[str, Sequence[Row]]:
 
 
 def _success(row: Row) -> str:
-    return f"{_short(row['success'])} [{_short(row['success_low'])}, {_short(row['success_high'])}]"
+    return f"{short(row['success'])} [{short(row['success_low'])}, {short(row['success_high'])}]"
 
 
 def _score(row: Row) -> str:
     if row["paired_diff"] is None:
-        return _short(row["score"])
+        return short(row["score"])
     low, difference, high = (
         f"{row[key]:+.3f}".replace("0.", ".") for key in ("paired_low", "paired_diff", "paired_high")
     )
-    return f"{_short(row['score'])}, {difference} [{low}, {high}]"
+    return f"{short(row['score'])}, {difference} [{low}, {high}]"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A rate to three places, without the zero in front."""
     return f"{value:.3f}".removeprefix("0") if value < 1 else "1.000"
 
 
