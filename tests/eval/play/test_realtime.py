@@ -81,7 +81,7 @@ class Punctual:
     """Says for every control step its number; executes five of the eight actions that it predicts."""
 
     def __init__(self) -> None:
-        self.config = SimpleNamespace(n_obs_steps=2, n_action_steps=5, horizon=9)
+        self.config = SimpleNamespace(n_obs_steps=2, n_action_steps=5, horizon=9, image_features={})
         self.observed: list[float] = []
 
     def eval(self):
