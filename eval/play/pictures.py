@@ -27,7 +27,7 @@ def predictor(loaded: Any, *, whole: bool = False) -> Callable[..., np.ndarray]:
     """
     if not loaded.policy.config.image_features:
         return predict_chunks
-    return partial(predict_from_pictures, whole=whole)
+    return partial(predict_from_pictures, whole=True) if whole else predict_from_pictures
 
 
 def predict_from_pictures(

@@ -19,7 +19,7 @@ class Echo:
     """Its chunk is its start noise, `[T, 2]`, but smaller, so that no world is solved."""
 
     def __init__(self):
-        self.config = SimpleNamespace(n_obs_steps=1, n_action_steps=EXECUTED, horizon=HORIZON)
+        self.config = SimpleNamespace(n_obs_steps=1, n_action_steps=EXECUTED, horizon=HORIZON, image_features={})
         self.diffusion = SimpleNamespace(chunk_shape=(HORIZON, 2))
 
     def eval(self):
