@@ -32,12 +32,13 @@ def paired_chunk(policy: Any, batch: Mapping[str, Any], generators: Sequence[tor
     if _takes_generator(type(policy)):
         chunk: torch.Tensor = policy.predict_action_chunk(dict(batch), generator=list(generators))
         return chunk
-    if not hasattr(policy.config, "chunk_size"):  # LeRobot's flows have it, its diffusions have a horizon
+    length = getattr(policy.config, "chunk_size", None)  # LeRobot's flows have it, its diffusions have a horizon
+    if length is None:
         raise TypeError(
             f"{type(policy).__name__}: takes no generator=, so the noise of its steps cannot be the same for two "
             "methods; small_diffusion and small_multi_task_dit here take one"
         )
-    shape = policy.config.chunk_size, policy.config.max_action_dim
+    shape = length, policy.config.max_action_dim
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     chunk = policy.predict_action_chunk(dict(batch), noise=noise)
     return chunk
