@@ -28,6 +28,7 @@ from bac.cli.drawing import PICTURE_NAME, REPORT_NAME
 from bac.cli.terminal import errors_in_one_line
 from bac.files import probe
 from bac.plan.replay import replay_named
+from bac.tuning import Tuned
 from bac.tuning.closed_loop import Decision, decide
 from bac.tuning.reference import ReferenceName
 
@@ -86,12 +87,7 @@ def tune(
     Ctrl-C leaves files as they were. The command does not resume: it starts from the beginning.
     """
     kept = policy_path / observations.NAME
-    if env is not None or dataset is not None or not kept.is_file():
-        options.check_source(env, dataset, "; or type bac calibrate first, which keeps observations for this")
-    if num_episodes is not None and env is None:
-        raise typer.BadParameter("--episodes: are played in an environment; name it with --env")
-    if not 0 < margin < 1:
-        raise typer.BadParameter(f"--margin: must be in (0, 1), got {margin:g}")
+    _check(env, dataset, kept, num_episodes, margin)
     replay = replay_named(executor)
     with errors_in_one_line():
         target = output or policy_path / "bac.json"
@@ -113,17 +109,29 @@ def tune(
                 first_seed=episodes.FIRST_SEED, at_once=batch_size,
             )  # fmt: skip
         tuned = tuned if decision is None else decision.tuned
-        tuned.denoising.save(target)
-        tuned.save(target.with_name(REPORT_NAME))
-        typer.echo(f"{tuned}\n")
+        _write(tuned, target)
         if decision is not None:
-            typer.echo(
-                f"{decision}\ncertificate: {_certified(decision, target, policy_path, str(task or env), device)}\n"
-            )
+            certificate = _certified(decision, target, policy_path, str(task or env), device)
+            typer.echo(f"{decision}\ncertificate: {certificate}\n")
         picture = measure.pictured(tuned, target.with_name(PICTURE_NAME))
     typer.echo(f"{tuned.denoising}\n{picture}\nwritten to {target}")
     played = hints.evaluate(policy_path, imports, env, env_option, task)
     typer.echo(f"Next: bac bench {hints.same_policy(policy_path, imports)}; {played}")
+
+
+def _check(env: str | None, dataset: str | None, kept: Path, num_episodes: int | None, margin: float) -> None:
+    if env is not None or dataset is not None or not kept.is_file():
+        options.check_source(env, dataset, "; or type bac calibrate first, which keeps observations for this")
+    if num_episodes is not None and env is None:
+        raise typer.BadParameter("--episodes: are played in an environment; name it with --env")
+    if not 0 < margin < 1:
+        raise typer.BadParameter(f"--margin: must be in (0, 1), got {margin:g}")
+
+
+def _write(tuned: Tuned, target: Path) -> None:
+    tuned.denoising.save(target)
+    tuned.save(target.with_name(REPORT_NAME))
+    typer.echo(f"{tuned}\n")
 
 
 def _batches(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
-from math import nan, sqrt
+from math import isnan, nan, sqrt
 
 import numpy as np
 
@@ -33,8 +33,9 @@ class Jerk:
     seam: float
     all: float
 
-    def __str__(self) -> str:
-        return f"inside {self.inside:.4g}  seam {self.seam:.4g}  all {self.all:.4g}"
+    def __str__(self) -> str:  # chunks of which fewer than four actions are executed have none inside
+        parts = {"inside": self.inside, "seam": self.seam, "all": self.all}
+        return "  ".join(f"{name} {'none' if isnan(jerk) else f'{jerk:.4g}'}" for name, jerk in parts.items())
 
 
 class JerkMeter:

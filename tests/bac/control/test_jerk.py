@@ -24,6 +24,10 @@ def test_a_cubic_has_a_jerk_of_six():
     assert isnan(jerk.seam)
 
 
+def test_where_there_was_none_it_says_so():
+    assert str(measured([k**3 for k in range(7)], [0] * 7)) == "inside 6  seam none  all 6"
+
+
 def test_a_steady_motion_has_none():
     assert measured([3 * k for k in range(5)], [0] * 5).inside == 0.0
 

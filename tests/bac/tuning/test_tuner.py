@@ -1,22 +1,17 @@
 """`bac.tune`, whole, on policies small enough to be tuned in seconds."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import bac
-from bac.adapters import find_host
 from bac.caching.interceptors.patch import interceptors
 from bac.errors import CalibrationError, ScheduleError
 from bac.tuning import BudgetError
 from bac.tuning.batches import split
 from bac.tuning.bench import Bench, Quantiles
-from bac.tuning.flow import FITTED, OWN
 from bac.tuning.machine import Machine
-from bac.tuning.trial import distinct_names
-from bac.tuning.tuner import FINALISTS
 from tests.bac.models import TinyTransformerPolicy, obs, sweep
 
 OPTIONS = {"replay": False, "rounds": 2, "evaluations": 6, "progress": False}
@@ -142,116 +137,6 @@ def test_with_a_choice_of_solver_tuned_fewer_steps_are_never_better_on_what_was_
     assert len(calls) == tuned.denoising.num_steps + 8
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    """A policy that draws noise, tuned to half of its steps."""
-    pytest.importorskip("lerobot")
-    from tests.policies.models import observations, small_policy
-
-    policy = small_policy(n_layer=1, noise_scheduler_type="DDPM")
-    policy.diffusion.use_solver("DDPM", 8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.0, 0.9)))  # 5 of 8 sweeps in 4.5 s
-        patch.setattr("bac.tuning.tuner.PESSIMISTIC", 0.0)
-        return policy, bac.tune(policy, [observations(6)], target_latency_s=5.0, sweeps=(2, 5), **OPTIONS)
-
-
-drawing = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@pytest.mark.slow
-@drawing
-def test_a_policy_that_draws_noise_is_compared_with_itself_and_not_with_a_deterministic_path(drawn):
-    policy, tuned = drawn
-    families = {trial.family for trial in tuned.trials}
-    assert families >= {
-        "fewer steps, DDPM", "fewer steps, SDE-DPM-Solver++", "fewer steps, fitted ancestral",
-        "fewer steps, DPM-Solver++", "fewer steps, fitted multistep", "together, taylor-1", "adaptive + bubbling",
-    }  # fmt: skip
-    assert tuned.quantity == "energy distance"
-    assert tuned.denoising.measured.reference == "DDPMScheduler, 8 steps"
-    affordable = sorted(trial.fit_error for trial in tuned.trials if trial.denoising.sweeps <= 5)
-    assert tuned.chosen.fit_error in affordable[:FINALISTS]
-
-
-@pytest.mark.slow
-@drawing
-def test_the_choice_is_the_best_of_a_second_look_with_other_noise(drawn):
-    policy, tuned = drawn
-    from tests.policies.models import observations
-
-    fit, held_out = split([observations(6)])
-    bench = Bench(policy, {"fit": fit, "held out": held_out})
-    affordable = [trial for trial in tuned.trials if trial.denoising.sweeps <= 5]
-    best = sorted(affordable, key=lambda trial: trial.typical_error)[:FINALISTS]
-    assert min(best, key=lambda trial: bench.second_look(trial.denoising)) is tuned.chosen
-
-
-@pytest.mark.slow
-@drawing
-def test_the_report_says_how_far_the_deterministic_path_and_the_choice_are(drawn):
-    text = str(drawn[1])
-    assert "errors: energy distance" in text
-    assert "deterministic path at all timesteps: energy distance" in text
-    assert "choice: energy distance" in text and "DDPMScheduler, 8 steps" in text
-
-
-@pytest.mark.slow
-@drawing
-def test_the_policy_itself_is_no_farther_from_itself_than_chance(drawn):
-    policy, _ = drawn
-    from tests.policies.models import observations
-
-    bench = Bench(policy, {"fit": [observations(4)], "held out": [observations(12)]})
-    floor = bench.distance(bench.dense)
-    assert floor.low < 0 < floor.high and floor.spread == pytest.approx(1.0, abs=0.1)
-
-
-@pytest.mark.slow
-@drawing
-@pytest.mark.parametrize("kind", ["DDPM", "SDE-DPM-Solver++", "fitted ancestral"])
-def test_a_replay_draws_what_its_interceptors_draw(drawn, kind):
-    policy, _ = drawn
-    from tests.policies.models import observations
-
-    bench = Bench(policy, {"fit": [observations(4)], "held out": [observations(2)]})
-    timesteps = tuple(bench.grid[place] for place in (0, 3, 6))
-    solver = bench.ancestral(timesteps) if kind == "fitted ancestral" else kind
-    found = []
-    for replay in (False, bac.Replay(record="first")):
-        generator = torch.Generator().manual_seed(5)
-        bac.wrap(policy, bac.Denoising(solver, timesteps), replay=replay)
-        chunks = [policy.predict_action_chunk(observations(2), generator=generator) for _ in range(3)]
-        found.append((*chunks, torch.randn(1, generator=generator)))
-        replayed = bac.describe(policy).plans if replay else ()
-        bac.unwrap(policy)
-    assert replayed and all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-    assert not torch.equal(found[0][0], found[0][1])  # noise is drawn anew for every chunk
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_flow_policy_s_own_solver_with_fewer_steps_is_a_rival_too(monkeypatch):
-    pytest.importorskip("lerobot")
-    from tests.lerobot import models
-
-    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.9, 0.0)))  # 5 of 7 steps in 4.5 s
-    monkeypatch.setattr("bac.tuning.tuner.PESSIMISTIC", 0.0)  # and it stays so slow
-    policy = models.smolvla()
-    batches = [models.observation(2), models.observation(2)]
-    tuned = bac.tune(policy, batches, target_latency_s=5.0, sweeps=(2, 5), **{**OPTIONS, "evaluations": 0})
-    looked_at = {(trial.family, trial.denoising.num_steps) for trial in tuned.trials}
-    assert looked_at == {(family, count) for family in ("fewer steps", OWN, FITTED) for count in (2, 5)}
-    assert tuned.chosen.typical_error == min(trial.typical_error for trial in tuned.trials)
-    own = next(trial.denoising for trial in tuned.trials if trial.family == "fewer steps")
-    bac.wrap(policy, own, replay=False)
-    found = find_host(policy).predict_seeded(batches[0], 0)
-    policy = bac.unwrap(policy)
-    assert policy.config.num_steps == 7
-    policy.config.num_steps = own.num_steps
-    assert torch.equal(found, find_host(policy).predict_seeded(batches[0], 0))
-
-
 def test_every_way_is_tried_once_and_the_choice_is_a_trial(tuned):
     ways = [trial.denoising for trial in tuned.trials]
     assert len(set(ways)) == len(ways)
@@ -323,59 +208,6 @@ def test_if_what_was_searched_for_is_late_what_is_in_time_is_searched_for(monkey
     assert tuned.trials.count(tuned.chosen) == 1
 
 
-FLOW_OPTIONS = {"replay": False, "rounds": 5, "evaluations": 0, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def flow():
-    pytest.importorskip("lerobot")
-    from tests.lerobot import models
-
-    return models.smolvla(), [models.observation(2), models.observation(2)]
-
-
-class Clock:
-    """Counts 10 ms for every evaluation of a flow policy's denoiser, and stops once for ten seconds."""
-
-    def __init__(self, last_module, hiccup=None):
-        self.now, self.looks, self.hiccup = 0.0, 0, hiccup
-        self.hook = last_module.register_forward_hook(self.tick)
-
-    def tick(self, *_):
-        self.now += 0.010
-
-    def __call__(self):
-        self.looks += 1
-        if self.looks == self.hiccup:
-            self.now += 10.0
-        return self.now
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_without_a_budget_a_flow_policy_gets_three_fitted_steps(flow):
-    policy, batches = flow
-    tuned = bac.tune(policy, batches, **FLOW_OPTIONS)
-    assert (tuned.chosen.family, tuned.denoising.num_steps) == (FITTED, 3)
-    assert {trial.denoising.num_steps for trial in tuned.neighbours} == {2, 4}
-    assert tuned_dense(tuned).fit_error == 0.0 < tuned.chosen.fit_error
-    assert tuned_dense(tuned).other_error == tuned.own_from_flow > 0.0
-    assert "because no budget was given" in str(tuned)
-    assert all(trial.p95_s is not None for trial in tuned.trials if trial.family in (FITTED, "dense"))
-    assert len(set(distinct_names(tuned.trials))) == len(tuned.trials)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_flow_policy_can_be_fitted_to_its_flow_instead(flow):
-    policy, batches = flow
-    tuned = bac.tune(policy, batches, reference="flow", **FLOW_OPTIONS)
-    assert tuned.own_from_flow == pytest.approx(tuned_dense(tuned).fit_error)
-    assert tuned_dense(tuned).other_error == 0.0 < tuned.chosen.other_error
-    assert "a fine run of the flow, 100 steps" in str(tuned.denoising.measured)
-    assert "to own: to the policy's own steps" in str(tuned)
-
-
 @pytest.mark.parametrize(
     ("name", "why"), [("flow", "needs a flow-matching policy"), ("fine", "must be 'own' or 'flow'")]
 )
@@ -385,41 +217,7 @@ def test_a_reference_that_a_policy_has_not_is_refused_before_anything_runs(name,
         bac.tune(policy, [obs(4)], target_hz=10, reference=name, **OPTIONS)
 
 
-def tuned_dense(tuned):
-    return next(trial for trial in tuned.trials if trial.family == "dense")
-
-
 def test_without_a_budget_a_policy_that_is_no_flow_is_asked_for_one():
     policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
     with pytest.raises(BudgetError, match="give exactly one of"):
         bac.tune(policy, [obs(4)], **OPTIONS)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_one_step_of_a_flow_is_never_chosen_by_itself(flow, monkeypatch):
-    policy, batches = flow
-    monkeypatch.setattr(Machine, "fit", classmethod(lambda cls, *_: cls(0.0, 0.9, 0.0)))
-    with pytest.raises(BudgetError, match="not reachable"):
-        bac.tune(policy, batches, target_latency_s=1.5, **FLOW_OPTIONS)  # one step, but not two
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_clock_that_hiccups_once_changes_no_choice(flow, monkeypatch):
-    policy, batches = flow
-
-    def choice(hiccup):
-        clock = Clock(policy.model.action_out_proj, hiccup)
-        with monkeypatch.context() as patch:
-            patch.setattr("bac.tuning.timing.time", SimpleNamespace(perf_counter=clock, process_time=clock))
-            tuned = bac.tune(policy, batches, target_latency_s=0.060, **FLOW_OPTIONS)
-        clock.hook.remove()
-        return tuned, clock.looks
-
-    undisturbed, looks = choice(None)
-    assert undisturbed.chosen.p95_s == pytest.approx(0.010 * undisturbed.denoising.num_steps)
-    assert not any("timed again" in note for note in undisturbed.notes)
-    in_cost_model, in_finalist = choice(3)[0], choice(looks - 5)[0]  # the end of a call: four looks at a sample
-    assert in_cost_model.denoising == undisturbed.denoising == in_finalist.denoising
-    assert any("timed again" in note for note in in_finalist.notes)
