@@ -46,7 +46,7 @@ def maker_of_flow(config: Any, typed: Sequence[str] = ()) -> str | None:
     written = settings_of(config, of_many_tasks=True).checkpoint / "config.json"
     if not written.is_file():
         raise SystemExit(
-            f"{config.checkpoint}: no checkpoint here. docs/evaluate.md has the lines that record and train one; a "
+            f"{config.checkpoint}: no checkpoint here. docs/train.md has the lines that record and train one; a "
             "checkpoint elsewhere: checkpoint=FOLDER"
         )
     features = json.loads(written.read_text())["input_features"]

@@ -63,7 +63,7 @@ def load(
     if not (path / "config.json").is_file():
         raise FileNotFoundError(
             f"{path}: no checkpoint here (config.json is missing). Train one: python -m policies.train "
-            f"task={path.name}, with recipe= if it sees; docs/evaluate.md has the lines"
+            f"task={path.name}, with recipe= if it sees; docs/train.md has the lines"
         )
     kind = json.loads((path / "config.json").read_text()).get("type")
     if kind not in CLASSES:

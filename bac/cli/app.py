@@ -14,6 +14,7 @@ import bac
 from bac.adapters import find_host
 from bac.cli import (
     checkpoint,
+    comparing,
     doctor,
     drawing,
     explain,
@@ -70,6 +71,7 @@ def _before_any_command(version: Version = False) -> None:
 
 app.command(name="export", epilog=exporting.EPILOG)(exporting.export)
 app.command(name="tune", epilog=tuning.EPILOG)(tuning.tune)
+app.command(name="compare", epilog=comparing.EPILOG)(comparing.compare)
 
 
 @app.command(epilog=f"Example: bac show {_SHIPPED}/fitted_4.json")

@@ -14,8 +14,10 @@ from bac.exported import CARD_NAME, Card
 from bac.files import as_it_is, one_sentence, part, read_json
 from bac.guarding import Guard
 from bac.guarding.files import GUARD_NAME
+from bac.tuning.comparison import Comparison
 
 REPORT_NAME, PICTURE_NAME = "bac.tuned.json", "bac.tuned.png"  # beside bac.json
+COMPARISON_NAME = "bac.compared.json"  # of bac compare
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".mp4", ".pdf", ".svg")
 
 
@@ -54,5 +56,6 @@ _BY_NAME: dict[str, Callable[[Path], object]] = {
     CERTIFICATE_NAME: Certificate.load,
     CARD_NAME: lambda path: Card.load(path.parent),
     REPORT_NAME: _report,
+    COMPARISON_NAME: Comparison.load,
     observations.NAME: observations.describe,
 }

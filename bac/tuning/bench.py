@@ -41,7 +41,7 @@ from bac.solvers import (
 from bac.tuning.batches import Batch, merged, num_rows, rows_of, tiled
 from bac.tuning.distance import Distance, bootstrap, distance, energy_distances
 from bac.tuning.reference import ReferenceName, check_reference, fine_run
-from bac.tuning.timing import Call, in_turns
+from bac.tuning.timing import Call, Sample, in_turns
 
 TINY = 1e-12  # smallest error, so that zero has a logarithm
 FITTING_DRAWS, JUDGING_DRAWS = 4, 8  # chunks for each observation
@@ -59,6 +59,12 @@ class Quantiles:
 
     p50_s: float
     p95_s: float
+
+
+def quantiles(samples: Sequence[Sample]) -> Quantiles:
+    """Latency of a chunk from timed calls."""
+    seconds = [sample.wall_s for sample in samples]
+    return Quantiles(*(float(np.percentile(seconds, q)) for q in (50, 95)))
 
 
 @contextmanager
@@ -285,8 +291,7 @@ class Bench:
         contexts = {place: partial(calling, self.policy, way, batch, self.replay) for place, way in enumerate(ways)}
         with self.host.own_randomness():
             samples = in_turns(contexts, rounds)
-        seconds = [[sample.wall_s for sample in samples[place]] for place in contexts]
-        return [Quantiles(*(float(np.percentile(values, q)) for q in (50, 95))) for values in seconds]
+        return [quantiles(samples[place]) for place in contexts]
 
 
 def _apart(chunks: Tensor, reference: Tensor) -> Tensor:

@@ -157,13 +157,18 @@ def _pairs(
     for start in range(0, len(seeds), at_once):
         group = seeds[start : start + at_once]
         if group[0] not in own:
-            own.update(zip(group, _checked(play(Denoising(), group)), strict=True))
-        for seed, reached in zip(group, _checked(play(way, group)), strict=True):
+            own.update(zip(group, checked(play(Denoising(), group)), strict=True))
+        for seed, reached in zip(group, checked(play(way, group)), strict=True):
             bar.update()
             yield reached - own[seed]
 
 
-def _checked(results: Sequence[float]) -> Sequence[float]:
+def checked(results: Sequence[float]) -> Sequence[float]:
+    """The same results.
+
+    Raises:
+        ValueError: One is not in [0, 1].
+    """
     if not all(0 <= result <= 1 for result in results):
         raise ValueError(f"results of episodes must be in [0, 1], got {[round(float(r), 3) for r in results]}")
     return results

@@ -32,6 +32,7 @@ IN_A_TERMINAL = {
     "bac calibrate": "--runs 4 --batch-size 2 --env-option episode_length=17 --num-updates 2 --num-bubbled 1",
     "bac guard": "--runs 2 --batch-size 2 --env-option episode_length=17 --every 1",
     "bac bench": "--rounds 2 --executor interpret",
+    "bac compare": "--episodes 2 --batch-size 2 --rounds 2 --steps 2 --env-option episode_length=9",
     EVALUATE: "--policy.device=cpu --env.episode_length=9 --eval.n_episodes=2 --output_dir=eval_{number}",
 }
 

@@ -24,7 +24,7 @@ def main(config: Any) -> None:
         found = Experiment(settings_of(config, of_many_tasks=True), config.vla)
     except FileNotFoundError:
         raise SystemExit(
-            f"{config.checkpoint}: no checkpoint here. docs/evaluate.md, A vision-language-action policy, has the "
+            f"{config.checkpoint}: no checkpoint here. docs/train.md, A vision-language-action policy, has the "
             "lines that record and train one; a checkpoint elsewhere: checkpoint=FOLDER"
         ) from None
     check_names(config.vla)

@@ -1,0 +1,147 @@
+"""Ways beside the policy itself, on the same episodes. Here a way's results are what its number of steps says."""
+
+import json
+
+import pytest
+
+import bac
+from bac.errors import BacError, ScheduleError
+from bac.tuning.bench import Quantiles
+from bac.tuning.comparison import ITSELF, Comparison, Contender, play_all
+
+
+def contender(name, steps, results, *, steps_of="own solver", p50_ms=None):
+    p50_s = 1e-3 * (steps if p50_ms is None else p50_ms)
+    return Contender(name, steps, steps_of, steps, Quantiles(p50_s, 1.1 * p50_s), tuple(results))
+
+
+N = 100
+ALWAYS, NINE_TENTHS, HALF = [1.0] * N, [float(i % 10 > 0) for i in range(N)], [float(i % 2) for i in range(N)]
+MADE = contender("bac.json: fitted, 3 steps", 3, ALWAYS, steps_of="")
+WAYS = (
+    contender(ITSELF, 10, ALWAYS, steps_of=""),
+    MADE,
+    contender("5 own steps", 5, NINE_TENTHS),
+    contender("3 own steps", 3, HALF),
+    contender("2 own steps", 2, HALF),
+)
+COMPARISON = Comparison(WAYS, Quantiles(0.020, 0.022), facts={"env": "pusht"})
+
+
+def test_the_rival_is_the_policy_with_as_many_of_its_own_steps():
+    assert COMPARISON.rival(MADE).name == "3 own steps"
+    assert COMPARISON.rival(WAYS[0]) is COMPARISON.rival(WAYS[2]) is None
+
+
+def test_more_own_steps_are_the_rival_where_they_take_no_longer():
+    slow = contender("bac.json: reuse", 3, ALWAYS, steps_of="", p50_ms=5.0)
+    assert Comparison((WAYS[0], slow, *WAYS[2:]), Quantiles(0.02, 0.02)).rival(slow).name == "5 own steps"
+
+
+def test_of_two_solvers_with_as_many_steps_the_better_one_is_the_rival():
+    better = contender("DPM-Solver++, 3 steps", 3, NINE_TENTHS, steps_of="DPM-Solver++")
+    assert Comparison((*WAYS, better), Quantiles(0.02, 0.02)).rival(MADE) is better
+
+
+def test_differences_are_taken_pair_by_pair():
+    # Every second pair is lost: half of 100 to all of 100.
+    assert COMPARISON.difference(WAYS[3], WAYS[0]).value == -0.5
+    assert COMPARISON.difference(WAYS[0], WAYS[0]).value == 0.0
+    assert COMPARISON.mean(WAYS[2]).value == 0.9
+
+
+def test_the_fastest_that_leaves_out_the_loss_is_recommended():
+    assert COMPARISON.recommended is MADE
+    assert "Fastest whose interval leaves out a loss of 0.05: bac.json: fitted, 3 steps" in str(COMPARISON)
+    assert "6.7 times faster" in str(COMPARISON)  # 3 ms of 20
+
+
+def test_where_all_faster_ways_lose_none_is_recommended():
+    comparison = Comparison((WAYS[0], *WAYS[2:]), Quantiles(0.02, 0.02))
+    assert comparison.recommended is None
+    assert "No faster way's interval leaves out a loss of 0.05 after 100 episodes" in str(comparison)
+
+
+def test_scores_have_an_interval_of_their_mean():
+    scores = Comparison((contender(ITSELF, 10, [0.5] * 4, steps_of=""),), Quantiles(0.02, 0.02), "score")
+    found = scores.mean(scores.contenders[0])
+    assert (found.low, found.value, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_it_is_kept_with_every_episode_and_comes_back(tmp_path):
+    COMPARISON.save(tmp_path / "bac.compared.json")
+    document = json.loads((tmp_path / "bac.compared.json").read_text())
+    assert document["env"] == "pusht" and document["rows"][3]["results"] == HALF
+    assert str(Comparison.load(tmp_path / "bac.compared.json")) == str(COMPARISON)
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda document: document.pop("rows"), "rows"),
+        (lambda document: document["rows"][0].update(results=[]), "at least one"),
+        (lambda document: document["rows"][0].update(results=[2.0]), r"in \[0, 1\]"),
+    ],
+)
+def test_another_document_is_one_sentence(tmp_path, damage, word):
+    document = COMPARISON.to_document()
+    damage(document)
+    (tmp_path / "bac.compared.json").write_text(json.dumps(document))
+    with pytest.raises(BacError, match=word):
+        Comparison.load(tmp_path / "bac.compared.json")
+
+
+def test_it_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    COMPARISON.plot(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+class World:
+    """Success of an episode is its seed modulo the number of steps; the world may be stopped."""
+
+    def __init__(self, stop_at=None):
+        self.asked, self.stop_at = [], stop_at
+
+    def __call__(self, way, seeds):
+        if len(self.asked) == self.stop_at:
+            raise KeyboardInterrupt
+        self.asked.append((way.num_steps, tuple(seeds)))
+        return [float(seed % way.num_steps == 0) for seed in seeds]
+
+
+TWO, THREE = bac.Denoising(num_steps=2), bac.Denoising(num_steps=3)
+
+
+def test_all_ways_play_a_group_before_the_next_one_begins():
+    world = World()
+    found = play_all(world, {"two": TWO, "three": THREE}, range(6, 10), at_once=2, progress=False)
+    assert world.asked == [(2, (6, 7)), (3, (6, 7)), (2, (8, 9)), (3, (8, 9))]
+    assert found == {"two": (1.0, 0.0, 1.0, 0.0), "three": (1.0, 0.0, 0.0, 1.0)}
+
+
+def test_what_was_played_when_it_was_stopped_is_paired():
+    found = play_all(World(stop_at=3), {"two": TWO, "three": THREE}, range(6, 10), at_once=2, progress=False)
+    assert found == {"two": (1.0, 0.0), "three": (1.0, 0.0)}
+
+
+def test_if_nothing_is_paired_yet_the_stop_is_passed_on():
+    with pytest.raises(KeyboardInterrupt):
+        play_all(World(stop_at=1), {"two": TWO, "three": THREE}, range(4), at_once=2, progress=False)
+
+
+def test_a_result_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
+        play_all(lambda way, seeds: [7.0], {"two": TWO}, range(1), progress=False)
+
+
+def test_steps_that_are_no_number_of_steps_are_refused():
+    from bac.adapters import find_host
+    from bac.tuning.rivals import rivals
+    from tests.bac.models import TinyTransformerPolicy
+
+    host = find_host(TinyTransformerPolicy(num_steps=6, num_layers=1))
+    with pytest.raises(ScheduleError, match="--no-rivals"):
+        rivals(host, [3])
+    with pytest.raises(ScheduleError, match="at least 1, got 0"):
+        rivals(host, [3, 0])
