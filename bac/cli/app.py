@@ -79,11 +79,12 @@ def show(
     path: Annotated[
         Path,
         typer.Argument(
-            help="bac.json, its report, guard.json, certificate.json, card.json, a calibration or observations."
+            help="bac.json, its report, bac.compared.json, guard.json, certificate.json, card.json, a calibration or "
+            "observations."
         ),
     ],
 ) -> None:
-    """Draw a bac.json or a guard, or describe a report, a certificate, a calibration or its observations."""
+    """Draw a bac.json or a guard, print a comparison, or describe a report, a certificate or a calibration."""
     with errors_in_one_line():
         typer.echo(drawing.drawn(path))
 

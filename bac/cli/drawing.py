@@ -14,6 +14,7 @@ from bac.exported import CARD_NAME, Card
 from bac.files import as_it_is, one_sentence, part, read_json
 from bac.guarding import Guard
 from bac.guarding.files import GUARD_NAME
+from bac.tuning.comparison import FORMAT as COMPARED
 from bac.tuning.comparison import Comparison
 
 REPORT_NAME, PICTURE_NAME = "bac.tuned.json", "bac.tuned.png"  # beside bac.json
@@ -33,13 +34,18 @@ def drawn(path: Path) -> str:
         raise BacError(f"{path}: holds weights; what is in a policy says bac doctor --policy-path {path.parent}")
     if path.is_dir():
         return str(_folder(path))
-    return str(_BY_NAME.get(path.name, load)(path))
+    return str(_BY_NAME.get(path.name, _by_content)(path))
 
 
 def _folder(path: Path) -> object:
     if (path / "config.json").is_file():
         raise BacError(f"{path}: is a policy's folder; type bac doctor --policy-path {path}, or name a file in it")
     return Calibration.load(path)
+
+
+def _by_content(path: Path) -> object:
+    """A table of bac compare, or a bac.json, under any name."""
+    return Comparison.load(path) if read_json(path).get("format") == COMPARED else load(path)
 
 
 def _report(path: Path) -> str:
@@ -56,6 +62,5 @@ _BY_NAME: dict[str, Callable[[Path], object]] = {
     CERTIFICATE_NAME: Certificate.load,
     CARD_NAME: lambda path: Card.load(path.parent),
     REPORT_NAME: _report,
-    COMPARISON_NAME: Comparison.load,
     observations.NAME: observations.describe,
 }

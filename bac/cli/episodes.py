@@ -22,6 +22,7 @@ from bac.tuning.closed_loop import Decision, Play
 
 QUANTITIES = ("success", "score")
 FIRST_SEED = 2_000_000  # of the worlds; nothing else in `bac` begins near it
+_COUNTER = "init_state_id"
 
 
 @contextmanager
@@ -33,24 +34,31 @@ def playing(
     num_worlds: int,
     quantity: str,
     replay: bool | Replay,
+    first_seed: int = FIRST_SEED,
+    num_episodes: int | None = None,
 ) -> Iterator[Play]:
     """Within the context, yield a function that plays one episode for each seed, `num_worlds` at most at once.
 
+    Groups of `num_worlds` episodes go through the tasks of the environment in turn.
+
     Args:
         quantity: ``success``, or ``score``: the largest reward of the episode, which must be in [0, 1].
+        first_seed: Seed of the first episode of all.
+        num_episodes: Every task must get as many of these as the others; None does not ask.
 
     Raises:
-        BacError: The quantity is unknown, or LeRobot cannot make the worlds.
+        BacError: The quantity is unknown, LeRobot cannot make the worlds, or tasks would get unequal numbers.
     """
-    if quantity not in QUANTITIES:
-        raise BacError(f"--quantity: must be one of {', '.join(QUANTITIES)}, got {quantity!r}")
+    check_quantity(quantity)
     rollout = lerobot.named("rollout")
     worlds, steps = worlds_of(env, options, num_worlds, checkpoint.config)
     processors = (*steps, checkpoint.preprocessor, checkpoint.postprocessor)
 
     def play(way: Denoising, seeds: Sequence[int]) -> Sequence[float]:
         padded = [*seeds, *[seeds[0]] * (num_worlds - len(seeds))]  # a batch of worlds has one size
-        world = worlds[(seeds[0] - FIRST_SEED) // num_worlds % len(worlds)]
+        group = (seeds[0] - first_seed) // num_worlds
+        world = worlds[group % len(worlds)]
+        _begin_at(world, group // len(worlds) * num_worlds)
         with (
             running(checkpoint.policy, way, replay=replay),
             torch.no_grad(),
@@ -61,10 +69,32 @@ def playing(
         return _results(episodes, quantity)[: len(seeds)]
 
     try:
+        _check_shares(num_episodes, num_worlds, len(worlds))
         yield play
     finally:
         for world in worlds:
             world.close()
+
+
+def check_quantity(quantity: str) -> None:
+    """Refuse what is no quantity, before anything is loaded."""
+    if quantity not in QUANTITIES:
+        raise BacError(f"--quantity: must be one of {', '.join(QUANTITIES)}, got {quantity!r}")
+
+
+def _check_shares(num_episodes: int | None, num_worlds: int, num_tasks: int) -> None:
+    whole = num_worlds * num_tasks
+    if num_tasks > 1 and num_episodes is not None and num_episodes % whole:
+        raise BacError(
+            f"--episodes: {num_tasks} tasks in groups of {num_worlds} need a multiple of {whole}, got {num_episodes}; "
+            f"type --episodes {max(1, round(num_episodes / whole)) * whole}, or another --batch-size"
+        )
+
+
+def _begin_at(world: Any, first: int) -> None:
+    """Set the count of resets by which LIBERO's worlds choose where an episode begins, whatever its seed."""
+    if all(one.has_wrapper_attr(_COUNTER) for one in world.envs):
+        world.set_attr(_COUNTER, [first + index for index in range(world.num_envs)])
 
 
 def _results(episodes: Mapping[str, Any], quantity: str) -> list[float]:

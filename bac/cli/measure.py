@@ -258,5 +258,5 @@ def naming_what_is_missing(env: str, config: Any) -> Iterator[None]:
         raise BacError(
             f"--env {env}: gives no {missing}, which the policy takes; choose its observations with "
             "--env-option (Push-T: --env-option obs_type=environment_state_agent_pos; the worlds bac_*: --env-option "
-            "pixels=96, and wrist=true), or give --dataset"
+            "pixels=96, and wrist=true), or give --dataset where the command takes one"
         ) from error

@@ -10,7 +10,7 @@ import typer
 
 from bac.errors import BacError
 
-_INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
+INTERRUPTED = 130  # exit status of a shell's command after Ctrl-C
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def errors_in_one_line() -> Iterator[None]:
         typer.echo(
             "Stopped: files are as they were, or whole. Type the command again to start from the beginning.", err=True
         )
-        raise typer.Exit(_INTERRUPTED) from error
+        raise typer.Exit(INTERRUPTED) from error
 
 
 @contextmanager

@@ -49,10 +49,10 @@ def draw(path: str | Path, points: Sequence[Point], quantity: str, num_episodes:
         arms = [[y - point.value.low], [point.value.high - y]]
         axes.errorbar([x], [y], yerr=arms, fmt="s" if point.line else "o", ms=5, capsize=2, label=point.name)
     axes.set(xscale="log", xlabel="chunks per second", ylabel=f"{quantity}, 95 % interval", ylim=(-0.02, 1.02))
-    axes.xaxis.set_major_locator(tickers.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(tickers.LogLocator(subs=(1, 2, 5), numticks=30))
     axes.xaxis.set_major_formatter(tickers.FormatStrFormatter("%g"))
     axes.xaxis.set_minor_formatter(tickers.NullFormatter())
-    axes.set_title(f"{num_episodes} paired episodes", fontsize=10)
+    axes.set_title(f"{num_episodes} episodes; squares: fewer of the policy's own steps", fontsize=10)
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     with drafted(path) as draft:
         figure.savefig(draft, dpi=130)

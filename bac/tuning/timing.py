@@ -63,7 +63,11 @@ def interleaved(
 
 
 def in_turns(
-    ways: Mapping[Key, Callable[[], AbstractContextManager[Call]]], rounds: int, *, turns: int = 2
+    ways: Mapping[Key, Callable[[], AbstractContextManager[Call]]],
+    rounds: int,
+    *,
+    turns: int = 2,
+    progress: bool = False,
 ) -> dict[Key, list[Sample]]:
     """Time ways that exclude each other because they wrap one policy: they take turns of several calls.
 
@@ -71,13 +75,13 @@ def in_turns(
         ways: By name, a context that yields the call to time.
         rounds: Samples of each way.
         turns: Turns of each way. A replay records its plan again in each turn.
+        progress: Show a progress bar.
     """
     samples: dict[Key, list[Sample]] = {name: [] for name in ways}
     with _uncollected():  # once, not in every turn: beside LeRobot's imports a collection takes a second
-        for _ in range(turns):
-            for name, way in ways.items():
-                with way() as call:
-                    samples[name] += timed(call, -(-rounds // turns))
+        for name, way in tqdm(turns * list(ways.items()), desc="latency", unit="turn", disable=not progress):
+            with way() as call:
+                samples[name] += timed(call, -(-rounds // turns))
     return {name: taken[:rounds] for name, taken in samples.items()}
 
 
@@ -106,6 +110,8 @@ def _uncollected() -> Iterator[None]:
 
 def _time(call: Call) -> Sample:
     on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.synchronize()  # what an earlier call left behind is not this one's
     cpu, wall = time.process_time(), time.perf_counter()
     call()
     if on_gpu:

@@ -5,9 +5,14 @@ import json
 import pytest
 
 import bac
+from bac.adapters import find_host
 from bac.errors import BacError, ScheduleError
 from bac.tuning.bench import Quantiles
-from bac.tuning.comparison import ITSELF, Comparison, Contender, play_all
+from bac.tuning.comparison import Comparison
+from bac.tuning.rivals import as_fast, rivals
+from bac.tuning.side_by_side import play_all
+from bac.tuning.standings import ITSELF, Contender
+from tests.bac.models import TinyTransformerPolicy
 
 
 def contender(name, steps, results, *, steps_of="own solver", p50_ms=None):
@@ -43,6 +48,11 @@ def test_of_two_solvers_with_as_many_steps_the_better_one_is_the_rival():
     assert Comparison((*WAYS, better), Quantiles(0.02, 0.02)).rival(MADE) is better
 
 
+def test_the_policy_itself_is_the_rival_of_what_is_no_faster():
+    slow = contender("bac.json: bf16", 10, ALWAYS, steps_of="", p50_ms=10.0)
+    assert Comparison((WAYS[0], slow, *WAYS[2:]), Quantiles(0.02, 0.02)).rival(slow) is WAYS[0]
+
+
 def test_differences_are_taken_pair_by_pair():
     # Every second pair is lost: half of 100 to all of 100.
     assert COMPARISON.difference(WAYS[3], WAYS[0]).value == -0.5
@@ -52,14 +62,43 @@ def test_differences_are_taken_pair_by_pair():
 
 def test_the_fastest_that_leaves_out_the_loss_is_recommended():
     assert COMPARISON.recommended is MADE
-    assert "Fastest whose interval leaves out a loss of 0.05: bac.json: fitted, 3 steps" in str(COMPARISON)
-    assert "6.7 times faster" in str(COMPARISON)  # 3 ms of 20
+    told = str(COMPARISON)
+    assert "bac.json: fitted, 3 steps is the fastest way that loses less than 0.05, by its 95 % interval" in told
+    assert "It is 6.7 times as fast as PyTorch" in told  # 3 ms of 20
+    assert "bac.json: fitted, 3 steps minus its rival, 3 own steps: +0.500 [" in told
 
 
-def test_where_all_faster_ways_lose_none_is_recommended():
-    comparison = Comparison((WAYS[0], *WAYS[2:]), Quantiles(0.02, 0.02))
+def verdict(*ways, quantity="success"):
+    comparison = Comparison(ways, Quantiles(0.02, 0.02), quantity)
     assert comparison.recommended is None
-    assert "No faster way's interval leaves out a loss of 0.05 after 100 episodes" in str(comparison)
+    return str(comparison).splitlines()[-1]
+
+
+def test_where_all_faster_ways_lose_more_it_says_so():
+    assert verdict(WAYS[0], WAYS[3], WAYS[4]).startswith("Every faster way loses more than 0.05")
+
+
+def test_where_nothing_is_shown_yet_it_says_what_it_takes():
+    # All of n succeed under both: Newcombe's arm is Wilson's, 1 - n / (n + z^2), which is below .05 from n = 73 on.
+    few = [contender(ITSELF, 10, ALWAYS[:20], steps_of=""), contender("3 own steps", 3, ALWAYS[:20])]
+    assert verdict(*few).endswith("That takes 80 episodes, even if no pair differs: --episodes 80")
+    nearly = contender("5 own steps", 5, [1.0] * 96 + [0.0] * 4)
+    assert verdict(WAYS[0], nearly).endswith("Play more: --episodes 200")
+
+
+def test_a_policy_that_never_succeeds_has_nothing_to_keep():
+    never = [contender(ITSELF, 10, [0.0] * N, steps_of=""), contender("3 own steps", 3, [0.0] * N)]
+    assert verdict(*never).startswith("The policy itself hardly succeeds here, 0.000 [0.000, 0.037]")
+
+
+def test_a_few_scores_give_no_verdict():
+    few = [contender(ITSELF, 10, [0.5] * 29, steps_of=""), contender("3 own steps", 3, [0.5] * 29)]
+    assert verdict(*few, quantity="score") == "29 scores are too few for a verdict: --episodes 30 or more"
+
+
+def test_where_no_way_is_faster_none_is_recommended():
+    slow = contender("bac.json: reuse", 10, ALWAYS, steps_of="", p50_ms=12.0)
+    assert verdict(WAYS[0], slow) == "No way that was played is faster than the policy itself"
 
 
 def test_scores_have_an_interval_of_their_mean():
@@ -72,22 +111,27 @@ def test_it_is_kept_with_every_episode_and_comes_back(tmp_path):
     COMPARISON.save(tmp_path / "bac.compared.json")
     document = json.loads((tmp_path / "bac.compared.json").read_text())
     assert document["env"] == "pusht" and document["rows"][3]["results"] == HALF
-    assert str(Comparison.load(tmp_path / "bac.compared.json")) == str(COMPARISON)
+    assert Comparison.load(tmp_path / "bac.compared.json") == COMPARISON
 
 
 @pytest.mark.parametrize(
     ("damage", "word"),
     [
-        (lambda document: document.pop("rows"), "rows"),
-        (lambda document: document["rows"][0].update(results=[]), "at least one"),
-        (lambda document: document["rows"][0].update(results=[2.0]), r"in \[0, 1\]"),
+        (lambda document: document.pop("rows"), "rows: is missing"),
+        (lambda document: document.update(rows=[]), "rows: must be at least one"),
+        (lambda document: document["rows"][0].update(results=[1.0]), "the same number of results"),
+        (lambda document: document["rows"][0].update(results=[2.0] * N), r"results: must be in \[0, 1\]"),
+        (lambda document: document["rows"][0].update(p50_s=0.0), "must be positive numbers, got 0"),
+        (lambda document: document.update(margin="x"), "margin: is of another type"),
+        (lambda document: document.update(quantity="joy"), "must be success or score"),
+        (lambda document: document.update(version=2), "is no table of bac compare, version 1"),
     ],
 )
 def test_another_document_is_one_sentence(tmp_path, damage, word):
     document = COMPARISON.to_document()
     damage(document)
     (tmp_path / "bac.compared.json").write_text(json.dumps(document))
-    with pytest.raises(BacError, match=word):
+    with pytest.raises(BacError, match=f"{word}.*Make it anew: bac compare"):
         Comparison.load(tmp_path / "bac.compared.json")
 
 
@@ -135,13 +179,32 @@ def test_a_result_that_is_none_is_refused():
         play_all(lambda way, seeds: [7.0], {"two": TWO}, range(1), progress=False)
 
 
-def test_steps_that_are_no_number_of_steps_are_refused():
-    from bac.adapters import find_host
-    from bac.tuning.rivals import rivals
-    from tests.bac.models import TinyTransformerPolicy
+def test_own_steps_that_take_as_long_lie_on_a_line_through_two_timed_numbers():
+    # 1 ms, and 2 ms a step: 100 steps take 201 ms, 25 take 51; 41 ms are 20 steps, with 5 % to spare 21.
+    assert as_fast(0.041, (100, 0.201), (25, 0.051)) == 21
+    assert as_fast(0.0001, (100, 0.201), (25, 0.051)) == 1
+    assert as_fast(9.0, (100, 0.201), (25, 0.051)) == as_fast(0.041, (100, 0.05), (25, 0.06)) == 100
 
+
+def test_a_policy_whose_number_of_steps_is_its_own_has_no_rivals():
     host = find_host(TinyTransformerPolicy(num_steps=6, num_layers=1))
-    with pytest.raises(ScheduleError, match="--no-rivals"):
+    with pytest.raises(ScheduleError, match="cannot be changed"):
         rivals(host, [3])
     with pytest.raises(ScheduleError, match="at least 1, got 0"):
         rivals(host, [3, 0])
+    assert rivals(host, []) == {}
+
+
+@pytest.mark.parametrize(("solver", "own"), [("DDPM", "DDPM"), ("DDIM", "DPM-Solver++ 1")])
+def test_a_diffusion_policy_has_its_own_solver_and_dpm_solver_for_rivals(solver, own):
+    pytest.importorskip("lerobot")
+    from tests.policies.models import small_policy
+
+    policy = small_policy(n_layer=1, noise_scheduler_type=solver)
+    policy.diffusion.use_solver(solver, 8)
+    host = find_host(policy)
+    found = rivals(host, [2, 1, 8])
+    assert list(found) == [
+        f"2 own steps, {own}", f"1 own step, {own}", "2 steps of DPM-Solver++", "1 step of DPM-Solver++"
+    ]  # fmt: skip
+    assert found[f"2 own steps, {own}"].timesteps == (host.timesteps[0], host.timesteps[4])
