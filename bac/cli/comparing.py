@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,14 +16,14 @@ from bac.adapters import find_host
 from bac.certificate import file_hash
 from bac.cli import checkpoint, episodes, observations, options
 from bac.cli.arguments import Device, EnvOptions, Executor, Imports, PolicyPath, Task
-from bac.cli.contenders import Clock, matching_steps, ways_in_files, ways_to_compare
+from bac.cli.contenders import Clock, Ways, matching_steps, ways_in_files, ways_to_compare
 from bac.cli.drawing import COMPARISON_NAME
 from bac.cli.episode_log import EpisodeLog
 from bac.cli.terminal import INTERRUPTED, errors_in_one_line
 from bac.denoising import Denoising
 from bac.errors import BacError
 from bac.files import probe
-from bac.plan.replay import replay_named
+from bac.plan.replay import Replay, replay_named
 from bac.tuning.closed_loop import Play
 from bac.tuning.comparison import Comparison
 from bac.tuning.side_by_side import play_all
@@ -84,31 +84,23 @@ def compare(
     with errors_in_one_line():
         episodes.check_quantity(quantity)
         probe(target)  # before minutes of work
+        # On a GPU episodes are replayed, too; a CPU makes the same actions, and recording for every group takes longer.
         replay = replay_named(executor)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
         settings = options.settings(env_option, task)
-        first_seed = episodes.FIRST_SEED + seed * _APART
+        seeds = _seeds(seed, num_episodes)
+        log = _log(target, policy_path, env, settings, quantity, batch_size, device)
         with episodes.playing(
-            loaded, env, settings, num_worlds=batch_size, quantity=quantity, first_seed=first_seed,
+            loaded, env, settings, num_worlds=batch_size, quantity=quantity, first_seed=seeds[0],
             num_episodes=num_episodes, replay=replay if torch.device(device).type == "cuda" else False,
-        ) as play:  # replay is recorded anew for every group; a CPU makes the same actions without  # fmt: skip
-            setting = {
-                "policy": _hashes(policy_path), "env": env, "options": settings, "quantity": quantity,
-                "at_once": batch_size, "device": torch.device(device).type, "versions": _versions(),
-            }  # fmt: skip
-            log, host = EpisodeLog(target.with_suffix(".jsonl"), setting), find_host(loaded.policy)
-            files = ways_in_files(file, policy_path)
-            matching = () if no_rivals else log.remembered(
-                files.values(), lambda: matching_steps(host, files, Clock(loaded, replay))
-            )  # fmt: skip
-            ways = ways_to_compare(host, files, steps, None if no_rivals else matching)
+        ) as play:  # fmt: skip
+            ways = _ways(loaded, ways_in_files(file, policy_path), steps, no_rivals, log, replay)
             latencies = Clock(loaded, replay, rounds, progress=True)({**ways.by_name, _BY_PYTORCH: None})
-            seeds = range(first_seed, first_seed + num_episodes)
             before = log.count(ways.by_name.values(), seeds)
             typer.echo(f"{len(ways.by_name)} ways, {num_episodes} episodes each; {before} were played before")
             results = _played(play, ways.by_name, seeds, batch_size, log)
         contenders = tuple(ways.contender(name, latencies[name], results[name]) for name in ways.by_name)
-        facts = _facts(policy_path, env, settings, first_seed, device)
+        facts = _facts(policy_path, env, settings, seeds[0], device)
         compared = Comparison(contenders, latencies[_BY_PYTORCH], quantity, margin, facts)
         compared.save(target)
         typer.echo(f"\n{compared}\n\n{_pictured(compared, target.with_suffix('.png'))}\nwritten to {target}")
@@ -117,6 +109,38 @@ def compare(
             f"Stopped after {compared.num_episodes} of {num_episodes} episodes. The same line goes on.", err=True
         )
         raise typer.Exit(INTERRUPTED)
+
+
+def _seeds(seed: int, num_episodes: int) -> range:
+    first = episodes.FIRST_SEED + seed * _APART
+    return range(first, first + num_episodes)
+
+
+def _log(
+    target: Path, policy_path: Path, env: str, settings: Mapping[str, Any], quantity: str, at_once: int, device: str
+) -> EpisodeLog:
+    """The log of the episodes, with all that decides what a way reaches in one."""
+    setting = {
+        "policy": _hashes(policy_path), "env": env, "options": dict(settings), "quantity": quantity,
+        "at_once": at_once, "device": torch.device(device).type, "versions": _versions(),
+    }  # fmt: skip
+    return EpisodeLog(target.with_suffix(".jsonl"), setting)
+
+
+def _ways(
+    loaded: checkpoint.Checkpoint,
+    files: Mapping[str, Denoising],
+    steps: Sequence[int],
+    no_rivals: bool,
+    log: EpisodeLog,
+    replay: bool | Replay,
+) -> Ways:
+    """What is to be compared. Which own steps match a file, a machine says with its clock, so it is asked once."""
+    host = find_host(loaded.policy)
+    if no_rivals:
+        return ways_to_compare(host, files, steps, None)
+    matching = log.remembered(files.values(), lambda: matching_steps(host, files, Clock(loaded, replay)))
+    return ways_to_compare(host, files, steps, matching)
 
 
 def _played(
