@@ -13,5 +13,6 @@ results/methods     eval.experiments.methods, eval.experiments.methods.joint, ev
 results/plans       eval.experiments.plans.soak, eval.experiments.plans.guard_cost
 results/export      eval.experiments.export
 results/images      eval.experiments.images, eval.experiments.images.timing
+results/vla         eval.experiments.vla, eval.experiments.noise
 ==================  =================================================================================================
 """

@@ -11,6 +11,7 @@ import policies
 from bac.caching.calibration import Calibration
 from bac.caching.schedulers.unified import unified_schedule
 from bac.caching.schedulers.uniform import uniform_schedule
+from eval.setup.noise import scaled_noise
 
 SOLVERS = ("DDPM", "DDIM", "DPM-Solver++")  # the solvers of every comparison
 FLOW = "FlowMatchEuler"  # of policies that are trained by flow matching, which take no other
@@ -38,6 +39,7 @@ class Cell:
         force_last: Number of final steps at which every block updates.
         timestep_spacing: One of `SPACINGS`, or None for the solver's own.
         denoising: The Denoising that is put on the policy; only with ``cache="dense"``.
+        noise_scale: The noise that a run begins with is multiplied by this; other than 1 only for flows.
         family: Group of the method, for tables that group methods.
 
     Raises:
@@ -53,6 +55,7 @@ class Cell:
     force_last: int = 0
     timestep_spacing: str | None = None
     denoising: bac.Denoising | None = None
+    noise_scale: float = 1.0
     family: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +93,8 @@ class Cell:
     def describe(self) -> dict[str, Any]:
         """Everything that decides the result, as plain JSON types: all but title, family and fingerprint."""
         values = asdict(replace(self, denoising=None))
-        values = {key: value for key, value in values.items() if key not in ("name", "family", "denoising")}
+        left_out = {"name", "family", "denoising"} | ({"noise_scale"} if self.noise_scale == 1.0 else set())
+        values = {key: value for key, value in values.items() if key not in left_out}
         if self.denoising is not None:
             document = self.denoising.to_document()
             values["denoising"] = {key: value for key, value in document.items() if key != "fingerprint"}
@@ -138,14 +142,15 @@ def running(policy: Any, cell: Cell, denoising: bac.Denoising | None = None) -> 
     """
     configure(policy, cell)
     chosen = denoising or cell.denoising or bac.Denoising()
-    if chosen == bac.Denoising():
-        yield policy
-        return
-    bac.wrap(policy, chosen, replay=False)
-    try:
-        yield policy
-    finally:
-        bac.unwrap(policy)
+    with scaled_noise(policy, cell.noise_scale):
+        if chosen == bac.Denoising():
+            yield policy
+            return
+        bac.wrap(policy, chosen, replay=False)
+        try:
+            yield policy
+        finally:
+            bac.unwrap(policy)
 
 
 def configure(policy: Any, cell: Cell) -> None:

@@ -2,11 +2,15 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
+
+from bac.adapters import find_host
+from policies.noise import starting_noise
 
 
 def chunk_generator(seed: int, chunk_index: int) -> torch.Generator:
@@ -42,6 +46,35 @@ def paired_chunk(policy: Any, batch: Mapping[str, Any], generators: Sequence[tor
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     chunk = policy.predict_action_chunk(dict(batch), noise=noise)
     return chunk
+
+
+@contextmanager
+def scaled_noise(policy: Any, scale: float) -> Iterator[None]:
+    """Within the context, a flow-matching policy begins with the noise that it is given, times `scale`.
+
+    Raises:
+        TypeError: The policy draws noise by itself, too.
+    """
+    if scale == 1.0:
+        yield
+        return
+    if find_host(policy).flow is None:
+        raise TypeError(f"{type(policy).__name__}: draws noise at every step; only that of a flow can be scaled")
+    own = policy.predict_action_chunk
+
+    def scaled(
+        batch: Mapping[str, Any], noise: torch.Tensor | None = None, generator: Any = None, **options: Any
+    ) -> torch.Tensor:
+        if noise is None:
+            noise = starting_noise(policy.config, len(generator), next(policy.parameters()), generator)
+        chunk: torch.Tensor = own(batch, noise=scale * noise, **options)
+        return chunk
+
+    policy.predict_action_chunk = scaled
+    try:
+        yield
+    finally:
+        del policy.predict_action_chunk
 
 
 @cache

@@ -5,7 +5,8 @@ import torch
 
 import bac
 from bac.adapters import find_host
-from eval.setup.noise import chunk_generator, paired_chunk
+from eval.setup.cells import FLOW, Cell, dense
+from eval.setup.noise import chunk_generator, paired_chunk, scaled_noise
 from tests.lerobot import models
 
 DIFFUSION = {"objective": "diffusion", "noise_scheduler_type": "DDPM", "num_inference_steps": 5}
@@ -76,3 +77,28 @@ def test_the_sampler_itself_begins_with_the_generators_noise(name):
 def test_a_policy_whose_later_noise_cannot_be_paired_is_refused():
     with pytest.raises(TypeError, match="DiffusionPolicy: takes no generator="):
         paired_chunk(models.diffusion(), models.observation(1), generators(7))
+
+
+@pytest.mark.parametrize("name", ["Multi-Task DiT, flow", "SmolVLA"])
+def test_a_flow_may_begin_with_less_noise_and_is_as_it_was_afterwards(name):
+    policy, batch = POLICIES[name](), models.observation(2)
+    before, itself = set(vars(policy)), paired_chunk(policy, batch, generators(7, 8))
+    with scaled_noise(policy, 1.0):
+        assert set(vars(policy)) == before
+    with scaled_noise(policy, 0.0):
+        without = [paired_chunk(policy, batch, generators(*seeds)) for seeds in ((7, 8), (9, 10))]
+    assert torch.equal(*without) and not torch.equal(without[0], itself)
+    assert set(vars(policy)) == before and torch.equal(paired_chunk(policy, batch, generators(7, 8)), itself)
+
+
+@pytest.mark.parametrize("name", DRAWS_LATER)
+def test_the_noise_of_steps_is_not_scaled(name):
+    with pytest.raises(TypeError, match="only that of a flow can be scaled"), scaled_noise(POLICIES[name](), 0.0):
+        pass
+
+
+def test_a_way_is_found_again_unless_its_noise_is_another():
+    way, quiet = dense(3, FLOW), Cell("quiet", FLOW, 3, noise_scale=0.5)
+    assert "noise_scale" not in way.describe()
+    assert quiet.describe() == {**way.describe(), "noise_scale": 0.5}
+    assert Cell.from_document(quiet.to_document()) == quiet
