@@ -9,8 +9,9 @@ from bac.tuning.standings import FEWEST_SCORES, Standings
 
 _LEGEND = (
     "Steps are evaluations of the denoiser. The latency is of a chunk at batch 1; it is so many times faster than",
-    "by PyTorch. A rival is the policy with the most of its own steps, of those played, that take no longer.",
+    "by PyTorch.",
 )
+_RIVALS = "A rival is the policy with the most of its own steps, of those played, that take no longer."
 
 
 def text(found: Standings) -> str:
@@ -45,6 +46,8 @@ def _legend(found: Standings) -> Iterator[str]:
         f"{p50:.1f} / {p95:.1f} ms."
     )
     yield from _LEGEND
+    if any(found.rival(way) for way in found.contenders):
+        yield _RIVALS
 
 
 def _verdict(found: Standings) -> str:

@@ -18,5 +18,6 @@ _NAMES = (
     "so101-dit",
     "so101-dit-ddpm",
     "so101-pixels",
+    "so101-unet",
 )
 CHECKPOINTS = {name: Path(__file__).parent / name for name in _NAMES}
