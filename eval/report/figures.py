@@ -31,8 +31,9 @@ KINDS = {
     BlockKind.SELF_ATTENTION: ("self-attention", BLUE),
     BlockKind.CROSS_ATTENTION: ("cross-attention", GREEN),
     BlockKind.FEED_FORWARD: ("feed-forward", ORANGE),
+    BlockKind.LAYER: ("whole layer", PINK),
 }
-SHORT = dict(zip(KINDS, ("SA", "CA", "FFN"), strict=True))
+SHORT = dict(zip(KINDS, ("SA", "CA", "FFN", ""), strict=True))
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def schedule_grid(path: Path, blocks: Sequence[bac.Block], before: bac.Schedule,
         axes = grid[0, 0]
         axes.spines[:].set_visible(False)
         axes.pcolormesh(pixels[::-1], edgecolors="#E4E4E4", linewidth=0.4)
-        labels = [f"layer {block.layer} {SHORT[block.kind]}" for block in blocks]
+        labels = [_title(block, SHORT[block.kind]) for block in blocks]
         axes.set_yticks(np.arange(len(blocks)) + 0.5, labels[::-1], fontsize=7)
         axes.tick_params(length=0)
         axes.set_xlabel("denoising step (0 is the noisiest); right: updates of the block")
@@ -130,7 +131,7 @@ def similarity_matrices(path: Path, calibration: Calibration, schedule: bac.Sche
                 image = axes.imshow(calibration.similarity[index], vmin=low, vmax=1, cmap="cividis")
                 steps = schedule.update_steps[block.name]
                 axes.plot(steps, steps, ".", color="white", markersize=3)
-                axes.set_title(f"layer {block.layer} {KINDS[block.kind][0]}", fontsize=9)
+                axes.set_title(_title(block, KINDS[block.kind][0]), fontsize=9)
         for axes in grid[-1]:
             axes.set_xlabel("denoising step")
         for axes in grid[:, 0]:
@@ -192,6 +193,11 @@ def sweep_lines(path: Path, points: Sequence[Point], *, title: str, quantity: st
         axes.margins(x=0.1)
         axes.set_title(title)
         place_labels(axes, labels)
+
+
+def _title(block: bac.Block, kind: str) -> str:
+    """A block in words: its layer and its kind, or its name if it is a whole layer."""
+    return block.name if block.kind == BlockKind.LAYER else f"layer {block.layer} {kind}"
 
 
 def _kinds(blocks: Sequence[bac.Block]) -> list[BlockKind]:
