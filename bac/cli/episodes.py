@@ -93,7 +93,8 @@ def _check_shares(num_episodes: int | None, num_worlds: int, num_tasks: int) -> 
 
 def _begin_at(world: Any, first: int) -> None:
     """Set the count of resets by which LIBERO's worlds choose where an episode begins, whatever its seed."""
-    if all(one.has_wrapper_attr(_COUNTER) for one in world.envs):
+    worlds = getattr(world, "envs", ())  # none in processes of their own; LIBERO is made in this one
+    if worlds and all(one.has_wrapper_attr(_COUNTER) for one in worlds):
         world.set_attr(_COUNTER, [first + index for index in range(world.num_envs)])
 
 
