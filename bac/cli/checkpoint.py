@@ -94,7 +94,7 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     Raises:
         BacError: LeRobot or PEFT is missing, the folder holds no checkpoint, or nothing registers its policy type.
     """
-    _check_device(device)
+    _take_device(device)
     if not os.path.lexists(path):
         raise BacError(f"--policy-path {path}: there is no such folder; give one with a config.json in it")
     if not os.path.lexists(path / "config.json"):
@@ -120,8 +120,8 @@ def load(path: Path, *, device: str = "cpu", imports: Sequence[str] = ()) -> Che
     return Checkpoint(policy, config, *processors)
 
 
-def _check_device(device: str) -> None:
-    """Asked before a policy is loaded.
+def _take_device(device: str) -> None:
+    """Called before a policy is loaded. ``cuda:1`` becomes the current GPU, for which every clock here waits.
 
     Raises:
         BacError: The device is unknown, or not there.
@@ -130,6 +130,8 @@ def _check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
         raise BacError(f"--device {device}: cannot be used here ({brief(error)}); type --device cpu") from error
+    if torch.device(device).index is not None and torch.device(device).type == "cuda":
+        torch.cuda.set_device(device)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from bac.adapters.host import Host
 from bac.caching.interceptors.patch import interceptors
 from bac.cli import checkpoint as checkpoints
 from bac.cli import measure
+from bac.errors import BacError
 from bac.files import write_json
 from bac.recording import watching
 from bac.solvers import DPMSolver, Multistep
@@ -238,3 +239,12 @@ def test_watching_measures_what_calibrate_measures():
     assert (measured.similarity == expected.similarity).all()
     assert (measured.caching_error == expected.caching_error).all()
     assert not list(interceptors(policy))
+
+
+def test_a_gpu_that_is_named_by_its_number_is_the_one_that_clocks_wait_for(tmp_path, monkeypatch):
+    current = []
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)  # as if there were two
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    with pytest.raises(BacError, match="there is no such folder"):
+        checkpoints.load(tmp_path / "nothing", device="cuda:1")
+    assert current == ["cuda:1"]
