@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,13 +21,14 @@ from bac.cli.contenders import Clock, Ways, matching_steps, ways_in_files, ways_
 from bac.cli.drawing import COMPARISON_NAME
 from bac.cli.episode_log import EpisodeLog
 from bac.cli.terminal import INTERRUPTED, errors_in_one_line
-from bac.denoising import Denoising
+from bac.denoising import Denoising, load
 from bac.errors import BacError
 from bac.files import probe
 from bac.plan.replay import Replay, replay_named
 from bac.tuning.closed_loop import Play
 from bac.tuning.comparison import Comparison
 from bac.tuning.side_by_side import play_all
+from bac.tuning.standings import Contender
 from bac.version import __version__
 
 EPILOG = (
@@ -60,6 +62,9 @@ def compare(
     rounds: Annotated[int, typer.Option(help="Chunks to time of every way, in turns.", min=2)] = 20,
     executor: Executor = "auto",
     output: Annotated[Path | None, typer.Option(help=f"Default: {COMPARISON_NAME} in the policy's folder.")] = None,
+    take: Annotated[
+        Path | None, typer.Option(help="Write the way that the verdict names: CKPT/bac.json is what LeRobot follows.")
+    ] = None,
     imports: Imports = [],  # noqa: B006
     device: Device = "cpu",
     seed: Annotated[int, typer.Option(help="Another number plays other episodes.", min=0)] = 0,
@@ -72,7 +77,8 @@ def compare(
 
     bac.compared.json beside the policy keeps the table, which bac show prints, and bac.compared.png draws it.
     bac.compared.jsonl keeps every episode as soon as it has ended. After Ctrl-C you get the table so far. Type the
-    same line to go on, or the same line with more --episodes.
+    same line to go on, or the same line with more --episodes. The same line with --take CKPT/bac.json plays nothing
+    anew, and writes the way that the verdict names, for LeRobot's commands to follow.
     """
     if not 0 < margin < 1:
         raise typer.BadParameter(f"--margin: must be in (0, 1), got {margin:g}")
@@ -83,7 +89,8 @@ def compare(
         raise typer.BadParameter(f"--output: must end in .json, got {target}; the picture and the log lie beside it")
     with errors_in_one_line():
         episodes.check_quantity(quantity)
-        probe(target)  # before minutes of work
+        for path in (target, take or target):
+            probe(path)  # before minutes of work
         # On a GPU episodes are replayed, too; a CPU makes the same actions, and recording for every group takes longer.
         replay = replay_named(executor)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
@@ -109,6 +116,7 @@ def compare(
             f"Stopped after {compared.num_episodes} of {num_episodes} episodes. The same line goes on.", err=True
         )
         raise typer.Exit(INTERRUPTED)
+    typer.echo(_taken(compared.recommended, ways, loaded, take, policy_path / "bac.json"))
 
 
 def _seeds(seed: int, num_episodes: int) -> range:
@@ -154,6 +162,19 @@ def _played(
             "Stopped before every way had played. The episodes so far are kept: the same line goes on.", err=True
         )
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _taken(best: Contender | None, ways: Ways, loaded: checkpoint.Checkpoint, take: Path | None, followed: Path) -> str:
+    """Write the way that the verdict names, if it was asked for; a line that says so, or how to ask."""
+    if best is None:
+        return "" if take is None else f"The verdict names no way, so {take} was not written"
+    way = ways.by_name[best.name]
+    if take in (None, followed) and followed.is_file() and load(followed) == way:
+        return f"LeRobot's commands follow it already: {followed}"
+    if take is None:
+        return f"Type the line again with --take {followed}, and LeRobot's commands follow it"
+    replace(way, fingerprint=way.fingerprint or find_host(loaded.policy).fingerprint()).save(take)
+    return f"{best.name}: written to {take}"
 
 
 def _hashes(policy_path: Path) -> dict[str, str]:

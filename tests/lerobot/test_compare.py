@@ -12,6 +12,7 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 import bac
+from bac.cli import checkpoint as checkpoints
 from bac.cli import episodes
 from bac.cli.episode_log import EpisodeLog
 from bac.errors import BacError
@@ -89,6 +90,44 @@ def test_after_ctrl_c_the_table_says_how_far_it_came(policy, monkeypatch):
     assert Comparison.load(policy / "bac.compared.json").num_episodes == 2
 
 
+@pytest.mark.slow
+@pytest.mark.sim
+@pytest.mark.filterwarnings(*WARNINGS)
+def test_what_the_verdict_names_is_written_where_lerobot_follows_it(policy, monkeypatch):
+    """A tiny random policy never wins, so the test says which way does."""
+    monkeypatch.setattr("bac.cli.contenders.as_fast", lambda *_: 4)  # so many the machine would say take as long
+    line = [
+        "compare",
+        "--policy-path",
+        policy,
+        *PUSHT,
+        *FEW,
+        "--steps",
+        "3",
+        "--episodes",
+        "2",
+        "--executor",
+        "interpret",
+    ]
+    followed, before = policy / "bac.json", (policy / "bac.json").read_text()
+    assert "The verdict names no way" in run(*line, "--take", followed).output
+
+    monkeypatch.setattr(Comparison, "recommended", property(lambda found: found.contenders[1]))
+    result = run(*line, "--take", followed)
+    assert f"LeRobot's commands follow it already: {followed}" in result.output
+    assert followed.read_text() == before
+
+    monkeypatch.setattr(Comparison, "recommended", property(lambda found: found.contenders[-1]))
+    result = run(*line)
+    assert f"Type the line again with --take {followed}" in result.output and followed.read_text() == before
+    result = run(*line, "--take", followed)
+    assert result.exit_code == 0 and f"2 steps of DPM-Solver++: written to {followed}" in result.output
+    way = bac.load(followed)
+    assert (way.solver.name, way.num_steps) == ("DPM-Solver++", 2)
+    bac.wrap(checkpoints.load(policy).policy, way, replay=False)  # of this policy, by its fingerprint
+    assert way.fingerprint is not None
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -100,6 +139,7 @@ def test_after_ctrl_c_the_table_says_how_far_it_came(policy, monkeypatch):
         (["--steps", "3", "--no-rivals"], "give one of them"),
         (["--output", "table.png"], "must end in .json, got table.png"),
         (["--output", "nowhere/table.json"], "there is no folder nowhere"),
+        (["--take", "nowhere/bac.json"], "there is no folder nowhere"),
     ],
 )
 @pytest.mark.slow
