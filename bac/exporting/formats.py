@@ -58,7 +58,7 @@ def check(format: str, *, compile: bool) -> None:
                 importlib.import_module(name)
             except ModuleNotFoundError as error:
                 raise BacError(
-                    f"format: onnx needs the package {name}: pip install 'lerobot_policy_bac[export]'"
+                    f"format: onnx needs the package {name}: pip install '.[export]' in the clone"
                 ) from error
     if format == "pt2" and compile:
         _check_compiler()

@@ -1,7 +1,7 @@
 """Fewer steps for flow-matching policies: own steps at searched times, and fitted ones, each judged by the reference.
 
 The policy's own solver, Euler's, is the rival: at times as well chosen it must still be beaten. A fitted solver of one
-step is not offered, because one step was far worse than two in closed loop wherever we have measured it.
+step is not offered: in closed loop one step lost .3 of success and more on two of four policies (``results/flow``).
 """
 
 from __future__ import annotations

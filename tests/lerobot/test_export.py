@@ -69,7 +69,7 @@ def test_bac_export_says_in_one_line_what_is_wrong(folder, tmp_path, monkeypatch
     assert "there is no folder" in result.stderr
     monkeypatch.setattr(formats, "_ONNX_PACKAGES", ("no_such_package",))
     result = run("export", "--policy-path", folder, "--out", tmp_path / "out", "--format", "onnx")
-    assert "needs the package no_such_package: pip install 'lerobot_policy_bac[export]'" in result.stderr
+    assert "needs the package no_such_package: pip install '.[export]' in the clone" in result.stderr
 
 
 def _made(result: Any) -> str:

@@ -17,7 +17,7 @@ EPISODES = {(part.key, seed): seed / 10 for part in PARTS for seed in part.seeds
 @pytest.fixture(scope="module")
 def cluster():
     """Two workers' worth of Ray on this machine, in which launchers of this process find themselves."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'lerobot_policy_bac[ray]'")
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, about what it will change one day
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
