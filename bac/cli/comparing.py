@@ -116,7 +116,9 @@ def compare(
             f"Stopped after {compared.num_episodes} of {num_episodes} episodes. The same line goes on.", err=True
         )
         raise typer.Exit(INTERRUPTED)
-    typer.echo(_taken(compared.recommended, ways, loaded, take, policy_path / "bac.json"))
+    with errors_in_one_line():
+        if said := _taken(compared.recommended, ways, loaded, take, policy_path / "bac.json"):
+            typer.echo(said)
 
 
 def _seeds(seed: int, num_episodes: int) -> range:
