@@ -63,6 +63,12 @@ POLICIES = (
         "DDPM-100",
         ("DPM-Solver++-2 leading", None, "BAC S=10 n=5"),
     ),
+    Policy(
+        "Diffusion Policy's U-Net by DDPM, 100 steps, the same task",
+        "so101-unet",
+        "DDPM-100",
+        ("DPM-Solver++-2 leading", None, "BAC S=10 n=5"),
+    ),
 )
 
 
