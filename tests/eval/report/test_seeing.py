@@ -43,7 +43,8 @@ def test_what_is_shown_is_bold_and_speed_is_over_pytorch():
         ("DPM-Solver++-2 leading", (0, -0.1, 0.1), 20),
         ("BAC S=10 n=5", (-0.2, -0.3, -0.1), 4),
     )
-    tables = {policy.folder: of_flow for policy in POLICIES} | {"so101-dit-ddpm": [diffusion(*way) for way in names]}
+    of_ddpm = [diffusion(*way) for way in names]
+    tables = {policy.folder: of_ddpm if policy.own == "DDPM-100" else of_flow for policy in POLICIES}
     shown = list(lines(tables))
     cells = "| .500 [.250, .750], n = 8 | **-.200 [-.300, -.100]** | +.100 [-.100, +.300] | **+.200 [+.100, +.300]** |"
     assert shown[2] == f"| {POLICIES[0].title} {cells} 2.0, 5.0, 4.0, 2.5 |"
