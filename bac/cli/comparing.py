@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -89,7 +90,7 @@ def compare(
         raise typer.BadParameter(f"--output: must end in .json, got {target}; the picture and the log lie beside it")
     with errors_in_one_line():
         episodes.check_quantity(quantity)
-        for path in (target, take or target):
+        for path in filter(None, (target, take)):
             probe(path)  # before minutes of work
         # On a GPU episodes are replayed, too; a CPU makes the same actions, and recording for every group takes longer.
         replay = replay_named(executor)
@@ -167,7 +168,10 @@ def _played(
 
 
 def _taken(best: Contender | None, ways: Ways, loaded: checkpoint.Checkpoint, take: Path | None, followed: Path) -> str:
-    """Write the way that the verdict names, if it was asked for; a line that says so, or how to ask."""
+    """Write the way that the verdict names, if it was asked for; a line that says so, or how to ask.
+
+    A file that lay there may have taken minutes to tune, so it is kept under another name.
+    """
     if best is None:
         return "" if take is None else f"The verdict names no way, so {take} was not written"
     way = ways.by_name[best.name]
@@ -175,8 +179,10 @@ def _taken(best: Contender | None, ways: Ways, loaded: checkpoint.Checkpoint, ta
         return f"LeRobot's commands follow it already: {followed}"
     if take is None:
         return f"Type the line again with --take {followed}, and LeRobot's commands follow it"
+    kept = take.with_suffix(".before.json")
+    was_there = f"; what was there is kept as {shutil.copy(take, kept)}" if take.is_file() else ""
     replace(way, fingerprint=way.fingerprint or find_host(loaded.policy).fingerprint()).save(take)
-    return f"{best.name}: written to {take}"
+    return f"{best.name}: written to {take}{was_there}"
 
 
 def _hashes(policy_path: Path) -> dict[str, str]:

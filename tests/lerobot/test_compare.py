@@ -122,6 +122,7 @@ def test_what_the_verdict_names_is_written_where_lerobot_follows_it(policy, monk
     assert f"Type the line again with --take {followed}" in result.output and followed.read_text() == before
     result = run(*line, "--take", followed)
     assert result.exit_code == 0 and f"2 steps of DPM-Solver++: written to {followed}" in result.output
+    assert (policy / "bac.before.json").read_text() == before  # nothing is lost
     way = bac.load(followed)
     assert (way.solver.name, way.num_steps) == ("DPM-Solver++", 2)
     bac.wrap(checkpoints.load(policy).policy, way, replay=False)  # of this policy, by its fingerprint
