@@ -19,7 +19,7 @@ OPTIONS = {"replay": False, "rounds": 2, "evaluations": 6, "progress": False}
 
 @pytest.fixture(scope="module")
 def tuned():
-    policy = TinyTransformerPolicy(num_steps=6, num_layers=1)
+    policy = TinyTransformerPolicy(num_steps=6, num_layers=2)
     return bac.tune(policy, [obs(2, seed) for seed in range(4)], target_latency_s=5.0, **OPTIONS)
 
 
