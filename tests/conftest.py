@@ -21,5 +21,5 @@ hypothesis.settings.load_profile("repeatable")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Seed random weights, before any fixture makes them: a policy that changes with every run fails once in a while."""
+    """Seed before any fixture makes random weights: a policy that changes with every run fails once in a while."""
     torch.manual_seed(0)

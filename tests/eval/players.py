@@ -57,6 +57,23 @@ class UnluckyPlayer:
             yield finished
 
 
+@dataclass(frozen=True)
+class EndlessPlayer:
+    """Leaves a note that it began, and never ends.
+
+    Attributes:
+        notes: Folder with one file for each process.
+    """
+
+    notes: Path
+
+    def play(self, part: Some) -> Iterator[Finished]:
+        (self.notes / str(os.getpid())).touch()
+        while True:
+            time.sleep(0.1)
+        yield
+
+
 class BrokenPlayer:
     """Raises."""
 

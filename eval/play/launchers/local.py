@@ -1,8 +1,10 @@
 """A launcher whose processes on this machine take parts from one queue and put episodes into another."""
 
 import multiprocessing
+import os
 import queue
 import signal
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,6 +63,7 @@ def _collect(processes: list[Any], results: Any) -> Results:
 
 def _serve(make_player: Make, tasks: Any, results: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         player = make_player()
         for part in iter(tasks.get, None):
@@ -70,3 +73,11 @@ def _serve(make_player: Make, tasks: Any, results: Any) -> None:
     except Exception:  # the parent must hear of any error before this process dies of it
         results.put(traceback.format_exc())
         raise
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent is gone: one that was killed ended nobody, and worlds hold gigabytes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)

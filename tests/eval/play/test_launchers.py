@@ -2,13 +2,15 @@
 
 import builtins
 import gc
+import multiprocessing
 import sys
+import time
 import warnings
 
 import pytest
 
 from eval.play.launchers import LAUNCHERS, LocalLauncher, RayLauncher, SerialLauncher, launcher_named
-from tests.eval.players import BrokenPlayer, Finished, Make, Some, TidyPlayer, UnluckyPlayer
+from tests.eval.players import BrokenPlayer, EndlessPlayer, Finished, Make, Some, TidyPlayer, UnluckyPlayer
 
 PARTS = [Some("a", (5, 1, 4)), Some("b", (1, 2)), Some("a", (7,))]
 EPISODES = {(part.key, seed): seed / 10 for part in PARTS for seed in part.seeds}
@@ -95,6 +97,38 @@ def test_serial_plays_every_part_in_order():
 @pytest.mark.slow
 def test_processes_play_what_one_plays():
     assert played(LocalLauncher(2), TidyPlayer()) == EPISODES
+
+
+def _play_for_ever(notes):
+    list(LocalLauncher(1).run(Make(EndlessPlayer(notes)), PARTS))
+
+
+def _lives(number):
+    """Whether a process runs. One that has ended may stay listed until somebody asks for its exit code."""
+    psutil = pytest.importorskip("psutil")
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _until(holds, seconds=60.0):
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends, "it did not come to that"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_leaves_no_worker_behind(notes):
+    command = multiprocessing.get_context("spawn").Process(target=_play_for_ever, args=(notes,))
+    command.start()
+    _until(lambda: any(notes.iterdir()))
+    worker = int(next(notes.iterdir()).name)
+    assert _lives(worker)
+    command.kill()
+    command.join()
+    _until(lambda: not _lives(worker))
 
 
 @pytest.mark.slow
