@@ -19,6 +19,7 @@ from bac.cli import (
     drawing,
     explain,
     exporting,
+    following,
     hints,
     lerobot,
     measure,
@@ -180,8 +181,8 @@ def calibrate(
         calibration.save(target.with_name(CALIBRATION_NAME))
         observations.save(target.with_name(observations.NAME), batches)
         schedule = bac.adaptive_schedule(calibration, num_updates, num_bubbled=num_bubbled, force_last=force_last)
-        Denoising(schedule=schedule).save(target)
-    typer.echo(f"{calibration}\n{schedule}")
+        certificate = following.write(Denoising(schedule=schedule), target)
+    typer.echo("\n".join(filter(None, (str(calibration), str(schedule), certificate))))
     all_of_it = "" if schedule.num_sweeps < schedule.num_steps else "; nothing is reused: lower --num-updates"
     typer.echo(f"{schedule.num_sweeps:.1f} of {schedule.num_steps} sweeps are computed{all_of_it}; written to {target}")
     typer.echo(f"Next: bac bench {hints.same_policy(policy_path, imports)}")

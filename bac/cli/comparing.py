@@ -16,7 +16,7 @@ import typer
 
 from bac.adapters import find_host
 from bac.certificate import file_hash
-from bac.cli import checkpoint, episodes, observations, options
+from bac.cli import checkpoint, episodes, following, observations, options
 from bac.cli.arguments import Device, EnvOptions, Executor, Imports, PolicyPath, Task
 from bac.cli.contenders import Clock, Ways, matching_steps, ways_in_files, ways_to_compare
 from bac.cli.drawing import COMPARISON_NAME
@@ -181,8 +181,9 @@ def _taken(best: Contender | None, ways: Ways, loaded: checkpoint.Checkpoint, ta
         return f"Type the line again with --take {followed}, and LeRobot's commands follow it"
     kept = take.with_suffix(".before.json")
     was_there = f"; what was there is kept as {shutil.copy(take, kept)}" if take.is_file() else ""
-    replace(way, fingerprint=way.fingerprint or find_host(loaded.policy).fingerprint()).save(take)
-    return f"{best.name}: written to {take}{was_there}"
+    signed = replace(way, fingerprint=way.fingerprint or find_host(loaded.policy).fingerprint())
+    certificate = following.write(signed, take)
+    return "\n".join(filter(None, (f"{best.name}: written to {take}{was_there}", certificate)))
 
 
 def _hashes(policy_path: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import bac
-from bac.cli import checkpoint, episodes, hints, measure, observations, options
+from bac.cli import checkpoint, episodes, following, hints, measure, observations, options
 from bac.cli.arguments import (
     BatchSize,
     Dataset,
@@ -129,9 +129,9 @@ def _check(env: str | None, dataset: str | None, kept: Path, num_episodes: int |
 
 
 def _write(tuned: Tuned, target: Path) -> None:
-    tuned.denoising.save(target)
+    certificate = following.write(tuned.denoising, target)
     tuned.save(target.with_name(REPORT_NAME))
-    typer.echo(f"{tuned}\n")
+    typer.echo(f"{tuned}\n" + (f"{certificate}\n" if certificate else ""))
 
 
 def _batches(

@@ -86,3 +86,26 @@ def test_one_of_an_older_version_covers_no_export(certificate, path):
     del document["exports"]
     path.with_name("certificate.json").write_text(json.dumps(document))
     assert Certificate.beside(path) == certificate
+
+
+def test_a_command_that_writes_the_file_anew_keeps_its_certificate_elsewhere(certificate, path):
+    following = pytest.importorskip("bac.cli.following", reason="the commands need typer", exc_type=ImportError)
+    stands = path.with_name("certificate.json")
+    certificate.save(stands)
+    same, other = bac.load(path), bac.Denoising(schedule=bac.Schedule(4, {"a": (0, 3)}))
+    assert following.write(same, path) == "" and Certificate.beside(path) == certificate
+    assert following.write(other, path.with_name("other.json")) == ""  # it is not about that file
+    assert Certificate.beside(path) == certificate
+    said = following.write(other, path)
+    kept = path.with_name("certificate.before.json")
+    assert said == f"certificate.json is about what bac.json said before; it is kept as {kept}"
+    assert Certificate.beside(path) is None and Certificate.load(kept) == certificate
+    assert bac.load(path) == other
+
+
+def test_a_certificate_that_cannot_be_read_stays_where_it_is(path):
+    following = pytest.importorskip("bac.cli.following", reason="the commands need typer", exc_type=ImportError)
+    stands = path.with_name("certificate.json")
+    stands.write_text("{")
+    assert following.write(bac.Denoising(schedule=bac.Schedule(4, {"a": (0, 3)})), path) == ""
+    assert stands.read_text() == "{"

@@ -12,6 +12,7 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 
 import bac
+from bac.certificate import Certificate, file_hash
 from bac.cli import checkpoint as checkpoints
 from bac.cli import episodes
 from bac.cli.episode_log import EpisodeLog
@@ -120,9 +121,13 @@ def test_what_the_verdict_names_is_written_where_lerobot_follows_it(policy, monk
     monkeypatch.setattr(Comparison, "recommended", property(lambda found: found.contenders[-1]))
     result = run(*line)
     assert f"Type the line again with --take {followed}" in result.output and followed.read_text() == before
+    verdict = "shown", "pusht", "tuned", "the policy itself", "score", 61, 0.0, -0.04, 0.04, 0.05, 0.95, 0
+    hashes = file_hash(followed), file_hash(policy / "model.safetensors")
+    Certificate(*verdict, *hashes, "", "", "").save(policy / "certificate.json")
     result = run(*line, "--take", followed)
     assert result.exit_code == 0 and f"2 steps of DPM-Solver++: written to {followed}" in result.output
     assert (policy / "bac.before.json").read_text() == before  # nothing is lost
+    assert (policy / "certificate.before.json").is_file() and Certificate.beside(followed) is None
     way = bac.load(followed)
     assert (way.solver.name, way.num_steps) == ("DPM-Solver++", 2)
     bac.wrap(checkpoints.load(policy).policy, way, replay=False)  # of this policy, by its fingerprint
