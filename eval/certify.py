@@ -123,8 +123,8 @@ def certify(
     worlds: Worlds = OneTask(settings, first) if many is None else AllTasks(many, first)
     quantity = options.quantity or ("score" if settings.judged_by_score else "success")
     pairs = Pairs(worlds, subject, quantity, options, progress=settings.progress)
-    outcome = non_inferiority(pairs.differences(), margin, confidence=confidence)
-    low, high = bounds(outcome.differences, confidence=confidence)
+    outcome = non_inferiority(pairs.differences(), margin, confidence=confidence, every=worlds.turn)
+    low, high = bounds(outcome.differences, confidence=confidence, every=worlds.turn)
     subject.denoising.save(folder / "bac.json")
     pairs.save(folder / "pairs.csv")
     certificate = Certificate(

@@ -21,12 +21,12 @@ from bac.cli.arguments import Device, EnvOptions, Executor, Imports, PolicyPath,
 from bac.cli.contenders import Clock, Ways, matching_steps, ways_in_files, ways_to_compare
 from bac.cli.drawing import COMPARISON_NAME
 from bac.cli.episode_log import EpisodeLog
+from bac.cli.episodes import Player
 from bac.cli.terminal import INTERRUPTED, errors_in_one_line
 from bac.denoising import Denoising, load
 from bac.errors import BacError
 from bac.files import probe
 from bac.plan.replay import Replay, replay_named
-from bac.tuning.closed_loop import Play
 from bac.tuning.comparison import Comparison
 from bac.tuning.side_by_side import play_all
 from bac.tuning.standings import Contender
@@ -54,7 +54,7 @@ def compare(
     no_rivals: Annotated[
         bool, typer.Option("--no-rivals", help="Play the policy and its files, without smaller numbers of own steps.")
     ] = False,
-    num_episodes: Annotated[int, typer.Option("--episodes", help="Episodes that every way plays.", min=2)] = 96,
+    num_episodes: Annotated[int, typer.Option("--episodes", help="Episodes that every way plays.", min=2)] = 128,
     quantity: Annotated[
         str, typer.Option(help="What is compared: success, or score (the largest reward of an episode, in [0, 1]).")
     ] = "success",
@@ -74,7 +74,8 @@ def compare(
 
     The policy itself, its bac.json and smaller numbers of its own steps play the same episodes, and a chunk of each is
     timed, in turns. Every way is compared with the policy. What was made for the policy is also compared with its
-    rival: the policy with the most own steps that take no longer. Intervals are of 95 %, over pairs of episodes.
+    rival: the policy with the most own steps that take no longer. Intervals are of 95 %, over pairs of episodes. The
+    verdict has bounds of its own, which hold for all ways together, and however often you look and play on.
 
     bac.compared.json beside the policy keeps the table, which bac show prints, and bac.compared.png draws it.
     bac.compared.jsonl keeps every episode as soon as it has ended. After Ctrl-C you get the table so far. Type the
@@ -123,7 +124,7 @@ def compare(
 
 
 def _seeds(seed: int, num_episodes: int) -> range:
-    first = episodes.FIRST_SEED + seed * _APART
+    first = episodes.COMPARED_FROM + seed * _APART
     return range(first, first + num_episodes)
 
 
@@ -155,11 +156,15 @@ def _ways(
 
 
 def _played(
-    play: Play, ways: Mapping[str, Denoising], seeds: range, at_once: int, log: EpisodeLog
+    play: Player, ways: Mapping[str, Denoising], seeds: range, at_once: int, log: EpisodeLog
 ) -> dict[str, tuple[float, ...]]:
-    """Results by name; if nothing can be compared yet when it is stopped, say that what was played is kept."""
+    """Results by name, as many of every task; if nothing can be compared yet when it is stopped, say what is kept."""
     try:
-        return play_all(play, ways, seeds, at_once=at_once, kept=log)
+        found = play_all(play, ways, seeds, at_once=at_once, kept=log)
+        count = min(map(len, found.values())) // play.turn * play.turn
+        if not count:
+            raise KeyboardInterrupt
+        return {name: results[:count] for name, results in found.items()}
     except KeyboardInterrupt:
         typer.echo(
             "Stopped before every way had played. The episodes so far are kept: the same line goes on.", err=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,26 @@ from bac.tuning.bench import running
 from bac.tuning.closed_loop import Decision, Play
 
 QUANTITIES = ("success", "score")
-FIRST_SEED = 2_000_000  # of the worlds; nothing else in `bac` begins near it
+FIRST_SEED = 2_000_000  # of the worlds that decide; nothing else in `bac` begins near it
+COMPARED_FROM = 10_000_000  # of those that compare: what was chosen in others
 _COUNTER = "init_state_id"
+
+
+@dataclass(frozen=True)
+class Player:
+    """Plays one episode for each seed; see `bac.tuning.closed_loop.Play`.
+
+    Attributes:
+        play: What plays.
+        turn: Episodes in which every task has had its turn; 1 where there is one task.
+    """
+
+    play: Play
+    turn: int = 1
+
+    def __call__(self, way: Denoising, seeds: Sequence[int]) -> Sequence[float]:
+        """Results in [0, 1], in the order of the seeds."""
+        return self.play(way, seeds)
 
 
 @contextmanager
@@ -36,8 +55,8 @@ def playing(
     replay: bool | Replay,
     first_seed: int = FIRST_SEED,
     num_episodes: int | None = None,
-) -> Iterator[Play]:
-    """Within the context, yield a function that plays one episode for each seed, `num_worlds` at most at once.
+) -> Iterator[Player]:
+    """Within the context, yield what plays one episode for each seed, `num_worlds` at most at once.
 
     Groups of `num_worlds` episodes go through the tasks of the environment in turn.
 
@@ -70,7 +89,7 @@ def playing(
 
     try:
         _check_shares(num_episodes, num_worlds, len(worlds))
-        yield play
+        yield Player(play, num_worlds * len(worlds) if len(worlds) > 1 else 1)
     finally:
         for world in worlds:
             world.close()

@@ -96,7 +96,8 @@ def tune(
         settings = options.settings(env_option, task)
         batches = _batches(loaded, env, settings, dataset, dataset_root, kept, runs=runs, size=batch_size, seed=seed)
         world = nullcontext() if num_episodes is None else episodes.playing(
-            loaded, str(env), settings, num_worlds=batch_size, quantity=quantity, replay=replay
+            loaded, str(env), settings, num_worlds=batch_size, quantity=quantity, replay=replay,
+            num_episodes=num_episodes,
         )  # fmt: skip
         with world as play:  # before the search, so that what is wrong with it is said now
             tuned = bac.tune(
@@ -106,7 +107,7 @@ def tune(
             )  # fmt: skip
             decision = None if play is None else decide(
                 tuned, play, num_episodes=num_episodes or 1, margin=margin, quantity=quantity,
-                first_seed=episodes.FIRST_SEED, at_once=batch_size,
+                first_seed=episodes.FIRST_SEED, at_once=batch_size, turn=play.turn,
             )  # fmt: skip
         tuned = tuned if decision is None else decision.tuned
         _write(tuned, target)

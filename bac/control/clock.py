@@ -122,15 +122,38 @@ class ThreadWorker:
             self._outcomes.put(Outcome(value, error, time.perf_counter() - begun))
 
 
+class _Switching:
+    """The interpreter's switch interval. It is one for the process, so the last who leaves gives it back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, 0.0
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, SWITCH_S))
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                sys.setswitchinterval(self._before)
+
+
+_switching = _Switching()
+
+
 @contextmanager
 def prompt_threads() -> Iterator[None]:
     """Give a waking thread the interpreter within half a millisecond, for the duration of a ``with`` block.
 
-    Otherwise a policy busy in Python may keep it for 5 ms, a quarter of a control step at 50 Hz. Process-wide.
+    Otherwise a policy busy in Python may keep it for 5 ms, a quarter of a control step at 50 Hz. Process-wide: where
+    several loops run, until the last one ends.
     """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, SWITCH_S))
+    _switching.enter()
     try:
         yield
     finally:
-        sys.setswitchinterval(before)
+        _switching.leave()

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from bac.control.checks import Range, as_action, as_chunk, as_count, as_positive, as_range, check_range
 from bac.control.clock import Clock, Outcome, WallClock, Worker, prompt_threads
 from bac.control.deadline import Deadline
+from bac.control.snapshot import snapshot
 from bac.control.statistics import LoopRecorder, Statistics
 from bac.control.ticker import Ticker
 from bac.control.timeline import Actions, Timeline
@@ -176,7 +177,7 @@ class _Run:
                 self._reset()
             begun = self.clock.now()
             self._think(0)
-            outcome = self._wait_for_outcome()
+            outcome, self.thinking = self._wait_for_outcome(), None
             chunk = self._checked(outcome)
         if outcome.latency_s > loop.timeout_s:
             raise ControlError(
@@ -184,7 +185,6 @@ class _Run:
                 f"{loop.timeout_s:g}. Wrap it (bac.wrap), or allow more: timeout_s={2 * outcome.latency_s:.2g}"
             )
         self._safe_action()  # fail now, not when it is needed
-        self.thinking = None
         self.delays.append(ceil(outcome.latency_s * loop.control_hz))
         self.timeline.add(chunk, 0, 0)
         self.acted_on_s = begun
@@ -207,7 +207,9 @@ class _Run:
                 return
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, the policy's after the chunk that it is at: the next run must not meet it in the policy."""
+        if self.thinking is not None:
+            self.worker.wait(max(self.clock.now(), self.thinking[1] + self.loop.timeout_s))
         self.worker.close()
         self.robot.close()
 
@@ -236,9 +238,9 @@ class _Run:
                     f"has not arrived after timeout_s = {self.loop.timeout_s:g} s"
                 )
             return
+        self.thinking, self.acted_on_s = None, observed_s
         chunk = self._checked(outcome)
         jump = self.timeline.add(chunk, observed_step, step)
-        self.thinking, self.acted_on_s = None, observed_s
         self.delays.append(step - observed_step)
         self.recorder.num_chunks += 1
         self.recorder.latency_s.append(outcome.latency_s)
@@ -277,7 +279,7 @@ class _Run:
         return self.timeline.observed_step + max(1, execute - max(self.delays))
 
     def _think(self, step: int, observed_s: float | None = None) -> None:
-        policy, observation = self.loop.policy, self.observation
+        policy, observation = self.loop.policy, snapshot(self.observation)  # the robot goes on meanwhile
 
         def work() -> Any:
             with _inference_mode():  # the mode is per thread, so the worker needs its own

@@ -2,8 +2,8 @@
 
 The tuning sees actions, and what is near in action is not always what succeeds. So its choice, the faster ways on its
 front, and as many of the policy's own steps play the same episodes as the policy itself, pair by pair. A bet on every
-pair (`bac.tuning.sequential`) stops as soon as it is shown, or refuted, that a way loses less than a margin. The
-fastest way that is shown wins.
+pair (`bac.tuning.sequential`) stops as soon as it is shown, or refuted, that a way loses less than a margin; where
+tasks take turns, after a whole turn. The fastest way that is shown wins.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Played:
     def difference(self) -> tuple[float, float, float]:
         """Mean of the paired differences, way minus policy, with bounds that hold whenever one stops."""
         found = self.outcome.differences
-        return sum(found) / len(found), *bounds(found, confidence=self.outcome.confidence)
+        return sum(found) / len(found), *bounds(found, confidence=self.outcome.confidence, every=self.outcome.every)
 
     def __str__(self) -> str:
         value, low, high = self.difference
@@ -96,6 +96,7 @@ def decide(
     quantity: str = "success",
     first_seed: int = 0,
     at_once: int = 1,
+    turn: int = 1,
     progress: bool = True,
 ) -> Decision:
     """Play the choice of a tuning, faster ways on its front, and fewer own steps, beside the policy itself.
@@ -109,6 +110,7 @@ def decide(
         quantity: What `play` returns, in words.
         first_seed: Seed of the first episode; the observations of the tuning should come from others.
         at_once: Episodes to ask `play` for at once.
+        turn: Pairs in which every task of the environment had its turn; a verdict comes after whole ones.
         progress: Show a progress bar.
 
     Raises:
@@ -123,7 +125,7 @@ def decide(
     for trial in ways:
         with tqdm(total=num_episodes, desc=f"play: {trial.name}", unit="pair", disable=not progress) as bar:
             pairs = _pairs(play, trial.denoising, own, range(first_seed, first_seed + num_episodes), at_once, bar)
-            played.append(Played(trial, non_inferiority(pairs, margin, confidence=each)))
+            played.append(Played(trial, non_inferiority(pairs, margin, confidence=each, every=turn)))
         if played[-1].outcome.verdict == "shown":
             break
     found = next((one for one in played if one.outcome.verdict == "shown"), None)

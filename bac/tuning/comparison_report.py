@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 
-from bac.tuning.intervals import Estimate, paired_success_difference
-from bac.tuning.standings import FEWEST_SCORES, Standings
+from bac.tuning.intervals import Estimate
+from bac.tuning.sequential import non_inferiority
+from bac.tuning.standings import CONFIDENCE, Standings
 
 _LEGEND = (
     "Steps are evaluations of the denoiser. The latency is of a chunk at batch 1; it is so many times faster than",
     "by PyTorch.",
 )
+_GROUP = 8  # numbers of episodes to ask for are multiples of this
 _RIVALS = "A rival is the policy with the most of its own steps, of those played, that take no longer."
 
 
@@ -52,35 +55,31 @@ def _legend(found: Standings) -> Iterator[str]:
 
 def _verdict(found: Standings) -> str:
     itself, best = found.contenders[0], found.recommended
-    if not found.has_enough:
-        return f"{found.num_episodes} scores are too few for a verdict: --episodes {FEWEST_SCORES} or more"
     if not found.has_something_to_lose:
         return f"The policy itself hardly succeeds here, {found.mean(itself)}: there is nothing that a way could keep"
     if not found.faster:
         return "No way that was played is faster than the policy itself"
     if best is not None:
+        value, least = found.difference(best, itself).value, found.bounds(best)[0]
         return (
-            f"{best.name} is the fastest way that loses less than {found.margin:g}, by its 95 % interval: "
-            f"{_signed(found.difference(best, itself))}. It is {found.speedup(best):.1f} times as fast as PyTorch"
+            f"{best.name} is the fastest way that is shown to lose less than {found.margin:g}: {value:+.3f}, and above "
+            f"{least:+.3f} with {_confidence(found)}. It is {found.speedup(best):.1f} times as fast as PyTorch"
         )
-    if all(found.difference(way, itself).high < -found.margin for way in found.faster):
+    if all(found.bounds(way)[1] < -found.margin for way in found.faster):
         return f"Every faster way loses more than {found.margin:g}: keep the policy's own steps, replayed"
     return f"No faster way is shown to lose less than {found.margin:g} yet. {_what_would_show_it(found)}"
 
 
+def _confidence(found: Standings) -> str:
+    shared = f", shared among {len(found.faster)} ways" if len(found.faster) > 1 else ""
+    return f"{CONFIDENCE:.0%} confidence{shared}"
+
+
 def _what_would_show_it(found: Standings) -> str:
-    if found.quantity == "success":
-        rate = found.mean(found.contenders[0]).value
-        enough = next((n for n in range(8, 10_000, 8) if _shows(rate, n, found.margin)), None)
-        if enough is not None and enough > found.num_episodes:
-            return f"That takes {enough} episodes, even if no pair differs: --episodes {enough}"
+    alike = non_inferiority(repeat(0.0), found.margin, confidence=found.confidence_of_each, every=_GROUP)
+    if alike.n > found.num_episodes:
+        return f"That takes {alike.n} episodes, even if no pair differs: --episodes {alike.n}"
     return f"Play more: --episodes {2 * found.num_episodes}"
-
-
-def _shows(rate: float, n: int, margin: float) -> bool:
-    """Whether n pairs show that less than a margin is lost, if no pair differs."""
-    results = [index < round(rate * n) for index in range(n)]
-    return paired_success_difference(results, results).low > -margin
 
 
 def _signed(estimate: Estimate) -> str:

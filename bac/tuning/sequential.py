@@ -1,4 +1,4 @@
-"""Sequential test whether a method is worse than the reference by less than a margin. It may look after every pair.
+"""Sequential test whether a method is worse than the reference by less than a margin. It may look again and again.
 
 A bettor stakes part of their wealth on each paired difference. If the hypothesis they bet against is true, the game is
 fair or worse. By Ville's inequality their wealth then ever reaches 20 with probability 1/20 at most, **whenever** one
@@ -10,6 +10,11 @@ capital over a grid of stakes (the paper's diversified Kelly bets). Wealth is th
 game like each of its parts.
 
 Differences need only lie in [-1, 1]. Successes and scores both do, and the two methods may depend on each other.
+
+**Tasks in turn.** A method may gain on one task and lose on the next. Then the game is fair for a whole turn only: a
+bettor who looked in the middle would judge the method by the tasks that happen to come first. Over a whole turn the
+expected factors of the tasks multiply to 1 at most if the mean over tasks is no better than the hypothesis says: the
+product of numbers is at most that of their means. So one looks after whole turns (`every`).
 """
 
 from __future__ import annotations
@@ -37,12 +42,14 @@ class Outcome:
         differences: Method minus reference of each pair, in [-1, 1]; `bounds` gives an interval of their mean.
         margin: Largest tolerated loss, in (0, 1).
         confidence: Confidence of either verdict, in (0, 1).
+        every: Pairs between two looks.
     """
 
     verdict: Verdict
     differences: tuple[float, ...]
     margin: float
     confidence: float
+    every: int = 1
 
     @property
     def n(self) -> int:
@@ -50,18 +57,23 @@ class Outcome:
         return len(self.differences)
 
 
-def non_inferiority(differences: Iterable[float], margin: float, *, confidence: float = 0.95) -> Outcome:
-    """Look at paired differences one by one, and stop at the first verdict.
+def non_inferiority(
+    differences: Iterable[float], margin: float, *, confidence: float = 0.95, every: int = 1
+) -> Outcome:
+    """Look at paired differences, and stop at the first verdict.
 
     Args:
         differences: Method minus reference, pair by pair, each in [-1, 1], in an order fixed beforehand.
         margin: The method may be worse by less than this, in (0, 1).
         confidence: Confidence of the verdict, in (0, 1). A method that is inferior by `margin` or more is shown to be
             non-inferior with probability 1 - `confidence` at most; a non-inferior method is refuted as rarely.
+        every: Pairs between two looks, at least 1: of several tasks that take turns, those of a whole turn.
 
     Raises:
         ValueError: A value is out of range.
     """
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
     if not 0 < margin < 1 or not 0 < confidence < 1:
         raise ValueError(f"margin and confidence must be in (0, 1), got {margin} and {confidence}")
     enough = -np.log(1 - confidence)
@@ -75,31 +87,35 @@ def non_inferiority(differences: Iterable[float], margin: float, *, confidence: 
         seen.append(float(difference))
         for_it = for_it + _log_factors_once(seen[-1], -margin)
         against_it = against_it + _log_factors_once(-seen[-1], margin)
+        if len(seen) % every:
+            continue
         if _log_mean(for_it) >= enough:
             verdict = "shown"
         elif _log_mean(against_it) >= enough:
             verdict = "refuted"
         if verdict != "undecided":
             break
-    return Outcome(verdict, tuple(seen), margin, confidence)
+    return Outcome(verdict, tuple(seen), margin, confidence, every)
 
 
-def bounds(differences: Iterable[float], *, confidence: float = 0.95) -> tuple[float, float]:
+def bounds(differences: Iterable[float], *, confidence: float = 0.95, every: int = 1) -> tuple[float, float]:
     """Lower and upper bound of the mean of numbers in [-1, 1]; each holds at `confidence` however often one looks.
 
-    The lower bound is the largest m for which a bettor against "the mean is at most m" has ever become rich enough.
+    The lower bound is the largest m for which a bettor against "the mean is at most m" had become rich enough at a
+    look, after `every` so many numbers.
     """
     values = np.asarray(list(differences), dtype=float)
-    return _lower_bound(values, confidence), -_lower_bound(-values, confidence)
+    return _lower_bound(values, confidence, every), -_lower_bound(-values, confidence, every)
 
 
-def _lower_bound(values: Numbers, confidence: float) -> float:
+def _lower_bound(values: Numbers, confidence: float, every: int) -> float:
     """Find the lower bound by bisection: the wealth won against "mean <= m" falls as m rises."""
     enough, low, high = -np.log(1 - confidence), -1.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        wealth = _log_mean(np.cumsum(_log_factors(values[:, None], middle), axis=0)) if len(values) else np.zeros(1)
-        low, high = (middle, high) if wealth.max() >= enough else (low, middle)
+        looks = np.cumsum(_log_factors(values[:, None], middle), axis=0)[every - 1 :: every]
+        richest = _log_mean(looks).max() if len(looks) else 0.0
+        low, high = (middle, high) if richest >= enough else (low, middle)
     return low
 
 

@@ -15,9 +15,10 @@ from bac.tuning.bench import Quantiles
 from bac.tuning.distance import bootstrap
 from bac.tuning.intervals import Estimate, paired_success_difference, success_rate
 from bac.tuning.rivals import AS_FAST
+from bac.tuning.sequential import bounds
 
 ITSELF = "the policy itself"
-FEWEST_SCORES = 30  # pairs below which the bootstrap's interval is far too narrow
+CONFIDENCE = 0.95  # of the verdict
 
 
 @dataclass(frozen=True)
@@ -98,26 +99,32 @@ class Standings:
         itself, *ways = self.contenders
         return tuple(way for way in ways if way.latency.p50_s < itself.latency.p50_s)
 
+    def bounds(self, way: Contender) -> tuple[float, float]:
+        """Bounds of way minus policy for the verdict. They hold for all faster ways together, however often one looks.
+
+        A table that is looked at, played on, and looked at again would show by chance what one look at one way does
+        not, so the interval of `difference` is not enough. These are the bounds of a bettor (`bac.tuning.sequential`),
+        with the confidence shared among the faster ways.
+        """
+        pairs = np.subtract(way.results, self.contenders[0].results, dtype=float)
+        # One look, at the end: where tasks take turns, every one has had as many as the others there.
+        return bounds(pairs, confidence=self.confidence_of_each, every=max(1, len(pairs)))
+
+    @property
+    def confidence_of_each(self) -> float:
+        """Confidence of each faster way's bounds."""
+        return 1 - (1 - CONFIDENCE) / max(1, len(self.faster))
+
     @property
     def recommended(self) -> Contender | None:
-        """The fastest way whose interval shows that it loses less than `margin`; None if there is none.
+        """The fastest way that is shown to lose less than `margin`; None if there is none.
 
-        None too if episodes are too few for an interval, or if the policy itself hardly succeeds.
+        None too if the policy itself hardly succeeds.
         """
-        shown = [way for way in self.faster if self.difference(way, self.contenders[0]).low > -self.margin]
-        return min(shown, key=lambda way: way.latency.p50_s, default=None) if self.can_judge else None
-
-    @property
-    def has_enough(self) -> bool:
-        """Whether there are enough episodes for an interval; any number of successes is."""
-        return self.quantity == "success" or self.num_episodes >= FEWEST_SCORES
+        shown = [way for way in self.faster if self.bounds(way)[0] > -self.margin]
+        return min(shown, key=lambda way: way.latency.p50_s, default=None) if self.has_something_to_lose else None
 
     @property
     def has_something_to_lose(self) -> bool:
         """Whether the policy itself succeeds more often than `margin`, by its interval."""
         return self.mean(self.contenders[0]).low > self.margin
-
-    @property
-    def can_judge(self) -> bool:
-        """Whether an interval could show that a way loses less than `margin`."""
-        return self.has_enough and self.has_something_to_lose and bool(self.faster)

@@ -20,10 +20,12 @@ class Worlds(Protocol):
     Attributes:
         task: What the certificate calls them.
         columns: Names of what `place` returns.
+        turn: Worlds in which every task has had its turn.
     """
 
     task: str
     columns: tuple[str, ...]
+    turn: int
 
     def place(self, number: int) -> tuple[Any, ...]:
         """What tells the world of a number: its task, if there are several, and its seed."""
@@ -41,6 +43,7 @@ class OneTask:
     """
 
     columns = ("seed",)
+    turn = 1
 
     def __init__(self, settings: Settings, first_seed: int) -> None:
         self.task = settings.task
@@ -75,6 +78,7 @@ class AllTasks:
     def __init__(self, many: ManyTasks, first_seed: int) -> None:
         self.task = f"{many.settings.env}, {len(many.worlds)} tasks"
         self._many, self._first, self._tasks = many, first_seed, list(many.worlds)
+        self.turn = len(self._tasks)
 
     def place(self, number: int) -> tuple[Any, ...]:
         """See `Worlds`."""

@@ -188,7 +188,7 @@ def test_another_seed_or_configuration_plays_anew(policy, monkeypatch):
     config = policy / "config.json"
     config.write_text(config.read_text().replace('"n_action_steps": 5', '"n_action_steps": 4'))
     assert run(*line).exit_code == 0
-    assert log == [(0, 2_000_000), (4, 2_100_000), (0, 2_000_000)]
+    assert log == [(0, 10_000_000), (4, 10_100_000), (0, 10_000_000)]
 
 
 class Resets(gymnasium.Env):
@@ -216,6 +216,7 @@ def test_worlds_that_count_their_resets_begin_where_the_episode_says_for_every_w
     options = {"num_worlds": 2, "quantity": "success", "replay": False, "first_seed": 100}
     checkpoint = SimpleNamespace(policy=None, config=None, preprocessor=None, postprocessor=None)
     with episodes.playing(checkpoint, "libero", {}, **options) as play:
+        assert play.turn == 4  # two of each task
         for seeds in ([100, 101], [102, 103], [104, 105]):
             play(bac.Denoising(), seeds)
             play(WAY, seeds)

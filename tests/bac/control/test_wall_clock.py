@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
 import bac
 from bac.control import WallClock
+from bac.control.clock import prompt_threads
+from bac.control.snapshot import snapshot
 from tests.bac.models import TickPolicy
 
 
@@ -89,3 +93,74 @@ def test_a_wrapped_policy_thinks_in_the_thread_of_the_worker():
     loop.run(3)
     assert acted[0] == [6.0, 6.0]  # updates give 1 and 2, and each is reused once: 1 + 1 + 2 + 2
     assert threads == {"bac-policy"}
+
+
+class Alone:
+    """Takes 40 ms for a chunk, and counts those who are in it."""
+
+    def __init__(self) -> None:
+        self.inside, self.most = 0, 0
+
+    def reset(self) -> None:
+        self.most = max(self.most, self.inside + 1)
+
+    def predict_action_chunk(self, observation):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.04)
+        self.inside -= 1
+        return torch.zeros(1, 8, 3)
+
+
+def test_a_run_does_not_meet_the_last_chunk_of_the_one_before(monkeypatch, caplog):
+    monkeypatch.setattr("bac.control.clock.JOIN_S", 0.001)
+    policy = Alone()
+    loop = bac.ControlLoop(policy, Counter(), control_hz=100, safe_action=[0.0] * 3, warmup=1, execute_steps=1)
+    loop.run(3)  # ends while a chunk is computed
+    assert policy.inside == 0 and not caplog.text
+    loop.run(3)
+    assert policy.most == 1
+
+
+def test_a_chunk_is_for_what_was_seen_when_it_began_though_the_driver_reads_into_one_buffer():
+    seen = []
+
+    class Buffer:
+        state = np.zeros(1)
+
+        def observe(self):
+            self.state += 1
+            return {"state": self.state}
+
+        def act(self, action) -> None:
+            pass
+
+    class Slow(Alone):
+        def predict_action_chunk(self, observation):
+            before = float(observation["state"][0])
+            chunk = super().predict_action_chunk(observation)
+            seen.append((before, float(observation["state"][0])))
+            return chunk
+
+    bac.ControlLoop(Slow(), Buffer(), control_hz=100, safe_action=[0.0] * 3, warmup=1, execute_steps=1).run(15)
+    assert len(seen) > 2 and all(before == after for before, after in seen)
+
+
+def test_a_snapshot_has_memory_of_its_own():
+    array, tensor = np.zeros(2), torch.zeros(2)
+    kept = {"task": "push", "views": [array, (tensor,)]}
+    copied = snapshot(kept)
+    array += 1
+    tensor += 1
+    assert copied["task"] == "push" and float(copied["views"][0].sum() + copied["views"][1][0].sum()) == 0.0
+
+
+def test_of_two_loops_the_last_to_end_gives_the_interpreter_s_switching_back():
+    before = sys.getswitchinterval()
+    first, second = prompt_threads(), prompt_threads()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert sys.getswitchinterval() < before
+    second.__exit__(None, None, None)
+    assert sys.getswitchinterval() == before

@@ -51,6 +51,12 @@ def test_what_loses_is_refuted_after_few_pairs_and_what_is_equal_takes_about_a_h
     assert refuted.difference[2] < -0.05 < shown.difference[1] < 0.0 == shown.difference[0]
 
 
+def test_where_tasks_take_turns_a_verdict_comes_after_a_whole_turn(tuned):
+    decision = decide(tuned, World(enough=4), num_episodes=300, at_once=10, turn=30, progress=False)
+    assert [played.outcome.n % 30 for played in decision.played] == [0, 0]
+    assert decision.tuned.denoising.num_steps == 4
+
+
 def test_if_none_is_shown_the_tuning_s_own_choice_stays_and_the_report_warns(tuned):
     decision = decide(tuned, World(enough=7), num_episodes=300, progress=False)
     assert decision.tuned is tuned

@@ -80,6 +80,32 @@ def test_looking_stops_at_the_verdict():
     assert non_inferiority(differences(), 0.05).n == len(seen) < 50
 
 
+def turns(rng, *, of_tasks, size, n):
+    """Pairs of tasks that take turns in groups of `size`; each task's way succeeds and the policy's does so often."""
+    rates = [rate for rate in of_tasks for _ in range(size)]
+    seen = [rates[i % len(rates)] for i in range(n)]
+    return [float(rng.random() < way) - float(rng.random() < own) for own, way in seen]
+
+
+def test_where_tasks_take_turns_the_first_ones_do_not_decide_for_all():
+    # Better on the first of two tasks, far worse on the second: .10 worse on average, twice the margin.
+    found = {}
+    for every in (1, 64):
+        rng = np.random.default_rng(5)
+        lists = [turns(rng, of_tasks=[(0.5, 0.8), (0.9, 0.4)], size=32, n=640) for _ in range(COMPARISONS)]
+        found[every] = [non_inferiority(pairs, 0.05, every=every) for pairs in lists]
+    assert share(found[1], "shown") > 0.5  # who looks in the middle of a turn sees the first task alone
+    assert share(found[64], "shown") == 0.0
+    assert all(outcome.n % 64 == 0 for outcome in found[64])
+
+
+def test_the_bounds_too_look_after_whole_turns():
+    assert bounds([1.0] * 5, every=6) == pytest.approx((-1, 1))
+    assert bounds([1.0] * 6, every=6)[0] > bounds([1.0] * 3)[0] > -1
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        non_inferiority([0.0], 0.05, every=0)
+
+
 def test_nothing_seen_is_undecided():
     outcome = non_inferiority([], 0.05)
     assert (outcome.verdict, outcome.n) == ("undecided", 0)
