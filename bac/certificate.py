@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
@@ -16,6 +17,8 @@ CERTIFICATE_NAME = "certificate.json"
 WEIGHTS_NAME = "model.safetensors"
 _FORMAT, _VERSION = "bac.certificate", 1
 _MAKE = "python -m eval.certify certify.file=BAC_JSON"
+_ROUNDING = 1e-6  # of bounds that were found by bisection
+_EXPORT = re.compile(r"(\S.*?):(\w+)(?= |$)")  # a name, which may hold blanks, and its hash
 _PIECE = 1 << 20  # bytes read at once
 _KINDS: dict[Any, Any] = {"str": str, "int": int, "float": (int, float)}  # by annotation
 _VERDICTS = {"shown": "certified", "refuted": "REFUTED", "undecided": "not decided"}
@@ -47,7 +50,7 @@ class Certificate:
             likewise; empty for none. Their actions were compared with the policy's (`bac.export`).
 
     Raises:
-        ScheduleError: `verdict` is unknown, or a value has another type.
+        ScheduleError: `verdict` is unknown or not what the bounds say, or a value has another type or is out of range.
     """
 
     verdict: str
@@ -76,6 +79,23 @@ class Certificate:
                 raise ScheduleError(f"certificate: {field.name} must be a finite {field.type}, got {value!r:.80}")
         if self.verdict not in _VERDICTS:
             raise ScheduleError(f"certificate: verdict must be one of {', '.join(_VERDICTS)}, got {self.verdict!r}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers that no comparison makes, and a verdict that they do not bear."""
+        if self.n < 1 or not 0 < self.margin < 1 or not 0 < self.confidence < 1:
+            raise ScheduleError(
+                f"certificate: n must be at least 1, margin and confidence in (0, 1), got {self.n}, {self.margin:g}, "
+                f"{self.confidence:g}"
+            )
+        if not all(-1 <= value <= 1 for value in (self.difference, self.low, self.high)):
+            raise ScheduleError("certificate: difference, low and high must be in [-1, 1]")
+        held = {"shown": self.low >= -self.margin - _ROUNDING, "refuted": self.high <= -self.margin + _ROUNDING}
+        if not held.get(self.verdict, True):
+            raise ScheduleError(
+                f"certificate: its bounds, [{self.low:+.3f}, {self.high:+.3f}] at a margin of {self.margin:g}, do not "
+                f"bear the verdict {self.verdict!r}"
+            )
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON; `beside` finds it under the name ``certificate.json``."""
@@ -124,7 +144,7 @@ class Certificate:
         return replace(self, exports=" ".join(f"{name}:{its}" for name, its in exports.items()))
 
     def _exported(self) -> list[tuple[str, str]]:
-        return [(name, its) for name, _, its in (pair.rpartition(":") for pair in self.exports.split())]
+        return _EXPORT.findall(self.exports)
 
     def __str__(self) -> str:
         what = f"{self.quantity} minus {self.reference} {self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"

@@ -261,6 +261,8 @@ def read_denoising(path: str | Path) -> dict[str, Any]:
     found = document.get("format"), document.get("version")
     if found == (FORMAT, VERSION) and "preset" in document:
         with one_sentence(path):
+            if lost := sorted(map(str, document.keys() - {"format", "version", "preset"})):
+                raise ScheduleError(f"preset: stands alone, but here is {', '.join(lost)} too; remove one or the other")
             return read_json(presets.path_of(part(document, "preset", as_text)))
     if found == (FORMAT, VERSION):
         return document

@@ -120,9 +120,11 @@ def trained_noise(noise_scheduler: Any) -> dict[str, Any]:
 
 
 def _clip(config: Mapping[str, Any]) -> str:
-    if not config.get("clip_sample", config.get("thresholding", False)):
+    if config.get("thresholding", False) and (largest := float(config.get("sample_max_value", 1.0))) != 1.0:
+        return f"by a quantile, up to {largest:g}"
+    if not (config.get("clip_sample", False) or config.get("thresholding", False)):
         return "none"
-    limit = float(config.get("clip_sample_range", config.get("sample_max_value", 1.0)))
+    limit = 1.0 if config.get("thresholding", False) else float(config.get("clip_sample_range", 1.0))
     return f"[{-limit:g}, {limit:g}]"
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from typing import Any
 
 from bac.errors import ScheduleError
 from bac.files import brief
+
+QUANTITIES = ("action error", "energy distance")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Measured:
         reference: The policy's own solver and steps: ``DDPMScheduler, 100 steps``.
 
     Raises:
-        ScheduleError: A number is not finite.
+        ScheduleError: A number is not finite or out of range, or the quantity is unknown.
     """
 
     quantity: str
@@ -45,8 +47,19 @@ class Measured:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, float) and not isfinite(value):
-                raise ScheduleError(f"measured: {name} must be finite, got {value}; tune again")
+            if isinstance(value, (int, float)) and not abs(value) <= sys.float_info.max:
+                raise ScheduleError(f"measured: {name} must be finite, got {brief(value)}; tune again")
+        if self.quantity not in QUANTITIES:
+            raise ScheduleError(
+                f"measured: quantity must be one of {', '.join(QUANTITIES)}, got {self.quantity!r:.40}; tune again"
+            )
+        if not self.low <= self.high:
+            raise ScheduleError(f"measured: low must not be above high, got {self.low:g} and {self.high:g}; tune again")
+        if min(self.num_observations, self.num_draws) < 1:
+            raise ScheduleError(
+                f"measured: num_observations and num_draws must be at least 1, got {self.num_observations} and "
+                f"{self.num_draws}; tune again"
+            )
 
     @property
     def warning(self) -> str | None:

@@ -13,7 +13,7 @@ the sum over all starting times (the Shiryaev-Roberts form), which grows by 1 pe
 
 from __future__ import annotations
 
-from math import comb
+from math import lgamma, log, log1p
 
 import numpy as np
 
@@ -63,9 +63,12 @@ def allowed_share(num_runs: int, rank: int, *, confidence: float = 0.99) -> floa
     """
     if not 1 <= rank <= num_runs:
         raise ValueError(f"rank: must be in [1, {num_runs}], got {rank}")
+    above = np.arange(num_runs - rank + 1)
+    ways = np.array([lgamma(num_runs + 1) - lgamma(k + 1) - lgamma(num_runs - k + 1) for k in above])
     low, high = 0.0, 1.0  # the probability below falls with p, so bisection finds the smallest p
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        few = sum(comb(num_runs, k) * middle**k * (1 - middle) ** (num_runs - k) for k in range(num_runs - rank + 1))
-        low, high = (low, middle) if few <= 1 - confidence else (middle, high)
+        terms = ways + above * log(middle) + (num_runs - above) * log1p(-middle)  # logarithms, which do not overflow
+        few = np.logaddexp.reduce(terms)
+        low, high = (low, middle) if few <= log(1 - confidence) else (middle, high)
     return high

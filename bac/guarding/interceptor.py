@@ -22,6 +22,8 @@ from bac.plan.executor import Replayer
 logger = logging.getLogger(__name__)
 
 _MARGIN = 0.5  # of the calibrated range, on either side
+_LEAST_MARGIN = 0.05  # of the largest calibrated magnitude: a gripper that was always open has a range of no width
+_ROUNDING = 1e-3  # of a dimension that was always 0
 
 
 class GuardInterceptor(Interceptor):
@@ -91,7 +93,9 @@ class GuardInterceptor(Interceptor):
             return None
         if self._range is None or self._range[0].device != actions.device:
             low, high = torch.tensor(calibrated, device=actions.device)
-            self._range = low - _MARGIN * (high - low), high + _MARGIN * (high - low)
+            least = (_LEAST_MARGIN * torch.maximum(low.abs(), high.abs())).clamp_min(_ROUNDING)
+            margin = torch.maximum(_MARGIN * (high - low), least)
+            self._range = low - margin, high + margin
         outside = (actions < self._range[0]) | (actions > self._range[1])
         if not bool(outside.any()):
             return None

@@ -169,10 +169,20 @@ def level(alpha_cumprod: float) -> tuple[float, float]:
 
 
 def clip_of(config: Any) -> float | None:
-    """Half-width of the clip of clean actions, or None."""
-    if config.get("clip_sample", config.get("thresholding", False)):
-        return float(config.get("clip_sample_range", config.get("sample_max_value", 1.0)))
-    return None
+    """Half-width of the clip of clean actions, or None.
+
+    Raises:
+        ScheduleError: The policy's noise scheduler thresholds dynamically, which is no clip.
+    """
+    if config.get("thresholding", False):  # diffusers looks at it before `clip_sample`
+        largest = float(config.get("sample_max_value", 1.0))
+        if largest != 1.0:  # at 1 it clips to [-1, 1]
+            raise ScheduleError(
+                f"noise scheduler: thresholds dynamically, up to sample_max_value={largest:g}, which no other solver "
+                "than the policy's own does; keep its own steps"
+            )
+        return largest
+    return float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", False) else None
 
 
 def predictions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from bac.errors import BacError
 
@@ -78,11 +79,10 @@ class Budget:
                 f"budget: give exactly one of {', '.join(given)}, got {', '.join(named) or 'none'}; "
                 "for example target_hz=25"
             )
-        wrong = [
-            (name, value) for name, value in (*named.items(), ("n_action_steps", n_action_steps or 1)) if value <= 0
-        ]
-        if wrong:
-            raise BudgetError(f"{wrong[0][0]}: must be above 0, got {wrong[0][1]}")
+        numbers = named if n_action_steps is None else {**named, "n_action_steps": n_action_steps}
+        for name, value in numbers.items():
+            if not 0 < value < inf:  # NaN is neither
+                raise BudgetError(f"{name}: must be a number above 0, got {value}")
         if not 0 <= margin < 1:
             raise BudgetError(f"margin: must be in [0, 1), a share of the latency, got {margin}")
         (name, value), *_ = named.items()

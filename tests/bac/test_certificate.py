@@ -32,7 +32,8 @@ def test_it_says_what_was_shown(certificate):
         "certified: BAC S=10 n=5, success minus DDPM-100 +0.000 [-0.050, +0.050] "
         "(86 paired episodes of assembly-v3, margin 0.05, confidence 0.95)"
     )
-    assert str(replace(certificate, verdict="refuted")).startswith("REFUTED: BAC S=10 n=5, ")
+    refuted = replace(certificate, verdict="refuted", difference=-0.1, low=-0.14, high=-0.06)
+    assert str(refuted).startswith("REFUTED: BAC S=10 n=5, ")
 
 
 def test_it_is_found_beside_its_schedule(certificate, path):
@@ -60,7 +61,11 @@ def test_it_is_refused_beside_other_weights(certificate, path):
         Certificate.beside(path)
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"verdict": "perfect"}, {"n": None}])
+@pytest.mark.parametrize(
+    "change",
+    [{"version": 2}, {"verdict": "perfect"}, {"n": None}, {"n": 0}, {"margin": 7.0}, {"confidence": -3.0}]
+    + [{"low": -0.95}, {"low": 1.5}, {"verdict": "refuted"}],  # bounds that do not bear what it says
+)
 def test_what_is_no_certificate_is_refused(certificate, path, change):
     place = path.with_name("certificate.json")
     certificate.save(place)
@@ -77,6 +82,18 @@ def test_it_covers_exported_files_and_no_others(certificate, path):
     assert Certificate.beside(path).exports == f"policy.onnx:{file_hash(exported)}"
     exported.write_bytes(b"exported again")
     with pytest.raises(bac.errors.MismatchError, match=r"policy.onnx of hash .* certify again"):
+        Certificate.beside(path)
+
+
+def test_the_name_of_an_export_may_hold_blanks(certificate, path):
+    names = "my policy.onnx", "the other one.pt2"
+    for name in names:
+        path.with_name(name).write_bytes(name.encode())
+    hashes = {name: file_hash(path.with_name(name)) for name in names}
+    certificate.covering(hashes).save(path.with_name("certificate.json"))
+    assert Certificate.beside(path) is not None
+    path.with_name(names[1]).write_bytes(b"")
+    with pytest.raises(bac.errors.MismatchError, match=r"the other one.pt2 of hash"):
         Certificate.beside(path)
 
 

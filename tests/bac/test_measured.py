@@ -38,7 +38,8 @@ def test_two_ways_are_equal_whatever_was_measured():
 
 @pytest.mark.parametrize(
     "change",
-    [{"value": "far"}, {"value": float("nan")}, {"quantity": 3}, {"colour": "blue"}, {"num_draws": True}],
+    [{"value": "far"}, {"value": float("nan")}, {"quantity": 3}, {"colour": "blue"}, {"num_draws": True}]
+    + [{"value": 10**400}, {"quantity": "joy"}, {"low": 0.2}, {"num_observations": -3}],
 )
 def test_a_damaged_record_is_refused(change):
     with pytest.raises(ScheduleError, match="measured: .*tune again"):

@@ -83,6 +83,14 @@ def test_a_file_may_name_a_preset_in_one_line(tmp_path):
     assert find_host(bac.unwrap(policy), flow=policy.described()).num_steps == 10
 
 
+def test_what_stands_beside_the_name_of_a_preset_is_refused_and_not_dropped(tmp_path):
+    path = tmp_path / "bac.json"
+    document = {"format": FORMAT, "version": VERSION, "preset": "flow-3", "precision": "bf16", "timesteps": [0.9]}
+    path.write_text(json.dumps(document))
+    with pytest.raises(ScheduleError, match="preset: stands alone, but here is precision, timesteps too"):
+        bac.load(path)
+
+
 @pytest.mark.parametrize(
     ("named", "why"), [("flow-9", "must be one of flow-2"), (3, "must be a text"), ("../flow-3", "must be one of")]
 )

@@ -80,6 +80,12 @@ def test_a_lower_rank_may_be_exceeded_more_often_than_its_share(n, data):
     assert allowed_share(n, rank + 1) < allowed_share(n, rank)
 
 
+def test_many_runs_are_no_trouble():
+    # P(Binomial(n, p) <= n - rank) for thousands of runs has terms beyond what a float holds.
+    assert allowed_share(13_000, 12_870) == pytest.approx(0.0122, abs=1e-4)
+    assert 0.5 < allowed_share(20_000, 10_000) < 0.51
+
+
 # Probes
 
 

@@ -179,3 +179,16 @@ def test_actions_far_outside_of_the_calibrated_range_are_an_alarm_at_once():
     policy.block.weight.data.fill_(1.5)
     with pytest.warns(RuntimeWarning, match="far outside of the calibrated range, in dimension 0"):
         predict(policy, CALM)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_action_that_never_changed_may_change_a_little():
+    policy = RampPolicy()
+    guard = replace(calibrated(policy), probe_every=1000)
+    assert guard.action_range == ((4.0,), (4.0,))  # a gripper that was always open has a range of no width
+    bac.wrap(policy, HELD, blocks=policy.blocks(), guard=guard)
+    policy.block.weight.data.fill_(0.999)
+    assert predict(policy, CALM) == pytest.approx(3.996)
+    policy.block.weight.data.fill_(0.9)
+    with pytest.warns(RuntimeWarning, match="far outside of the calibrated range, in dimension 0"):
+        predict(policy, CALM)

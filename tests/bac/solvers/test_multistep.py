@@ -7,7 +7,7 @@ import torch
 
 from bac.errors import RunError, ScheduleError
 from bac.solvers import FLOW_SOLVERS, DPMSolver, Multistep, solver_named
-from bac.solvers.multistep import MultistepScheduler, level, predictions
+from bac.solvers.multistep import MultistepScheduler, clip_of, level, predictions
 from tests.bac.solvers.samplers import Sampler, trained
 
 
@@ -34,6 +34,14 @@ def test_what_is_predicted_in_another_way_is_refused():
 def test_clean_actions_are_clipped_where_the_policy_clips_them_and_so_is_the_end():
     scheduler = MultistepScheduler(trained(clip_sample=True, clip_sample_range=2.0), (3,), ((3.0, 0.0, 0.0),))
     assert scheduler.step(torch.tensor([0.0]), 3, torch.tensor([9.0])).prev_sample.item() == 2.0
+
+
+def test_dynamic_thresholding_is_a_clip_at_one_and_otherwise_refused():
+    clip = {"clip_sample": True, "clip_sample_range": 2.0}
+    assert clip_of({"thresholding": True, "sample_max_value": 1.0, **clip}) == 1.0  # diffusers looks at it first
+    assert (clip_of({"thresholding": False, **clip}), clip_of({"clip_sample": False})) == (2.0, None)
+    with pytest.raises(ScheduleError, match="thresholds dynamically, up to sample_max_value=4, which no other solver"):
+        clip_of({"thresholding": True, "sample_max_value": 4.0, **clip})
 
 
 def test_a_run_forgets_the_one_before():

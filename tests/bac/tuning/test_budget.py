@@ -27,8 +27,10 @@ def test_an_action_error_leaves_the_latency_free():
         ({"target_hz": 5, "target_latency_s": 0.1}, "got target_latency_s, target_hz"),
         ({"control_hz": 10}, "needs n_action_steps"),
         ({"n_action_steps": 8}, "needs n_action_steps"),
-        ({"target_hz": 0}, "target_hz: must be above 0, got 0"),
-        ({"control_hz": 10, "n_action_steps": -1}, "n_action_steps: must be above 0"),
+        ({"target_hz": 0}, "target_hz: must be a number above 0, got 0"),
+        ({"target_hz": float("nan")}, "target_hz: must be a number above 0, got nan"),
+        ({"control_hz": 10, "n_action_steps": -1}, "n_action_steps: must be a number above 0"),
+        ({"control_hz": 10, "n_action_steps": 0}, "n_action_steps: must be a number above 0, got 0"),
         ({"target_hz": 5, "margin": 1.0}, r"margin: must be in \[0, 1\)"),
     ],
 )
