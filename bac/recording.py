@@ -44,7 +44,12 @@ class Recorder(Interceptor):
         output = self.original(*inputs, **options)
         if self.gate is not None and not self.gate.is_open:
             return output
-        feature = output[0] if isinstance(output, tuple) else output
+        feature = output[0] if isinstance(output, tuple) and output else output
+        if not isinstance(feature, Tensor):
+            raise CalibrationError(
+                f"a block returns {type(output).__name__}, whose change cannot be measured; name blocks that return a "
+                "tensor, or a tuple that begins with one"
+            )
         self.outputs.append(feature.detach().clone())  # the policy may write into its output later
         self.contexts.append(None if self.run is None else self.run.context)
         return output

@@ -277,10 +277,10 @@ def _target(output: Path | None, default: Path) -> Path:
     """Where a command writes; tried before minutes of work.
 
     Raises:
-        FileError: It cannot be written.
+        FileError: It cannot be written, or would replace what is no file of `bac`.
     """
     target = output or default
-    probe(target)
+    following.check_target(target, default.name)
     return target
 
 

@@ -25,8 +25,8 @@ from bac.cli.episodes import Player
 from bac.cli.terminal import INTERRUPTED, errors_in_one_line
 from bac.denoising import Denoising, load
 from bac.errors import BacError
-from bac.files import probe
 from bac.plan.replay import Replay, replay_named
+from bac.tuning.bench import Quantiles
 from bac.tuning.comparison import Comparison
 from bac.tuning.side_by_side import play_all
 from bac.tuning.standings import Contender
@@ -91,8 +91,9 @@ def compare(
         raise typer.BadParameter(f"--output: must end in .json, got {target}; the picture and the log lie beside it")
     with errors_in_one_line():
         episodes.check_quantity(quantity)
-        for path in filter(None, (target, take)):
-            probe(path)  # before minutes of work
+        following.check_target(target, COMPARISON_NAME)
+        if take is not None:
+            following.check_target(take, "bac.json")
         # On a GPU episodes are replayed, too; a CPU makes the same actions, and recording for every group takes longer.
         replay = replay_named(executor)
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
@@ -104,12 +105,15 @@ def compare(
             num_episodes=num_episodes, replay=replay if torch.device(device).type == "cuda" else False,
         ) as play:  # fmt: skip
             ways = _ways(loaded, ways_in_files(file, policy_path), steps, no_rivals, log, replay)
-            latencies = Clock(loaded, replay, rounds, progress=True)({**ways.by_name, _BY_PYTORCH: None})
             before = log.count(ways.by_name.values(), seeds)
+            is_whole = before == len(ways.by_name) * num_episodes
+            latencies = _timed_before(target, ways, executor) if is_whole and take is not None else None
+            if latencies is None:
+                latencies = Clock(loaded, replay, rounds, progress=True)({**ways.by_name, _BY_PYTORCH: None})
             typer.echo(f"{len(ways.by_name)} ways, {num_episodes} episodes each; {before} were played before")
             results = _played(play, ways.by_name, seeds, batch_size, log)
         contenders = tuple(ways.contender(name, latencies[name], results[name]) for name in ways.by_name)
-        facts = _facts(policy_path, env, settings, seeds[0], device)
+        facts = _facts(policy_path, env, settings, seeds[0], device) | {"executor": executor}
         compared = Comparison(contenders, latencies[_BY_PYTORCH], quantity, margin, facts)
         compared.save(target)
         typer.echo(f"\n{compared}\n\n{_pictured(compared, target.with_suffix('.png'))}\nwritten to {target}")
@@ -155,6 +159,18 @@ def _ways(
     return ways_to_compare(host, files, steps, matching)
 
 
+def _timed_before(target: Path, ways: Ways, executor: str) -> dict[str, Quantiles] | None:
+    """Latencies of the table that is there, if it is of these ways: what it said is what is taken."""
+    try:
+        found = Comparison.load(target)
+    except BacError:
+        return None
+    facts = found.facts or {}
+    if facts.get("executor") != executor or [way.name for way in found.contenders] != list(ways.by_name):
+        return None
+    return {**{way.name: way.latency for way in found.contenders}, _BY_PYTORCH: found.by_pytorch}
+
+
 def _played(
     play: Player, ways: Mapping[str, Denoising], seeds: range, at_once: int, log: EpisodeLog
 ) -> dict[str, tuple[float, ...]]:
@@ -184,7 +200,7 @@ def _taken(best: Contender | None, ways: Ways, loaded: checkpoint.Checkpoint, ta
         return f"LeRobot's commands follow it already: {followed}"
     if take is None:
         return f"Type the line again with --take {followed}, and LeRobot's commands follow it"
-    kept = take.with_suffix(".before.json")
+    kept = following.unused(take.with_suffix(".before.json"))
     was_there = f"; what was there is kept as {shutil.copy(take, kept)}" if take.is_file() else ""
     signed = replace(way, fingerprint=way.fingerprint or find_host(loaded.policy).fingerprint())
     certificate = following.write(signed, take)

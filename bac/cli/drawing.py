@@ -40,12 +40,15 @@ def drawn(path: Path) -> str:
 def _folder(path: Path) -> object:
     if (path / "config.json").is_file():
         raise BacError(f"{path}: is a policy's folder; type bac doctor --policy-path {path}, or name a file in it")
-    return Calibration.load(path)
+    return Card.load(path) if (path / CARD_NAME).is_file() else Calibration.load(path)
 
 
 def _by_content(path: Path) -> object:
-    """A table of bac compare, or a bac.json, under any name."""
-    return Comparison.load(path) if read_json(path).get("format") == COMPARED else load(path)
+    """A table of bac compare, a report of bac tune, or a bac.json, under any name."""
+    document = read_json(path)
+    if document.get("format") == COMPARED:
+        return Comparison.load(path)
+    return _report(path) if {"chosen", "rows"} <= document.keys() else load(path)
 
 
 def _report(path: Path) -> str:

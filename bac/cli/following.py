@@ -1,12 +1,46 @@
-"""Writes the bac.json that LeRobot's commands follow; a certificate of the one before must not stand beside it."""
+"""Writes the bac.json that LeRobot's commands follow, and loses nothing that lies there."""
 
 from __future__ import annotations
 
+import json
+from itertools import count
 from pathlib import Path
 
 from bac.certificate import CERTIFICATE_NAME, Certificate, file_hash
 from bac.denoising import Denoising
-from bac.errors import ScheduleError
+from bac.errors import FileError, ScheduleError
+from bac.files import probe
+
+_OWN = "bac."  # formats of bac's files begin so
+
+
+def check_target(target: Path, usual: str) -> None:
+    """Try whether a file can be written, before minutes of work.
+
+    Args:
+        target: The file.
+        usual: Its usual name. A file of this name may hold anything; under another name only a file of `bac` is
+            replaced, and not a policy's ``config.json``.
+
+    Raises:
+        FileError: It cannot be written, or would replace something else.
+    """
+    if target.is_file() and target.name != usual and not _is_own(target):
+        raise FileError(f"{target}: is no file of bac, and would be replaced; choose another name")
+    probe(target)
+
+
+def unused(path: Path) -> Path:
+    """The path, or with a number in its name the first that is free."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return path if not path.exists() else next(other for other in numbered if not other.exists())
+
+
+def _is_own(file: Path) -> bool:
+    try:
+        return str(json.loads(file.read_bytes())["format"]).startswith(_OWN)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def write(way: Denoising, target: Path) -> str:
@@ -22,7 +56,7 @@ def write(way: Denoising, target: Path) -> str:
     way.save(target)
     if certificate is None or Certificate.load(certificate).schedule_hash == file_hash(target):
         return ""
-    kept = certificate.replace(certificate.with_name("certificate.before.json"))
+    kept = certificate.replace(unused(certificate.with_name("certificate.before.json")))
     return f"{CERTIFICATE_NAME} is about what {target.name} said before; it is kept as {kept}"
 
 

@@ -26,9 +26,9 @@ from bac.cli.arguments import (
 )  # fmt: skip
 from bac.cli.drawing import PICTURE_NAME, REPORT_NAME
 from bac.cli.terminal import errors_in_one_line
-from bac.files import probe
 from bac.plan.replay import replay_named
 from bac.tuning import Tuned
+from bac.tuning.call import budget_for
 from bac.tuning.closed_loop import Decision, decide
 from bac.tuning.reference import ReferenceName
 
@@ -46,7 +46,9 @@ def tune(
     dataset: Dataset = None,
     dataset_root: DatasetRoot = None,
     target_hz: Annotated[float | None, typer.Option(help="Chunks per second.")] = None,
-    target_latency_s: Annotated[float | None, typer.Option(help="Largest latency of a chunk, p95 [s].")] = None,
+    target_latency_s: Annotated[
+        float | None, typer.Option(help="Largest latency of a chunk in seconds, at the 95th percentile.")
+    ] = None,
     control_hz: Annotated[float | None, typer.Option(help="Control steps per second; with --n-action-steps.")] = None,
     n_action_steps: Annotated[int | None, typer.Option(help="Actions executed of a chunk.")] = None,
     max_action_error: Annotated[float | None, typer.Option(help="Largest action error, instead of a rate.")] = None,
@@ -88,11 +90,16 @@ def tune(
     """
     kept = policy_path / observations.NAME
     _check(env, dataset, kept, num_episodes, margin)
-    replay = replay_named(executor)
     with errors_in_one_line():
+        replay = replay_named(executor)
+        episodes.check_quantity(quantity)
         target = output or policy_path / "bac.json"
-        probe(target)  # before minutes of work
+        following.check_target(target, "bac.json")
         loaded = checkpoint.load(policy_path, device=device, imports=imports)
+        budget_for(
+            loaded.policy, target_latency_s=target_latency_s, target_hz=target_hz, control_hz=control_hz,
+            n_action_steps=n_action_steps, max_action_error=max_action_error,
+        )  # fmt: skip  # said before observations are played
         settings = options.settings(env_option, task)
         batches = _batches(loaded, env, settings, dataset, dataset_root, kept, runs=runs, size=batch_size, seed=seed)
         world = nullcontext() if num_episodes is None else episodes.playing(

@@ -23,8 +23,8 @@ from bac.checks import why_not_replayed
 from bac.denoising import Denoising
 from bac.denoising import load as load_denoising
 from bac.drafts import draft_beside, sweep
-from bac.errors import MismatchError, RunError, UnsupportedPolicyError
-from bac.exported import Card, Noise, load
+from bac.errors import FileError, MismatchError, RunError, UnsupportedPolicyError
+from bac.exported import CARD_NAME, Card, Noise, load
 from bac.exported.card import file_hash
 from bac.exported.metadata import metadata
 from bac.exporting.checking import check_error, chunks_of, error_of, other_observations
@@ -61,7 +61,7 @@ def export(
         policy: A policy, wrapped or not, in eval mode. An unwrapped one is exported as it is configured.
         batch: Preprocessed observations as `policy.predict_action_chunk` takes them. Their tensors become inputs of
             these shapes; everything else is fixed.
-        folder: The folder to write. One that is there is replaced.
+        folder: The folder to write. An export that is there is replaced.
         format: ``pt2``: a program of torch.export, and if `compile` the same compiled by AOTInductor for this machine.
             ``onnx``: for onnxruntime, or TensorRT.
         compile: Compile a ``pt2``, which takes a C++ compiler and minutes.
@@ -80,11 +80,11 @@ def export(
         UnsupportedPolicyError: The policy is no module, or its sampler was not found.
         RunError: The run cannot be recorded, or the file makes other actions.
         BacError: The format is unknown, or a package or the compiler is missing.
-        FileError: The folder cannot be written.
+        FileError: The folder cannot be written, or holds something else than an export.
     """
     target = Path(os.path.realpath(folder))
     check(format, compile=compile)
-    probe(target, folder=True)
+    _check_target(target)
     host, denoising = _checked(policy)
     certificate = None if file is None else _certificate(Path(file), denoising)
     recorded = record(host, batch)
@@ -111,6 +111,13 @@ def export(
         if source is not None:
             copy_processors(source, draft)
         return _checked_card(card.about(draft, written.files), batches, wanted, seed, draft)
+
+
+def _check_target(target: Path) -> None:
+    """Refuse to replace a folder that holds something else than an export: a policy, or somebody's thesis."""
+    probe(target, folder=True)
+    if target.is_dir() and any(target.iterdir()) and not (target / CARD_NAME).is_file():
+        raise FileError(f"{target}: holds other things than an export, and would be replaced; name a folder of its own")
 
 
 def _checked(policy: Any) -> tuple[Host, Denoising]:

@@ -14,13 +14,14 @@ from bac.adapters.host import Host
 from bac.caching.interceptors.patch import stack_on, stacked
 from bac.errors import RunError
 from bac.plan.bounds import tolerance_of
-from bac.plan.build import record_twice, refusing
+from bac.plan.build import refusing
 from bac.plan.codegen import generate
 from bac.plan.executor import Replayer
 from bac.plan.passes import PORTABLE, PORTABLE_FAST, specialise
 from bac.plan.program import Program
 from bac.plan.randomness import RandomState
 from bac.plan.reads import Reads
+from bac.plan.recording import record_twice
 from bac.plan.refusal import Refusal
 from bac.plan.signature import flatten, fresh
 from bac.plan.staleness import Staleness

@@ -12,6 +12,7 @@ might not apply, the run is interpreted.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -50,8 +51,8 @@ def record(policy: Any, batch: Any, **options: Any) -> Plan:
     replayer = _replayer(policy)
     host = find_host(policy, replayer.blocks)  # anew: its `predict` must meet the interceptors
     if replayer.has_fallback:
-        _record(replayer, host, dict(batch), options, fallback=True)
-    return _record(replayer, host, dict(batch), options, fallback=False)
+        _record(replayer, host, copy(batch), options, fallback=True)
+    return _record(replayer, host, copy(batch), options, fallback=False)
 
 
 def _record(replayer: Replayer, host: Host, batch: Any, options: dict[str, Any], *, fallback: bool) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,59 +17,18 @@ from bac.plan.codegen import Function, generate
 from bac.plan.cuda import GraphedReplay
 from bac.plan.inductor import compile_pieces
 from bac.plan.passes import BETWEEN, CAUTIOUS, COMPILED, EXACT, FAST, Pass, specialise
-from bac.plan.peeks import Peeks
 from bac.plan.plan import Plan, Stage
 from bac.plan.program import Program
-from bac.plan.randomness import RandomState, other_numbers
+from bac.plan.randomness import RandomState
 from bac.plan.reads import Reads
+from bac.plan.recording import Recording, record_twice
 from bac.plan.refusal import Postponed, Refusal
 from bac.plan.replay import Replay
-from bac.plan.returned import Returned, distance, same, tensors_in
-from bac.plan.signature import flatten, fresh, replace_leaves
+from bac.plan.returned import same, tensors_in
+from bac.plan.signature import flatten, fresh
 from bac.plan.staleness import Spot, Staleness
+from bac.plan.state import Writes
 from bac.plan.surroundings import as_recorded, no_collection
-from bac.plan.tape import Tape, difference
-
-_FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-_NEEDS_GRADIENTS = "does not require grad"  # PyTorch, of a run that differentiates, as real-time chunking does
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A denoising run, made twice on the same draws: interpreted without a tape, then recorded on tape.
-
-    The interpreted one is the reference, because a tape may change roundings: under a tape, PyTorch takes other paths
-    through composite operators.
-
-    Attributes:
-        leaves: The run's arguments, flattened.
-        before: State of its generators before the run.
-        outputs: Tensors that the interpreted run computed.
-        returned: What else it returned.
-        tape: The tape of the recorded run.
-        taped: Tensors that the recorded run computed.
-    """
-
-    leaves: Sequence[Any]
-    before: RandomState
-    outputs: Sequence[Tensor]
-    returned: Returned
-    tape: Tape
-    taped: Sequence[Tensor]
-
-    def seconds(self, replay: Function) -> float:
-        """Replay on the same draws and return the time it takes [s]."""
-        self.before.restore()
-        started = time.perf_counter()
-        for output in replay(self.leaves):
-            if output.device.type == "cuda":
-                torch.cuda.synchronize(output.device)
-        return time.perf_counter() - started
-
-    def error_of(self, replay: Function) -> float:
-        """Replay on the same draws; return the largest difference to an output, relative to its largest number."""
-        self.before.restore()
-        return distance(list(self.outputs), list(replay(self.leaves)))
 
 
 @dataclass(frozen=True)
@@ -125,7 +84,8 @@ def build(
 
     The call is interpreted for the caller, then repeated on tape. Both happen again on other numbers. The two tapes
     must hold the same program, and the specialised program must reproduce the interpreted outputs: bit for bit if
-    `replay.exact`, within `bac.plan.bounds` otherwise.
+    `replay.exact`, within `bac.plan.bounds` otherwise. Afterwards the policy remembers what it remembered after the
+    caller's run (`bac.plan.state`).
 
     Args:
         sampler: Makes one denoising run, with the interceptors on.
@@ -145,14 +105,16 @@ def build(
     started = time.perf_counter()
     arguments = fresh((args, options))  # before the run, which may write into a batch
     leaves, reads = flatten(arguments)[0], Reads()
-    before = RandomState(leaves)
+    before, writes = RandomState(leaves), Writes(leaves)
     with reads.noting():
         output = sampler(*args, **options)
     if any(bool(tensor.isnan().any()) for tensor in tensors_in(output)):
         return Postponed("its actions are not numbers (NaN), so a later chunk is recorded"), output
     if (plan := earlier()) is not None:
         return plan, output
-    after = RandomState(leaves)
+    if writes.happened():
+        return Refusal("it writes into an argument"), output
+    after, staleness = RandomState(leaves), None
     try:
         with no_collection(), refusing():
             watched = (*held, *leaves)  # of an argument that is an object, attributes may change
@@ -162,8 +124,12 @@ def build(
                 compiled = _compile(program, recordings, replay)
         return compiled.plan(staleness, recordings[0], build_s=time.perf_counter() - started), output
     except Refusal as refusal:
+        if staleness is None:
+            return refusal, output
         return _judged(refusal, sampler, arguments, before, output), output
     finally:
+        if staleness is not None:
+            staleness.state.put_back()
         after.restore()  # for the caller, one run was made
 
 
@@ -179,84 +145,12 @@ def _judged(refusal: Refusal, sampler: Callable[..., Any], arguments: Any, befor
             before.restore()
             positional, keywords = fresh(arguments)
             outputs.append(sampler(*positional, **keywords))
-    except _FAILURES:
+    except Exception:  # whatever a policy raises at a run that is not the caller's
         return refusal
     first, second, third = outputs
     if same(first, second) or not same(second, third):
         return refusal
     return Postponed("its first call differs from the next ones, so a later chunk is recorded", was_tried=True)
-
-
-def record_twice(
-    sampler: Callable[..., Any], staleness: Staleness, arguments: Any, before: RandomState, output: Any
-) -> tuple[Program, tuple[Recording, Recording]]:
-    """Record a call with known output, and one more on other numbers. Returns the program and both recordings."""
-    first = _record(sampler, staleness, arguments, before, output)
-    peeked = _peeked(sampler, staleness, arguments, before)
-    first.tape.pinned |= peeked
-    program = first.tape.program(first.taped)
-    replacements = iter(other_numbers(first.leaves))
-    others = replace_leaves(arguments, lambda _: next(replacements))
-    other_before = RandomState(flatten(others)[0])
-    positional, keywords = fresh(others)
-    try:
-        other_output = sampler(*positional, **keywords)
-    except _FAILURES as error:
-        raise Refusal(f"a second run, on other numbers, failed ({error})") from error
-    second = _record(sampler, staleness, others, other_before, other_output)
-    second.tape.pinned |= peeked
-    second.tape.program(second.taped)
-    if first.returned.key != second.returned.key:
-        raise Refusal("what it returns beside tensors depends on its arguments")
-    if reason := difference(first.tape, second.tape):
-        raise Refusal(reason)
-    staleness.settle(first.tape.borrowed.values())  # after the runs, which replace some objects themselves
-    return program, (first, second)
-
-
-def _record(
-    sampler: Callable[..., Any], staleness: Staleness, arguments: Any, before: RandomState, output: Any
-) -> Recording:
-    leaves, _ = flatten(arguments)
-    returned = Returned.of(output, leaves)
-    for mode in (torch.inference_mode, torch.no_grad):  # composite operators arrive whole only in the first
-        positional, keywords = fresh(arguments)
-        before.restore()
-        try:
-            with mode(), Tape(leaves, staleness.tensors) as tape:
-                taped = sampler(*positional, **keywords)
-            if Returned.of(taped, leaves).key != returned.key:
-                raise Refusal("what it returns beside tensors differs from run to run")
-            return Recording(leaves, before, returned.computed(output), returned, tape, returned.computed(taped))
-        except _FAILURES as error:
-            failure = error
-            if _NEEDS_GRADIENTS not in str(error):
-                break
-    raise Refusal(f"a second run failed ({failure})") from failure
-
-
-def _peeked(sampler: Callable[..., Any], staleness: Staleness, arguments: Any, before: RandomState) -> set[int]:
-    """Positions of the arguments whose numbers a run reads past the operators.
-
-    Raises:
-        Refusal: It reads what depends on other arguments or on noise.
-    """
-    found: list[str] = []
-    leaves, _ = flatten(arguments)
-    tape = Tape(leaves, staleness.tensors)
-    for look in (Peeks(lambda _, reader: found.append(reader)), Peeks(tape.peek)):
-        positional, keywords = fresh(arguments)
-        before.restore()
-        try:
-            with torch.inference_mode(), tape if found else nullcontext(), look:
-                sampler(*positional, **keywords)
-        except _FAILURES:
-            return set()  # a run that needs gradients, say
-        if not found:
-            return set()
-    if tape.refusal is not None:
-        raise tape.refusal
-    return tape.pinned
 
 
 def _compile(program: Program, recordings: Sequence[Recording], how: Replay) -> Compiled:
@@ -323,5 +217,7 @@ def refusing() -> Iterator[None]:
     """Turn whatever fails into a refusal: the run itself was made."""
     try:
         yield
-    except _FAILURES as error:
+    except Refusal:
+        raise
+    except Exception as error:
         raise Refusal(f"it cannot be specialised ({error!r})") from error

@@ -14,9 +14,11 @@ from collections.abc import Collection, Iterable
 from types import CodeType
 from typing import Any
 
+import numpy as np
+
 from bac.plan.places import Place
 
-_NUMBERS = (bool, int, float)
+_NUMBERS = (bool, int, float, complex, np.generic)
 _HARMLESS = ("STORE_ATTR", "STORE_SUBSCR", "POP_TOP", "FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC")
 _ON_THE_WAY = ("LOAD_", "BINARY_", "INPLACE_", "UNARY_", "COPY", "DUP_", "SWAP", "ROT_", "CACHE", "EXTENDED_ARG")
 
@@ -33,8 +35,8 @@ def counter(before: Iterable[Place], now: Iterable[Place], codes: Collection[Cod
     for place in now:
         for name, value in place.named():
             old = was.get((place.key, name))
-            moved_on = type(value) in _NUMBERS and type(old) is type(value) and old != value == value  # no NaN
-            if moved_on and any(_decides(code, name) for code in codes):
+            is_number = isinstance(value, _NUMBERS) and type(old) is type(value)
+            if is_number and old != value == value and any(_decides(code, name) for code in codes):  # no NaN
                 return f"{place.path}.{name} (it went from {old} to {value})"
     return None
 

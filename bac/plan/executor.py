@@ -106,6 +106,8 @@ class Replayer(Interceptor):
         if plan is None:
             if key.numbers and any(other.kind == key.kind for other in list(self._plans)):
                 self._tell("Python reads other numbers from its arguments than in the run that was recorded")
+            elif not self.sights and self._plans and all(other.kind != key.kind for other in list(self._plans)):
+                self._tell("no plan was recorded ahead for arguments of these shapes and types: bac.plan.record")
             output = self.original(*args, **options)
             self._take_back(key)
             return output
@@ -142,10 +144,8 @@ class Replayer(Interceptor):
         """
         self._refused.clear()
         self._told.clear()
-        (sights, self.sights), (orders, self.run.orders_ahead) = (
-            (self.sights, 1),
-            (self.run.orders_ahead, Orders(fallback)),
-        )
+        sights, orders = self.sights, self.run.orders_ahead
+        self.sights, self.run.orders_ahead = 1, Orders(fallback)
         self.on_demand = True
         try:
             yield

@@ -72,7 +72,7 @@ class Place:
     @property
     def is_complete(self) -> bool:
         """Whether a new or a lost name always shows in the number of entries or in a failing look-up."""
-        return self._has_items or (not self.free and self.known == frozenset(self.names))
+        return self.has_items or (not self.free and self.known == frozenset(self.names))
 
     @property
     def is_whole(self) -> bool:
@@ -107,7 +107,7 @@ class Place:
         if self.known is not None and other.known is not None:
             free |= self.known ^ other.known
         kept = [n for n, value in self.named() if n in was and was[n] is value and n not in free]
-        if self._has_items:
+        if self.has_items:
             return None if free or len(kept) < len(self.names) else self
         if not kept and self.known is None:
             return None
@@ -124,7 +124,7 @@ class Place:
         The name is None if an item has none.
         """
         holder = mapping_of(self.holder)
-        if self._has_items:
+        if self.has_items:
             yield from self._changed_items(holder)
             return
         known = self.known is not None
@@ -149,7 +149,7 @@ class Place:
 
     def with_notes(self) -> Place:
         """The same, after Python has noted something on a class."""
-        if self.known is None or self._has_items:
+        if self.known is None or self.has_items:
             return self
         return replace(self, known=self.known | _NOTES.intersection(mapping_of(self.holder)))
 
@@ -159,7 +159,7 @@ class Place:
         return (present ^ (self.known or frozenset())) - _NOTES
 
     @property
-    def _has_items(self) -> bool:
+    def has_items(self) -> bool:
         """Whether its names are numbers of items."""
         return self.get is tuple or self.get is _VALUES
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -32,17 +32,40 @@ class RandomState:
             torch.cuda.set_rng_state(state, device)
 
 
-def other_numbers(leaves: Sequence[Any], seed: int = 0) -> list[Any]:
+def other_numbers(leaves: Sequence[Any], seed: int = 0, *, whole: Collection[int] = ()) -> list[Any]:
     """Arguments that differ from `leaves` in nothing but numbers: noise added to tensors, generators seeded anew.
 
     Leaves that are the same object stay the same object.
+
+    Args:
+        leaves: Arguments, flattened.
+        seed: Seeds the numbers.
+        whole: Positions of tensors of whole numbers or truth values that change, too. Each has numbers that were in it:
+            words in another order, a picture with some twice, a mask with more or fewer that are true.
     """
     source = Generator().manual_seed(seed)
     made: dict[int, Any] = {}
-    return [made.setdefault(id(leaf), _other(leaf, source, seed + place)) for place, leaf in enumerate(leaves)]
+    return [
+        made.setdefault(id(leaf), _other(leaf, source, seed + place, place in whole))
+        for place, leaf in enumerate(leaves)
+    ]
 
 
-def _other(leaf: Any, source: Generator, seed: int) -> Any:
+def whole_numbers(leaves: Sequence[Any]) -> set[int]:
+    """Positions of the tensors of whole numbers or truth values, as far as they can be other ones."""
+    return {
+        place
+        for place, leaf in enumerate(leaves)
+        if isinstance(leaf, Tensor)
+        and leaf.layout == torch.strided
+        and leaf.numel() > 1
+        and not (leaf.is_floating_point() or leaf.is_complex())
+    }
+
+
+def _other(leaf: Any, source: Generator, seed: int, changes: bool) -> Any:
+    if changes:
+        return torch.empty_like(leaf).copy_(_shuffled(leaf.reshape(-1), source).reshape(leaf.shape))
     if isinstance(leaf, Generator):
         return Generator(leaf.device).manual_seed(seed)
     if isinstance(leaf, Tensor) and leaf.is_floating_point():
@@ -50,3 +73,13 @@ def _other(leaf: Any, source: Generator, seed: int) -> Any:
         changed = torch.empty_like(leaf)  # keeps the strides, which a plan depends on
         return changed.copy_(leaf + 0.1 * noise.to(leaf.device, leaf.dtype))
     return leaf
+
+
+def _shuffled(values: Tensor, source: Generator) -> Tensor:
+    count = len(values)
+    if values.dtype not in (torch.bool, torch.uint8):  # words, places, sizes: some may have to differ
+        return values[torch.randperm(count, generator=source).to(values.device)]
+    drawn = values[torch.randint(count, (count,), generator=source).to(values.device)]
+    if values.dtype is torch.bool and drawn.sum() == values.sum():
+        drawn[0] = ~drawn[0]
+    return drawn

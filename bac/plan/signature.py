@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from bac.caching.interceptors.nested import like
 from bac.plan.settings import settings
 
 Leaves = tuple[Any, ...]
@@ -38,21 +40,11 @@ def flatten(argument: Any) -> tuple[list[Any], Hashable]:
 def replace_leaves(argument: Any, replace: Callable[[Any], Any]) -> Any:
     """The same structure with every leaf replaced."""
     if isinstance(argument, Mapping):
-        return _like(argument, {name: replace_leaves(part, replace) for name, part in argument.items()})
+        return like(argument, {name: replace_leaves(part, replace) for name, part in argument.items()})
     if isinstance(argument, (tuple, list)):
         parts = [replace_leaves(part, replace) for part in argument]
         return type(argument)(*parts) if hasattr(argument, "_fields") else type(argument)(parts)
     return replace(argument)
-
-
-def _like(argument: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    """A mapping of the argument's class with other items: samplers may read those as attributes."""
-    if type(argument) is dict or not isinstance(argument, MutableMapping):
-        return items
-    made = copy.copy(argument)
-    for name, part in items.items():
-        made[name] = part
-    return made
 
 
 def fresh(argument: Any) -> Any:
@@ -100,8 +92,14 @@ def numbers(leaves: Sequence[Any], places: Sequence[int]) -> Hashable:
 
 
 def _value(leaf: Any) -> Hashable:
-    """The leaf, or what tells it apart: 0.0 equals -0.0, and NaN not even itself."""
+    """The leaf, or what tells it apart: 0.0 equals -0.0, and NaN not even itself.
+
+    Of an object that equals only itself it is a weak reference: keys are kept, and pictures may lie in the object.
+    """
     if isinstance(leaf, (float, complex)):
         return repr(leaf)
     hash(leaf)  # raises here, as documented, rather than at the caller's look-up
+    if getattr(type(leaf), "__hash__", None) is object.__hash__:
+        with suppress(TypeError):  # some classes take no weak reference
+            return weakref.ref(leaf)
     return leaf  # type: ignore[no-any-return]

@@ -31,6 +31,7 @@ from bac.plan.counters import counter
 from bac.plan.places import Place
 from bac.plan.reads import IMPLICIT, Reads
 from bac.plan.refusal import Refusal
+from bac.plan.state import State
 from bac.plan.walk import Walk
 from bac.plan.watch import Watch
 from bac.plan.weights import Weights
@@ -66,6 +67,7 @@ class Staleness:
     Attributes:
         tensors: Every tensor that lies in a watched place.
         weights: The weights that the recorded run read.
+        state: What modules, `held` and what lies in them remembered at the first look.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class Staleness:
         self._ignored = ignored
         self._look = partial(_places, owner, held, swapped, self.reads)
         self._names = self.reads.names
-        self._watch = Watch(self._look())
+        places, num_own = self._look()
+        self._watch = Watch(places)
+        self.state = State(places[:num_own])
         self.weights: list[Tensor] = []
         self._weights = Weights()
         self.tensors = [t for place in self._watch.places for value in place.values for t in _tensors(value)]
@@ -93,7 +97,7 @@ class Staleness:
             Refusal: The runs count something, and decide by it.
         """
         before = {place.key: place for place in self._watch.places}
-        now = [place for place in self._look() if place.key in before]
+        now = [place for place in self._look()[0] if place.key in before]
         if (found := counter(before.values(), now, self.reads.codes.keys())) is not None:
             raise Refusal(f"every run changes a number that the next run reads: {found}; a replay would not count")
         kept = [place.within(before[place.key], self._ignored) for place in now]
@@ -142,11 +146,13 @@ def _is_implicit(name: Any) -> bool:
 
 def _places(
     owner: nn.Module, held: Sequence[object], swapped: Sequence[tuple[object, str]], reads: Reads
-) -> list[Place]:
+) -> tuple[list[Place], int]:
+    """All places, and how many of them, the first ones, belong to the modules and to what is held."""
     walk = Walk(reads, swapped)
     walk.module(type(owner).__name__, owner)
     for thing in held:
         walk.thing(type(thing).__name__, thing, depth=0)
+    num_own = len(walk.places)
     walk.variables(reads)
     walk.classes()
-    return walk.places
+    return walk.places, num_own

@@ -297,7 +297,10 @@ _NOTHING = torch.empty(0)
 
 
 def difference(first: Tape, second: Tape) -> str | None:
-    """Compare two recordings of a run on different arguments. Returns how the programs differ, or `None`."""
+    """Compare two recordings of a run on different arguments. Returns how the programs differ, or `None`.
+
+    What else they read, `stranger` compares.
+    """
     if len(first.instructions) != len(second.instructions):
         counts = f"{len(first.instructions)} and {len(second.instructions)}"
         return f"its control flow depends on its arguments ({counts} operators in two runs)"
@@ -306,6 +309,13 @@ def difference(first: Tape, second: Tape) -> str | None:
             return f"its control flow depends on its arguments (operator {place}, {one.operator}, differs in two runs)"
     if first.pinned != second.pinned:
         return "its control flow depends on its arguments (Python reads other ones in two runs)"
+    return None
+
+
+def stranger(first: Tape, second: Tape) -> str | None:
+    """What two recordings of one program read that is no argument and that a plan cannot hold; `None` if nothing."""
+    if found := second.strangers.keys() - first.strangers.keys():
+        return f"it reads a tensor {list(second.strangers[min(found)].shape)} that every run replaces"
     for value, tensor in first.strangers.items():
         if second.strangers.get(value) is tensor:
             return f"it reads a tensor {list(tensor.shape)} that is neither argument, parameter nor buffer"

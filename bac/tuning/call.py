@@ -91,15 +91,10 @@ def tune(
         CalibrationError: There are too few observations, or the policy is wrapped.
         ScheduleError: `reference` is ``flow``, and the policy follows none.
     """
-    asked: dict[str, Any] = {
-        "target_latency_s": target_latency_s,
-        "target_hz": target_hz,
-        "max_action_error": max_action_error,
-        "control_hz": control_hz,
-        "n_action_steps": n_action_steps,
-    }
-    is_open = all(value is None for value in asked.values()) and find_host(policy).flow is not None
-    budget = Budget.of_steps(DEFAULT_STEPS) if is_open else Budget.of(**asked, margin=margin)
+    budget = budget_for(
+        policy, target_latency_s=target_latency_s, target_hz=target_hz, max_action_error=max_action_error,
+        control_hz=control_hz, n_action_steps=n_action_steps, margin=margin,
+    )  # fmt: skip
     if isinstance(batches, Mapping):
         raise CalibrationError("batches: must be an iterable of observation batches, got one batch; pass [batch]")
     fit, held_out = split(list(batches))
@@ -107,3 +102,14 @@ def tune(
     check_precisions(precisions, bench, budget)
     with tqdm(desc="tune", unit="trial", disable=not progress) as bar:
         return Tuner(bench, budget, tuple(sweeps), rounds, evaluations, tuple(precisions), bar).run()
+
+
+def budget_for(policy: Any, *, margin: float = 0.1, **asked: Any) -> Budget:
+    """The budget that is asked for, as `tune` takes it; a flow-matching policy needs none.
+
+    Raises:
+        BudgetError: None is given to a policy that is no flow, or several, or a value is out of range.
+    """
+    if all(value is None for value in asked.values()) and find_host(policy).flow is not None:
+        return Budget.of_steps(DEFAULT_STEPS)
+    return Budget.of(**asked, margin=margin)

@@ -118,6 +118,8 @@ def test_a_command_that_writes_the_file_anew_keeps_its_certificate_elsewhere(cer
     assert said == f"certificate.json is about what bac.json said before; it is kept as {kept}"
     assert Certificate.beside(path) is None and Certificate.load(kept) == certificate
     assert bac.load(path) == other
+    replace(certificate, schedule_hash=file_hash(path)).save(stands)
+    assert following.write(same, path).endswith("certificate.before-2.json")  # nothing is lost
 
 
 def test_a_certificate_that_cannot_be_read_stays_where_it_is(path):

@@ -111,6 +111,18 @@ def test_doctor_says_of_a_bac_json_that_cannot_be_read_that_it_does_not_fit(dama
 COMMANDS = ["calibrate", "guard", "tune"]
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "compare"])
+def test_a_checkpoint_s_own_file_is_never_replaced(damaged, command, monkeypatch):
+    monkeypatch.setattr(checkpoint, "load", lambda *_, **__: pytest.fail("loaded first"))
+    uniform((0, 3)).save(damaged / "bac.json")
+    config = damaged / "config.json"
+    before = config.read_text()
+    more = ["--file", str(damaged / "bac.json")] if command == "guard" else []
+    result = run(command, "--policy-path", damaged, "--env", "pusht", "--output", config, *more)
+    assert "config.json: is no file of bac, and would be replaced; choose another name" in only_line(result)
+    assert config.read_text() == before
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_target_that_cannot_be_written_is_said_before_the_policy_is_loaded(dit, command, tmp_path, monkeypatch):
     def full(descriptor: int) -> None:
@@ -136,7 +148,7 @@ def test_ctrl_c_leaves_files_as_they_were_and_is_one_sentence(dit, command, tmp_
     before = (tmp_path / "bac.json").read_bytes()
     for name in ("survey_in", "observations_in"):
         monkeypatch.setattr(measure, name, stopped)
-    more = ["--num-updates", "2"] if command == "calibrate" else []
+    more = {"calibrate": ["--num-updates", "2"], "guard": [], "tune": ["--target-hz", "25"]}[command]
     more += ["--file", str(tmp_path / "bac.json")] if command == "guard" else ["--output", str(tmp_path / "bac.json")]
     result = run(command, "--policy-path", dit, "--env", "pusht", *more)
     assert result.exit_code == 130 and "Traceback" not in result.output

@@ -221,10 +221,13 @@ def test_episodes_decide_and_a_certificate_says_what_they_showed(dit, tmp_path):
         (["--dataset", "some/where", "--episodes", "3"], "name it with --env"),
         ([*PUSHT, "--episodes", "3", "--margin", "2"], "must be in (0, 1)"),
         ([*PUSHT, "--episodes", "3", "--quantity", "joy"], "must be one of success, score"),
+        ([*PUSHT, "--control-hz", "30"], "needs n_action_steps"),
+        ([*PUSHT, "--executor", "joy"], "executor: must be"),
     ],
 )
 def test_episodes_that_cannot_be_played_are_refused_before_the_search(dit, options, sentence, monkeypatch):
     monkeypatch.setattr(bac, "tune", lambda *_, **__: pytest.fail("it searched"))
+    monkeypatch.setattr(measure, "observations_in", lambda *_, **__: pytest.fail("it played"))
     result = run("tune", "--policy-path", dit, *options, *TUNE)
     assert result.exit_code != 0
     assert sentence in " ".join(result.output.replace("│", " ").split())

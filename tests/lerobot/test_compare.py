@@ -15,6 +15,7 @@ import bac
 from bac.certificate import Certificate, file_hash
 from bac.cli import checkpoint as checkpoints
 from bac.cli import episodes
+from bac.cli.contenders import Clock
 from bac.cli.episode_log import EpisodeLog
 from bac.errors import BacError
 from bac.tuning.comparison import Comparison
@@ -124,6 +125,7 @@ def test_what_the_verdict_names_is_written_where_lerobot_follows_it(policy, monk
     verdict = "shown", "pusht", "tuned", "the policy itself", "score", 61, 0.0, -0.04, 0.04, 0.05, 0.95, 0
     hashes = file_hash(followed), file_hash(policy / "model.safetensors")
     Certificate(*verdict, *hashes, "", "", "").save(policy / "certificate.json")
+    monkeypatch.setattr(Clock, "__call__", lambda *_: pytest.fail("it timed again, and might name another way"))
     result = run(*line, "--take", followed)
     assert result.exit_code == 0 and f"2 steps of DPM-Solver++: written to {followed}" in result.output
     assert (policy / "bac.before.json").read_text() == before  # nothing is lost

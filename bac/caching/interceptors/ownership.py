@@ -19,6 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
+from bac.caching.interceptors.nested import tensors_within
+
 logger = logging.getLogger(__name__)
 
 Lent = list[tuple[Tensor, int]]  # a tensor that the policy holds, and its number of writes
@@ -66,11 +68,8 @@ class Ownership:
         self.copies = self._writes or (self.copies and (self._blind or not self._lent))
 
     def _counted(self, output: Any) -> Iterator[Tensor]:
-        if isinstance(output, Tensor):
-            if output.is_inference():
+        for tensor in tensors_within(output):
+            if tensor.is_inference():
                 self._blind = True
             else:
-                yield output
-        elif isinstance(output, (tuple, list)):
-            for part in output:
-                yield from self._counted(part)
+                yield tensor

@@ -210,7 +210,7 @@ def test_a_policy_that_decides_during_the_run_is_refused(tmp_path):
 def test_an_export_that_is_interrupted_leaves_the_old_folder_and_nothing_else(fitted, tmp_path, monkeypatch):
     policy, _ = fitted
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("old")
+    (tmp_path / "out" / "card.json").write_text("old")
 
     def stop(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
@@ -218,7 +218,7 @@ def test_an_export_that_is_interrupted_leaves_the_old_folder_and_nothing_else(fi
     monkeypatch.setitem(formats.FORMATS, "pt2", stop)
     with pytest.raises(KeyboardInterrupt):
         bac.export(policy, observations(1), tmp_path / "out", compile=False)
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "card.json"]
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_run_is_recorded(fitted, tmp_path):
@@ -267,6 +267,13 @@ def test_a_card_that_says_other_inputs_than_the_file_takes_is_refused(fitted, tm
     (tmp_path / "out" / "card.json").write_text(json.dumps(document))
     with pytest.raises(bac.BacError, match=words):
         bac.exported.load(tmp_path / "out")
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(fitted, tmp_path):
+    (tmp_path / "thesis.txt").write_text("two years")
+    with pytest.raises(FileError, match="holds other things than an export, and would be replaced"):
+        bac.export(fitted[0], observations(1), tmp_path, compile=False)
+    assert (tmp_path / "thesis.txt").read_text() == "two years"
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,11 +13,18 @@ import bac
 import bac.plan
 from bac.caching.block import BlockKind
 from bac.caching.estimators import Hold, Residual, Taylor
+from bac.caching.interceptors.nested import map_tensors
 from bac.caching.interceptors.ownership import Ownership
+from bac.errors import CalibrationError
 from tests.bac.models import Tick, TinyTransformerPolicy, obs, sweep
 
 STEPS = 7
 FIRST = bac.Replay(record="first")
+
+
+class Pair(NamedTuple):
+    first: Tensor
+    second: Any
 
 
 class InPlace(nn.TransformerDecoderLayer):
@@ -99,6 +109,55 @@ def chunk(policy: nn.Module, mode=torch.no_grad) -> float:
 def test_a_block_named_by_hand_may_be_written_to(mode):
     policy = stream()
     assert [chunk(policy, mode) for _ in range(3)] == [4 * 1, 4 * 2, 4 * 3]
+
+
+class Named(nn.Module):
+    """A branch that returns its tensor in a dictionary, or in something else."""
+
+    def __init__(self, kind) -> None:
+        super().__init__()
+        self.tick, self.kind = Tick(), kind
+
+    def forward(self, x: Tensor):
+        return self.kind(h=self.tick(x))
+
+
+class Picking(nn.Module):
+    """The tensor of a `Named`."""
+
+    def __init__(self, kind) -> None:
+        super().__init__()
+        self.named = Named(kind)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.named(x)["h"]
+
+
+class OfNames(Stream):
+    def __init__(self, kind) -> None:
+        super().__init__()
+        self.branch = Picking(kind)
+        self.eval()
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_a_block_that_returns_a_dictionary_may_be_written_to(kind):
+    policy = OfNames(kind)
+    block = bac.Block("branch", BlockKind.FEED_FORWARD, 0, policy.branch.named)
+    bac.wrap(policy, bac.Schedule(4, {"branch": (0,)}), blocks=[block], replay=False)
+    assert [chunk(policy) for _ in range(3)] == [4 * 1, 4 * 2, 4 * 3]
+
+
+def test_a_block_whose_change_cannot_be_measured_is_refused_in_a_sentence():
+    policy = OfNames(dict)
+    block = bac.Block("branch", BlockKind.FEED_FORWARD, 0, policy.branch.named)
+    with pytest.raises(CalibrationError, match="a block returns dict, whose change cannot be measured"):
+        bac.calibrate(policy, [{"obs": torch.zeros(2, 1)}], blocks=[block], progress=False)
+
+
+def test_a_named_tuple_stays_one():
+    made = map_tensors(torch.neg, Pair(torch.ones(1), [torch.ones(1), None]))
+    assert type(made) is Pair and (made.first.item(), made.second[0].item(), made.second[1]) == (-1.0, -1.0, None)
 
 
 def test_a_policy_that_begins_to_write_has_the_spoilt_feature_computed_anew_once():
