@@ -5,7 +5,8 @@ device, its weights are final, and the observation is a real one. The preparatio
 
 1. records the denoising run (`bac.plan`), which checks the plan on this observation and on other numbers,
 2. runs the untouched policy and the wrapped one by turns on this observation, and compares actions and latency,
-3. puts the generators back, so that the first chunk is the one that the policy would have made anyway.
+3. puts the generators back, and what the policy remembers, so that the first chunk is the one that the policy would
+   have made anyway.
 
 Where replay is refused, changes an action or brings no gain, the policy is left as it is, and one line says why.
 """
@@ -36,6 +37,7 @@ from bac.plan.executor import Replayer
 from bac.plan.plan import Plan
 from bac.plan.randomness import RandomState
 from bac.plan.signature import flatten, fresh
+from bac.plan.staleness import state_of
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +125,7 @@ class Preparation(Interceptor):
             "bac: %s is being prepared for replay, which takes as long as some %d chunks %s", self._name, _CHUNKS, LEAVE
         )
         started, before = time.perf_counter(), RandomState(flatten((args, options))[0])
+        state = state_of(self.owner)
         try:
             if self.guidance.is_watched:
                 raise NotPrepared("RTC's debug tracker looks at every step; leave --inference.rtc.debug out")
@@ -130,8 +133,10 @@ class Preparation(Interceptor):
             guided = self._prepare_guided(args, options, before) if self._is_chunked(options) else ""
             self._tell(trial, plan, guided, time.perf_counter() - started)
         except NotPrepared as reason:
+            state.put_back()
             self._leave(str(reason))
         except Exception as error:
+            state.put_back()
             self._leave(f"its preparation failed ({type(error).__name__}: {_brief(error)})")
         else:
             if self._is_chunked(options):
@@ -140,6 +145,7 @@ class Preparation(Interceptor):
                 trial.after.restore()
                 clock.hide(time.perf_counter() - started - trial.wrapped_s)  # all but the time of one chunk
                 return trial.output
+            state.put_back()
         before.restore()
         clock.hide(time.perf_counter() - started)
         return self.original(*args, **self.guidance.fit(options))

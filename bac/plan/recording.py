@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,14 +85,10 @@ def _record_other(
 
     Words in any order, say, may be none that the policy takes. Then they stay as they are.
     """
-    whole = whole_numbers(first.leaves) - first.tape.pinned
-    for changed in (whole, set()) if whole else (set(),):
-        try:
-            return _like_first(sampler, staleness, arguments, first, peeked, changed)
-        except Refusal:
-            if not changed:
-                raise
-    raise AssertionError
+    if whole := whole_numbers(first.leaves) - first.tape.pinned:
+        with suppress(Refusal):
+            return _like_first(sampler, staleness, arguments, first, peeked, whole)
+    return _like_first(sampler, staleness, arguments, first, peeked, ())
 
 
 def _like_first(

@@ -130,6 +130,14 @@ class Staleness:
         return holder in self._names or name in self._names or _is_implicit(name)
 
 
+def state_of(owner: nn.Module) -> State:
+    """What a module and its parts remember; of one that cannot be looked into, nothing."""
+    try:
+        return Staleness(owner).state
+    except Refusal:
+        return State(())
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
     """A tensor, or those in a tuple, which is no place of its own since its items stay."""
     if isinstance(value, Tensor):

@@ -37,12 +37,17 @@ class State:
         self._tensors = [(tensor, _version(tensor), tensor.detach().clone()) for tensor in tensors]
         self._arrays = [(array, array.copy()) for array in values if isinstance(array, np.ndarray)]
         self._generators = [(g, g.get_state()) for g in values if isinstance(g, Generator)]
+        holders = [place.holder for place in places if place.has_items]
+        self._mappings = [(found, list(found.items())) for found in holders if isinstance(found, Mapping)]
 
     def put_back(self) -> None:
         """Make all as it was."""
         for place in self._places:
             with suppress(Exception):  # what cannot be written to was not written to
                 _put_back(place)
+        for mapping, items in self._mappings:
+            with suppress(Exception):
+                _refill(mapping, items)
         with torch.inference_mode():
             for tensor, version, numbers in self._tensors:
                 if version is None or tensor._version != version:
@@ -57,9 +62,9 @@ class State:
 def _put_back(place: Place) -> None:
     holder, values = place.holder, place.values
     if place.has_items:
-        now = tuple(place.get(holder))
-        if len(now) != len(values) or not all(map(is_, now, values)):
-            _refill(holder, values)
+        if not isinstance(holder, Mapping) and not _are_same(tuple(holder), values):
+            holder.clear()
+            holder.update(values) if isinstance(holder, set) else holder.extend(values)
     elif place.is_of_attributes:
         for name, value in place.named():
             if getattr(holder, name, _GONE) is not value:
@@ -72,16 +77,16 @@ def _put_back(place: Place) -> None:
             del mapping[name]
 
 
-def _refill(holder: Any, values: Sequence[Any]) -> None:
-    """Give a list, a deque, a set, or a mapping that is no plain dictionary the items that it had."""
-    if isinstance(holder, Mapping):
-        names = list(holder)  # new ones stand last
-        items = list(zip(names, values, strict=False))
-        holder.clear()  # type: ignore[attr-defined]
-        holder.update(items)  # type: ignore[attr-defined]
-    else:
-        holder.clear()
-        holder.update(values) if isinstance(holder, set) else holder.extend(values)
+def _refill(mapping: Any, items: Sequence[tuple[Any, Any]]) -> None:
+    """Give a mapping that is no plain dictionary the items that it had."""
+    names, values = list(mapping), list(mapping.values())
+    if names != [name for name, _ in items] or not _are_same(values, [value for _, value in items]):
+        mapping.clear()
+        mapping.update(items)
+
+
+def _are_same(now: Sequence[Any], were: Sequence[Any]) -> bool:
+    return len(now) == len(were) and all(map(is_, now, were))
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -159,6 +159,26 @@ def test_if_it_fails_half_way_the_chunks_are_the_same(said, monkeypatch, step, w
     assert bool(list(interceptors(policy))) == (what is not None)
 
 
+def test_what_a_policy_remembers_is_what_its_own_first_chunk_left(said):
+    """Here: how often its denoising loop ran, which decides, so that it is not replayed."""
+
+    def counting(policy):
+        policy.diffusion.num_runs = 0
+        own = type(policy.diffusion).conditional_sample
+
+        def sample(self, *args, **options):
+            self.num_runs += 1
+            return own(self, *args, **options) * (1.0 if self.num_runs < 4 else 0.5)
+
+        policy.diffusion.__class__ = type("Counting", (type(policy.diffusion),), {"conditional_sample": sample})
+        return policy
+
+    own, prepared = counting(small_policy(n_layer=1)), prepared_later(counting(small_policy(n_layer=1)))
+    assert are_equal(chunks(prepared, number=6), chunks(own, number=6))
+    assert "is not replayed" in said()
+    assert prepared.diffusion.num_runs == 6
+
+
 def test_an_error_of_the_policy_itself_reaches_the_caller(policy):
     with torch.inference_mode(), pytest.raises(KeyError):
         policy.predict_action_chunk({})
