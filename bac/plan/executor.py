@@ -106,7 +106,7 @@ class Replayer(Interceptor):
         if plan is None:
             if key.numbers and any(other.kind == key.kind for other in list(self._plans)):
                 self._tell("Python reads other numbers from its arguments than in the run that was recorded")
-            elif not self.sights and self._plans and all(other.kind != key.kind for other in list(self._plans)):
+            elif not self.replay.sights and self._plans and all(other.kind != key.kind for other in list(self._plans)):
                 self._tell("no plan was recorded ahead for arguments of these shapes and types: bac.plan.record")
             output = self.original(*args, **options)
             self._take_back(key)

@@ -77,5 +77,5 @@ def test_the_choice_is_put_on_a_fresh_policy(pusht_settings, cached):
 def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_played(tmp_path):
     command = [sys.executable, "-m", "eval.tune", "policy=pusht", "tune.target_hz=-3", f"tune.results={tmp_path}/new"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "target_hz: must be above 0, got -3" in done.stderr
+    assert done.returncode == 1 and "target_hz: must be a number above 0, got -3" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "new").exists()
