@@ -162,7 +162,7 @@ def _peeked(
         except Refusal:
             raise
         except Exception:
-            return set(), ()  # a run that needs gradients, say
+            return set(), ()  # it needs gradients, say; other numbers still tell the two recordings apart
         if not found:
             return set(), ()
     if tape.refusal is not None:
